@@ -1,0 +1,35 @@
+"""Errors a user can mend.
+
+Every message says what was given, what is allowed and what to do about it. The command-line programs print
+the message alone and exit with code 2 (:func:`segearth.cli.run_cli`); anything else that is raised is a defect
+of ours and keeps its traceback.
+
+Each class can be built from one string, because mmengine's registry raises a second instance of the same type
+with the name of the class under construction put before the message.
+"""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Base of all errors whose cause is an input of the user's."""
+
+
+class ConfigError(UserError, ValueError):
+    """A setting, a class-name file or a command-line option cannot be used."""
+
+
+class DataError(UserError, ValueError):
+    """An image, a label or a data set cannot be used."""
+
+
+class CheckpointError(UserError, ValueError):
+    """A weight file cannot be used."""
+
+
+class ResultsError(UserError, ValueError):
+    """Results cannot be read or written."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that was named does not exist."""
