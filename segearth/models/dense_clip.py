@@ -1,0 +1,169 @@
+"""Dense CLIP: one vector a patch from a tower that was trained to give one an image.
+
+Box "image encoder" of the paper's figure. The tower stays as open_clip built it; the dense path reads its public
+parts (patch embedding, blocks, ``ln_post``, projection) and replaces only the read-out of the last blocks: by
+default their attention output alone, without residual and MLP, with another attention (attention.py).
+
+Source: SegEarth-OV (arXiv 2410.01768) section 3, SegEarth-OV-2 (arXiv 2508.18067); dropping residual and MLP is
+ClearCLIP's (arXiv 2407.12442). Followed: the formulas, checked against arrays that the original's code computed.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from segearth.errors import ConfigError
+from segearth.models.attention import ATTENTIONS
+from segearth.models.gem import gem_readout
+from segearth.models.position import resize_positions, resize_positions_antialiased
+
+GEM = 'GEM'
+ATTENTION_NAMES = (*ATTENTIONS, GEM)
+
+
+class DenseCLIP(nn.Module):
+    """Patch tokens and the [CLS] token of an open_clip vision tower, both projected into CLIP's space.
+
+    Args:
+        visual: open_clip VisionTransformer with [CLS] pooling; used in place, not copied.
+        attention: A name of :data:`ATTENTION_NAMES`.
+        ignore_residual: Read out the attention output alone; otherwise with residual and MLP.
+        num_readout_blocks: The read-outs of so many last blocks are summed before ``ln_post`` (paper: 1 for
+            optical, 2 for SAR images). GEM has a read-out of its own and takes 1 only.
+
+    Raises:
+        ConfigError: Unknown attention, a number of blocks the tower does not have, or a tower that cannot be
+            read out densely (no ViT, attentional pooling, average pooling, custom blocks).
+    """
+
+    def __init__(
+        self,
+        visual: VisionTransformer,
+        attention: str = 'SegEarth',
+        ignore_residual: bool = True,
+        num_readout_blocks: int = 1,
+    ) -> None:
+        super().__init__()
+        _check_tower(visual)
+        if attention not in ATTENTION_NAMES:
+            raise ConfigError(f'unknown attention {attention!r}; known: {", ".join(ATTENTION_NAMES)}')
+        depth = len(visual.transformer.resblocks)
+        if not 1 <= num_readout_blocks <= depth:
+            raise ConfigError(f'num_readout_blocks (ssa_last_n_layers) is {num_readout_blocks}; allowed: 1 to {depth}')
+        if attention == GEM and num_readout_blocks != 1:
+            raise ConfigError(f'GEM sums no blocks: num_readout_blocks must be 1, not {num_readout_blocks}')
+        self.visual = visual
+        self.attention = attention
+        self.ignore_residual = ignore_residual
+        self.num_readout_blocks = num_readout_blocks
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """(height, width) of a patch in pixels."""
+        return tuple(self.visual.patch_size)
+
+    @property
+    def embed_dim(self) -> int:
+        """Number of channels C of the common image-text space."""
+        return self.visual.output_dim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """dtype of the tower's weights; images are converted to it."""
+        return self.visual.conv1.weight.dtype
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Grid (h, w) of patches of an image of (height, width) pixels."""
+        return height // self.patch_size[0], width // self.patch_size[1]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Encodes images densely.
+
+        Args:
+            images: (B, 3, H, W), normalised as CLIP was trained; H and W multiples of the patch size.
+
+        Returns:
+            cls_token: (B, C), the projected read-out of [CLS].
+            patch_tokens: (B, h*w, C), row-major. Neither is L2-normalised.
+
+        Raises:
+            ConfigError: H or W is no positive multiple of the patch size.
+        """
+        height, width = images.shape[-2:]
+        if height % self.patch_size[0] or width % self.patch_size[1] or 0 in (height, width):
+            raise ConfigError(
+                f'image of {height} x {width} pixels is no multiple of the patch size {self.patch_size}; '
+                'pad it (segearth.inference.sliding_window.pad_to_multiple)'
+            )
+        grid = self.grid_size(height, width)
+        tokens = self.embed(images)
+        if self.attention == GEM:
+            readout = gem_readout(self.visual.transformer.resblocks, tokens, project_qkv, self.ignore_residual)
+        else:
+            readout = self._readout(tokens, grid)
+        return self.project(readout)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Patch embedding with positions: (B, 3, H, W) -> (B, 1 + h*w, width), input of the first block."""
+        visual = self.visual
+        patches = visual.conv1(images.to(self.dtype))
+        grid = tuple(patches.shape[-2:])
+        patches = patches.flatten(2).transpose(1, 2)  # NCHW -> NLD
+        cls_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        resize = resize_positions_antialiased if self.attention == GEM else resize_positions
+        positions = resize(visual.positional_embedding, tuple(visual.grid_size), grid).to(patches.dtype)
+        return visual.ln_pre(visual.patch_dropout(torch.cat([cls_token, patches], dim=1) + positions))
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """``ln_post`` and projection: (B, 1 + N, width) -> [CLS] (B, C) and patches (B, N, C)."""
+        projected = self.visual.ln_post(tokens)
+        if self.visual.proj is not None:
+            projected = projected @ self.visual.proj
+        return projected[:, 0], projected[:, 1:]
+
+    def _readout(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        blocks = self.visual.transformer.resblocks
+        first = len(blocks) - self.num_readout_blocks
+        total = None
+        for index, block in enumerate(blocks):
+            if index >= first:
+                readout = self._block_readout(block, tokens, grid)
+                total = readout if total is None else total + readout
+            if index + 1 < len(blocks):
+                tokens = block(tokens)
+        return total
+
+    def _block_readout(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        query, key, value = project_qkv(block, block.ln_1(tokens))
+        attended = ATTENTIONS[self.attention](query, key, value, grid)
+        output = block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
+        if self.ignore_residual:
+            return output
+        output = tokens + output
+        return output + block.ls_2(block.mlp(block.ln_2(output)))
+
+
+def project_qkv(block: nn.Module, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of a block: (B, N, width) -> three times (B, heads, N, head_dim)."""
+    attention = block.attn
+    projected = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
+    return tuple(
+        part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # NLD -> N, heads, L, head_dim
+        for part in projected.chunk(3, dim=-1)
+    )
+
+
+def _check_tower(visual: nn.Module) -> None:
+    if not isinstance(visual, VisionTransformer):
+        raise ConfigError(
+            f'dense features need an open_clip VisionTransformer, not {type(visual).__name__}; '
+            'choose a ViT architecture (open_clip.list_models(), names that begin with ViT-)'
+        )
+    if visual.attn_pool is not None or visual.pool_type != 'tok':
+        raise ConfigError('dense features need a tower that pools by its [CLS] token; this one pools otherwise')
+    blocks = visual.transformer.resblocks
+    if not all(isinstance(block.attn, nn.MultiheadAttention) and block.attn.in_proj_weight is not None for block in blocks):
+        raise ConfigError('dense features need standard attention blocks; this architecture has custom ones')

@@ -1,0 +1,73 @@
+"""GEM: a second stream of generalised self-self attention beside the ordinary one, over the last six blocks.
+
+Unlike the variants of attention.py, which change one block's read-out, GEM carries its own tokens through
+several blocks, so it is a read-out of its own.
+
+Source: "Grounding Everything" (arXiv 2312.00878), section 3; one iteration, temperature from the mean token norm,
+as SegEarth-OV-2 runs it. Followed: the formulas, checked against arrays that the original's code computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NUM_BLOCKS = 6  # the last blocks that get the self-self stream (GEM's depth of 7 counts the block before them)
+NUM_ITERATIONS = 1
+
+
+def self_self_attention(query: Tensor, key: Tensor, value: Tensor, inverse_temperature: Tensor) -> Tensor:
+    """Averages the self-self attentions of queries, keys and values, each applied to the values.
+
+    Each projection first attends to itself on the unit sphere (one iteration), then its similarities weigh V.
+
+    Args:
+        query: (B, heads, N, D).
+        key: As query.
+        value: As query.
+        inverse_temperature: (B, 1, 1, 1), factor of the cosine similarities.
+
+    Returns:
+        (B, heads, N, D).
+    """
+    outputs = []
+    for projection in (value, key, query):
+        tokens = projection
+        for _ in range(NUM_ITERATIONS):
+            tokens = F.normalize(tokens, dim=-1)
+            tokens = (tokens @ tokens.transpose(-2, -1) * inverse_temperature).softmax(dim=-1) @ tokens
+        tokens = F.normalize(tokens, dim=-1)
+        outputs.append((tokens @ tokens.transpose(-2, -1) * inverse_temperature).softmax(dim=-1) @ value)
+    return torch.stack(outputs).mean(dim=0)
+
+
+def gem_readout(blocks: Sequence[nn.Module], tokens: Tensor, project_qkv, ignore_residual: bool) -> Tensor:
+    """Runs all blocks and returns the tokens of the self-self stream.
+
+    Args:
+        blocks: Residual attention blocks of an open_clip tower.
+        tokens: (B, 1 + N, width), after ``ln_pre``.
+        project_qkv: ``(block, normed tokens) -> query, key, value``, each (B, heads, 1 + N, head_dim).
+        ignore_residual: The stream is the last block's attention output alone; otherwise the outputs of the
+            blocks accumulate onto the tokens the stream started from.
+
+    Returns:
+        (B, 1 + N, width), before ``ln_post``.
+    """
+    first = max(len(blocks) - NUM_BLOCKS, 0)
+    for block in blocks[:first]:
+        tokens = block(tokens)
+    stream = tokens
+    for block in blocks[first:]:
+        normed = block.ln_1(tokens)
+        query, key, value = project_qkv(block, normed)
+        scale = query.shape[-1] ** -0.5
+        inverse_temperature = normed.norm(dim=-1).mean(dim=-1)[:, None, None, None] * scale
+        attended = self_self_attention(query, key, value, inverse_temperature)
+        output = block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
+        stream = output if ignore_residual else stream + output
+        tokens = block(tokens)
+    return stream
