@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # tiny tensors: threads only wait for each other, badly so on a busy machine
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
 

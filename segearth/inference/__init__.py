@@ -1,0 +1,1 @@
+"""Inference on tensors: windows, scores, classes. Pure torch."""

@@ -1,0 +1,76 @@
+"""Scores of every pixel of a window against every text query.
+
+The centre of the method's figure, in its order: dense encoder, feature upsampling, cosine similarity with the text
+embeddings, Global Bias Alleviation.
+
+Source: SegEarth-OV (arXiv 2410.01768) sections 3.2 and 3.3; SegEarth-OV-2 (arXiv 2508.18067).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def score_windows(
+    encoder: nn.Module,
+    windows: Tensor,
+    text_embeddings: Tensor,
+    cls_token_weight: float,
+    upsampler: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Cosine similarity of pixels and queries, with the global bias of [CLS] taken off.
+
+    Without an upsampler the scores of the patches are interpolated bilinearly to the window's size; with one the
+    features are, before they are normalised.
+
+    Args:
+        encoder: ``encoder(images) -> cls_token (B, C), patch_tokens (B, h*w, C)``, with ``grid_size(H, W)``.
+        windows: (B, 3, H, W), normalised; sides multiples of the patch.
+        text_embeddings: (Q, C), L2-normalised.
+        cls_token_weight: lambda of Global Bias Alleviation (paper: -0.3); 0 switches it off.
+        upsampler: (B, C, h, w), guidance (B, 3, H, W) -> (B, C, H, W).
+
+    Returns:
+        (B, Q, H, W) in the text embeddings' dtype; within [-1, 1] for weight 0.
+    """
+    size = windows.shape[-2:]
+    cls_token, patch_tokens = encoder(windows)
+    cls_token, patch_tokens = cls_token.to(text_embeddings.dtype), patch_tokens.to(text_embeddings.dtype)
+    features = patch_tokens.transpose(1, 2).unflatten(-1, encoder.grid_size(*size))  # NLC -> NCHW
+    if upsampler is None:
+        scores = F.interpolate(similarity(features, text_embeddings), size=size, mode='bilinear', align_corners=False)
+    else:
+        scores = text_embeddings.new_empty(len(windows), len(text_embeddings), *size)
+        for index in range(len(windows)):  # one at a time: full-size features of all channels are the memory's peak
+            one = slice(index, index + 1)
+            upsampled = upsampler(features[one], windows[one].to(features.dtype))
+            scores[one] = similarity(upsampled, text_embeddings)
+    return scores + global_bias(cls_token, text_embeddings, cls_token_weight)
+
+
+def similarity(features: Tensor, text_embeddings: Tensor) -> Tensor:
+    """Cosine similarity of feature maps (B, C, H, W) and unit text embeddings (Q, C): (B, Q, H, W)."""
+    scores = F.conv2d(features, text_embeddings[:, :, None, None])
+    return scores / features.norm(dim=1, keepdim=True).clamp_min(1e-12)  # F.normalize's floor
+
+
+def global_bias(cls_token: Tensor, text_embeddings: Tensor, weight: float) -> Tensor:
+    """Global Bias Alleviation: what to add to the scores of every pixel of an image.
+
+    [CLS] carries what the whole image shows, and the patch tokens inherit it; its own scores, weighted by a
+    negative lambda, take that share off again.
+
+    Args:
+        cls_token: (B, C), read out like the patch tokens.
+        text_embeddings: (Q, C), L2-normalised.
+        weight: lambda.
+
+    Returns:
+        (B, Q, 1, 1).
+
+    Source: SegEarth-OV (arXiv 2410.01768) section 3.3.
+    """
+    return weight * (F.normalize(cls_token, dim=-1) @ text_embeddings.T)[:, :, None, None]

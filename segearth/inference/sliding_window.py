@@ -1,0 +1,134 @@
+"""Sliding-window inference: overlapping windows, one score map, every pixel the mean of the windows that see it.
+
+Pure torch; knows neither encoders nor text. Source: mmsegmentation's slide inference, as SegEarth-OV-2 uses it
+(the last window of a row or column moved back to the edge, overlaps averaged), with windows whose side is no
+multiple of the patch zero-padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segearth.errors import ConfigError
+
+Box = tuple[int, int, int, int]
+"""(y1, x1, y2, x2) in pixels, y2 and x2 exclusive."""
+
+
+def as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) from one number or a pair."""
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def window_boxes(height: int, width: int, crop_size: tuple[int, int], stride: tuple[int, int]) -> list[Box]:
+    """Windows that cover an image, all of one size.
+
+    Args:
+        height: Image height in pixels.
+        width: Image width in pixels.
+        crop_size: (height, width) of a window; an image side that is shorter gives windows of that side.
+        stride: (height, width) between windows, at most the crop size.
+
+    Returns:
+        Boxes in row-major order.
+
+    Raises:
+        ConfigError: A stride that is not positive or leaves gaps between windows.
+    """
+    for side, step in zip(crop_size, stride, strict=True):
+        if not 0 < step <= side:
+            raise ConfigError(
+                f'slide_stride is {step} with slide_crop {side}; allowed: 1 to slide_crop, else pixels are left out'
+            )
+    rows = _starts(height, crop_size[0], stride[0])
+    columns = _starts(width, crop_size[1], stride[1])
+    crop_height, crop_width = min(crop_size[0], height), min(crop_size[1], width)
+    return [(y, x, y + crop_height, x + crop_width) for y in rows for x in columns]
+
+
+def pad_to_multiple(images: Tensor, multiple: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+    """Zero-pads images symmetrically until both sides are multiples.
+
+    Args:
+        images: (B, C, H, W).
+        multiple: (height, width), usually the patch size.
+
+    Returns:
+        The padded images and (top, left), the padding before the image (the smaller half where it is odd).
+    """
+    height, width = images.shape[-2:]
+    pad_height, pad_width = -height % multiple[0], -width % multiple[1]
+    top, left = pad_height // 2, pad_width // 2
+    if pad_height or pad_width:
+        images = F.pad(images, (left, pad_width - left, top, pad_height - top))
+    return images, (top, left)
+
+
+def score_padded(images: Tensor, score: Callable[[Tensor], Tensor], multiple: tuple[int, int]) -> Tensor:
+    """Scores images of any size with a function that needs multiples of the patch: pad, score, cut.
+
+    Args:
+        images: (B, 3, H, W).
+        score: (B, 3, H', W') -> (B, Q, H', W').
+        multiple: (height, width) of a patch.
+
+    Returns:
+        (B, Q, H, W).
+    """
+    height, width = images.shape[-2:]
+    padded, (top, left) = pad_to_multiple(images, multiple)
+    return score(padded)[..., top : top + height, left : left + width]
+
+
+def slide(
+    images: Tensor,
+    score: Callable[[Tensor], Tensor],
+    crop_size: tuple[int, int],
+    stride: tuple[int, int],
+    window_batch_size: int,
+) -> Tensor:
+    """Scores images window by window and averages the overlaps.
+
+    Windows of several images share a batch, because all windows of equally large images have one size.
+
+    Args:
+        images: (B, 3, H, W).
+        score: (b, 3, h, w) -> (b, Q, h, w), b at most ``window_batch_size``.
+        crop_size: (height, width) of a window.
+        stride: (height, width) between windows.
+        window_batch_size: Windows scored at once.
+
+    Returns:
+        (B, Q, H, W), dtype of the scores.
+
+    Raises:
+        ConfigError: Strides that leave gaps, or a batch size below 1.
+    """
+    if window_batch_size < 1:
+        raise ConfigError(f'window_batch_size is {window_batch_size}; allowed: 1 or more')
+    height, width = images.shape[-2:]
+    boxes = window_boxes(height, width, crop_size, stride)
+    jobs = [(index, box) for index in range(len(images)) for box in boxes]
+    total = None
+    for start in range(0, len(jobs), window_batch_size):
+        batch = jobs[start : start + window_batch_size]
+        windows = torch.stack([images[index, :, y1:y2, x1:x2] for index, (y1, x1, y2, x2) in batch])
+        scores = score(windows)
+        if total is None:
+            total = scores.new_zeros(len(images), scores.shape[1], height, width)
+        for (index, (y1, x1, y2, x2)), window_scores in zip(batch, scores, strict=True):
+            total[index, :, y1:y2, x1:x2] += window_scores
+    count = total.new_zeros(height, width)
+    for y1, x1, y2, x2 in boxes:
+        count[y1:y2, x1:x2] += 1
+    return total.div_(count)
+
+
+def _starts(side: int, crop: int, stride: int) -> list[int]:
+    last = max(side - crop, 0)
+    steps = -(-last // stride)  # ceiling
+    return [min(index * stride, last) for index in range(steps + 1)]

@@ -1,0 +1,66 @@
+"""Which upsampler a configuration means, built for an encoder's features."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from simfeatup import UPSAMPLERS, build_upsampler, load_upsampler
+from torch import nn
+
+from segearth.errors import ConfigError
+from segearth.models.encoders import EncoderRecord
+from segearth.paths import find_file, weights_folders
+
+logger = logging.getLogger(__name__)
+
+DEFAULT = {'model_name': 'jbu_one', 'model_path': 'xclip_jbu_one_million_aid.ckpt'}  # SegEarth-OV's released weights
+KEYS = tuple(DEFAULT)
+WITHOUT_WEIGHTS = ('bilinear',)  # upsamplers that have nothing to load
+
+
+def build_feature_upsampler(
+    settings: Mapping[str, Any] | None, record: EncoderRecord | None, dim: int
+) -> nn.Module | None:
+    """Builds the upsampler of ``feature_up_cfg``.
+
+    An embedded encoder (``Demo``) ignores the settings: weights trained for other features cannot serve it. It gets
+    the upsampler of its own record, or None where it has none.
+
+    Args:
+        settings: ``model_name`` and ``model_path`` (a file name is looked up in the weights folders); None for the
+            released jbu_one.
+        record: The encoder's record; None for injected encoders.
+        dim: Number of channels of the features.
+
+    Returns:
+        The upsampler, or None for scores interpolated without one.
+
+    Raises:
+        ConfigError: Unknown keys or names.
+        MissingFileError: The weights are nowhere to be found.
+        simfeatup.errors.UpsamplerError: The weights do not fit.
+    """
+    if record is not None and record.is_embedded:
+        logger.info('%s has no use for upsamplers trained for other encoders: scores are interpolated', record.clip_type)
+        return None
+    settings = dict(DEFAULT if settings is None else settings)
+    unknown = sorted(set(settings) - set(KEYS))
+    if unknown:
+        raise ConfigError(f'unknown keys in feature_up_cfg: {", ".join(unknown)}; allowed: {", ".join(KEYS)}')
+    name = settings.get('model_name', DEFAULT['model_name'])
+    if name not in UPSAMPLERS:
+        raise ConfigError(f'unknown upsampler {name!r} in feature_up_cfg; known: {", ".join(UPSAMPLERS)}')
+    if name in WITHOUT_WEIGHTS:
+        return build_upsampler(name, dim)
+    if not settings.get('model_path'):
+        raise ConfigError(f'feature_up_cfg of {name} needs model_path, the file of its weights')
+    path = find_file(
+        settings['model_path'],
+        weights_folders(),
+        f'weights of the upsampler {name}',
+        'Get them with: python tools/download_weights.py --list; or run without: '
+        '--cfg-options model.feature_up=False (or model.feature_up_cfg.model_name=bilinear)',
+    )
+    return load_upsampler(name, dim, path)

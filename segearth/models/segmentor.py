@@ -1,0 +1,313 @@
+"""The segmentor: joins encoder, text embeddings, upsampler, windows and post-processing; no maths of its own.
+
+The whole of the method's figure, in the order of the calls: windows (inference/sliding_window.py), dense encoder
+(dense_clip.py), upsampling (simfeatup), similarity and Global Bias Alleviation (inference/scoring.py), classes
+(inference/postprocess.py).
+
+Source: SegEarth-OV-2, arXiv 2508.18067. The configuration keys are those of the original's code, so that its
+configuration files run; they are renamed to this project's vocabulary here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from mmengine.device import get_device
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from segearth.errors import ConfigError
+from segearth.inference.postprocess import classify
+from segearth.inference.scoring import score_windows
+from segearth.inference.sliding_window import as_pair, score_padded, slide
+from segearth.models.build import build_encoder
+from segearth.models.dense_clip import DenseCLIP
+from segearth.models.feature_up import build_feature_upsampler
+from segearth.models.preprocessor import CLIP_MEAN, CLIP_STD
+from segearth.paths import config_folders, find_file
+from segearth.text.bank import embed_queries
+from segearth.text.vocabulary import Vocabulary, read_vocabulary
+
+PREPROCESSOR = {'type': 'SegEarthDataPreProcessor', 'mean': CLIP_MEAN, 'std': CLIP_STD, 'bgr_to_rgb': True}
+
+
+@MODELS.register_module()
+class SegEarthSegmentation(BaseSegmentor):
+    """Open-vocabulary segmentor.
+
+    Args:
+        clip_type: Name of an encoder record, or an open_clip architecture (then with ``clip_path``).
+        vit_type: Size of the encoder, such as ``ViT-B/16``; None for the record's first.
+        model_type: Attention variant (:data:`segearth.models.dense_clip.ATTENTION_NAMES`).
+        name_path: Class-name file, found from any working directory; or give ``classes``.
+        classes: Classes in words instead of a file: list, dict of synonyms, or "building; road; water,river".
+        device: Where to run; None for CUDA where present, else CPU. mmengine's Runner moves the model itself.
+        ignore_residual: Read out without residual and MLP.
+        prob_thd: Probability threshold in [0, 1]; pixels below it become ``bg_idx``.
+        logit_scale: Factor before the softmax.
+        slide_stride: Step between windows in pixels, a number or (height, width).
+        slide_crop: Side of a window in pixels, a number or (height, width); 0 takes the whole image at once.
+        cls_token_lambda: Weight of Global Bias Alleviation.
+        bg_idx: Label of pixels below the threshold.
+        ssa_last_n_layers: Number of last blocks whose read-outs are summed.
+        feature_up: Upsample features (SimFeatUp).
+        feature_up_cfg: ``model_name`` and ``model_path`` of the upsampler.
+        clip_path: Weight file that overrides the record's.
+        precision: Of the encoder: fp32, bf16 or fp16.
+        window_batch_size: Windows encoded at once.
+        data_preprocessor: mmseg configuration; default is CLIP's normalisation of BGR images in [0, 255].
+
+    Raises:
+        segearth.errors.UserError: A setting, class-name file or weight file cannot be used; the message says why.
+    """
+
+    def __init__(
+        self,
+        clip_type: str = 'CLIP',
+        vit_type: str | None = None,
+        model_type: str = 'SegEarth',
+        name_path: str | None = None,
+        classes: Sequence[str] | Mapping[str, Sequence[str]] | str | None = None,
+        device: str | torch.device | None = None,
+        ignore_residual: bool = True,
+        prob_thd: float = 0.0,
+        logit_scale: float = 50,
+        slide_stride: int | tuple[int, int] = 112,
+        slide_crop: int | tuple[int, int] = 224,
+        cls_token_lambda: float = -0.3,
+        bg_idx: int = 0,
+        ssa_last_n_layers: int = 1,
+        feature_up: bool = True,
+        feature_up_cfg: Mapping[str, str] | None = None,
+        clip_path: str | None = None,
+        precision: str = 'fp32',
+        window_batch_size: int = 8,
+        data_preprocessor: Mapping | nn.Module | None = None,
+        init_cfg: Mapping | None = None,
+    ) -> None:
+        vocabulary = _vocabulary(name_path, classes)
+        device = device or get_device()
+        encoder = build_encoder(
+            clip_type,
+            vit_type,
+            clip_path=clip_path,
+            attention=model_type,
+            ignore_residual=ignore_residual,
+            num_readout_blocks=ssa_last_n_layers,
+            device=device,
+            precision=precision,
+        )
+        upsampler = None
+        if feature_up:
+            upsampler = build_feature_upsampler(feature_up_cfg, encoder.record, encoder.visual.embed_dim)
+        self._assemble(
+            encoder.visual,
+            embed_queries(encoder, vocabulary.queries),
+            torch.tensor(vocabulary.query_to_class),
+            upsampler,
+            prob_thd=prob_thd,
+            logit_scale=logit_scale,
+            slide_stride=slide_stride,
+            slide_crop=slide_crop,
+            cls_token_lambda=cls_token_lambda,
+            bg_idx=bg_idx,
+            window_batch_size=window_batch_size,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
+        self.to(device)
+
+    @classmethod
+    def from_parts(
+        cls,
+        encoder: nn.Module,
+        text_embeddings: Tensor,
+        query_to_class: Tensor,
+        upsampler: nn.Module | None = None,
+        **settings,
+    ) -> SegEarthSegmentation:
+        """Joins parts that exist already.
+
+        Args:
+            encoder: DenseCLIP or anything with its interface. ``model_type``, ``ignore_residual`` and
+                ``ssa_last_n_layers`` among the settings read a DenseCLIP (or a bare open_clip tower) out anew.
+            text_embeddings: (Q, C), L2-normalised.
+            query_to_class: (Q,), class index of each query.
+            upsampler: (B, C, h, w), guidance (B, 3, H, W) -> (B, C, H, W); None for interpolated scores.
+            **settings: Keys of the constructor that concern inference: prob_thd, logit_scale, slide_stride,
+                slide_crop, cls_token_lambda, bg_idx, window_batch_size, feature_up (False leaves the upsampler
+                out), data_preprocessor, and the three above.
+
+        Raises:
+            ConfigError: Settings or shapes that do not fit together.
+        """
+        if not settings.pop('feature_up', True):
+            upsampler = None
+        encoder = _read_out_anew(encoder, settings)
+        model = cls.__new__(cls)
+        model._assemble(encoder, torch.as_tensor(text_embeddings), torch.as_tensor(query_to_class), upsampler, **settings)
+        return model
+
+    def _assemble(
+        self,
+        encoder: nn.Module,
+        text_embeddings: Tensor,
+        query_to_class: Tensor,
+        upsampler: nn.Module | None,
+        prob_thd: float = 0.0,
+        logit_scale: float = 50,
+        slide_stride: int | tuple[int, int] = 112,
+        slide_crop: int | tuple[int, int] = 224,
+        cls_token_lambda: float = -0.3,
+        bg_idx: int = 0,
+        window_batch_size: int = 8,
+        data_preprocessor: Mapping | nn.Module | None = None,
+        init_cfg: Mapping | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor or PREPROCESSOR, init_cfg=init_cfg)
+        self.encoder = encoder
+        self.upsampler = upsampler
+        self.prob_threshold = prob_thd
+        self.logit_scale = logit_scale
+        self.stride = as_pair(slide_stride)
+        self.crop_size = as_pair(slide_crop)
+        self.cls_token_weight = cls_token_lambda
+        self.background_index = bg_idx
+        self.window_batch_size = window_batch_size
+        self.register_buffer('text_embeddings', torch.empty(0), persistent=False)
+        self.register_buffer('query_to_class', torch.empty(0, dtype=torch.long), persistent=False)
+        self.set_vocabulary(text_embeddings, query_to_class)
+        if not 0 <= prob_thd <= 1:
+            raise ConfigError(f'prob_thd is {prob_thd}; allowed: 0 to 1')
+        self.requires_grad_(False).eval()
+
+    def set_vocabulary(self, text_embeddings: Tensor, query_to_class: Tensor) -> None:
+        """Replaces the classes: text embeddings (Q, C), L2-normalised, and the class index of each query (Q,).
+
+        Raises:
+            ConfigError: Shapes that do not fit each other or the encoder, or a background index without a class.
+        """
+        if text_embeddings.ndim != 2 or query_to_class.shape != text_embeddings.shape[:1]:
+            raise ConfigError(
+                f'text_embeddings {tuple(text_embeddings.shape)} and query_to_class {tuple(query_to_class.shape)} do '
+                'not fit; expected (Q, C) and (Q,)'
+            )
+        num_classes = int(query_to_class.max()) + 1
+        if not 0 <= self.background_index < num_classes:
+            raise ConfigError(f'bg_idx is {self.background_index}; allowed: 0 to {num_classes - 1}')
+        device = self.text_embeddings.device
+        self.text_embeddings = text_embeddings.float().to(device)
+        self.query_to_class = query_to_class.long().to(device)
+        self.num_classes = num_classes
+
+    @torch.inference_mode()
+    def predict(
+        self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = None
+    ) -> list[SegDataSample]:
+        """Segments images.
+
+        Args:
+            inputs: (B, 3, H, W), normalised RGB; or a list of (3, H, W) of different sizes.
+            data_samples: One an image; ``ori_shape`` (H0, W0) in its metainfo is the size of the result.
+
+        Returns:
+            The data samples (new ones where none were given), each with ``seg_logits`` (K, H0, W0), class
+            probabilities, and ``pred_sem_seg`` (1, H0, W0), labels.
+        """
+        if data_samples is None:
+            data_samples = [SegDataSample() for _ in inputs]
+        groups: dict[torch.Size, list[int]] = {}
+        for index, image in enumerate(inputs):
+            groups.setdefault(image.shape, []).append(index)
+        for indices in groups.values():
+            images = torch.stack([inputs[index] for index in indices])
+            samples = [data_samples[index] for index in indices]
+            self.postprocess_result(self.encode_decode(images, samples), samples)
+        return list(data_samples)
+
+    def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
+        """Scores of all queries, (B, Q, H, W), by windows or of the whole image (``slide_crop=0``)."""
+        whole = 0 in self.crop_size
+        return self.whole_inference(inputs) if whole else self.slide_inference(inputs)
+
+    def slide_inference(self, inputs: Tensor) -> Tensor:
+        """Scores (B, Q, H, W) of images (B, 3, H, W), averaged over overlapping windows."""
+        return slide(inputs, self.whole_inference, self.crop_size, self.stride, self.window_batch_size)
+
+    def whole_inference(self, inputs: Tensor) -> Tensor:
+        """Scores (B, Q, H, W) of images (B, 3, H, W) of any size, each encoded at once."""
+        score = partial(
+            score_windows,
+            self.encoder,
+            text_embeddings=self.text_embeddings,
+            cls_token_weight=self.cls_token_weight,
+            upsampler=self.upsampler,
+        )
+        return score_padded(inputs, score, self.encoder.patch_size)
+
+    def postprocess_result(
+        self, seg_logits: Tensor, data_samples: Sequence[SegDataSample] | None = None
+    ) -> list[SegDataSample]:
+        """Sets ``seg_logits`` and ``pred_sem_seg`` of each data sample from query scores (B, Q, H, W)."""
+        data_samples = data_samples if data_samples is not None else [SegDataSample() for _ in seg_logits]
+        for sample, query_logits in zip(data_samples, seg_logits, strict=True):
+            scores, labels = classify(
+                query_logits,
+                self.query_to_class,
+                self.num_classes,
+                self.logit_scale,
+                self.prob_threshold,
+                self.background_index,
+                _result_size(sample),
+            )
+            sample.set_data({'seg_logits': PixelData(data=scores), 'pred_sem_seg': PixelData(data=labels)})
+        return list(data_samples)
+
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """[CLS] token (B, C) and patch tokens (B, N, C) of images whose sides are multiples of the patch."""
+        return self.encoder(inputs)
+
+    def _forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
+        return self.encode_decode(inputs, data_samples)
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict:
+        """The method is training-free.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError('SegEarth-OV-2 is training-free: there is no loss; run eval.py')
+
+
+def _vocabulary(name_path: str | None, classes) -> Vocabulary:
+    if (name_path is None) == (classes is None):
+        raise ConfigError('give either name_path, a class-name file, or classes, the classes in words')
+    if classes is not None:
+        return Vocabulary.from_classes(classes)
+    return read_vocabulary(
+        find_file(name_path, config_folders(), 'class-name file', 'Write one class a line, synonyms behind commas.')
+    )
+
+
+def _result_size(sample: SegDataSample) -> tuple[int, int] | None:
+    original = sample.metainfo.get('ori_shape')
+    return None if original is None else tuple(original[:2])
+
+
+def _read_out_anew(encoder: nn.Module, settings: dict) -> nn.Module:
+    names = {'model_type': 'attention', 'ignore_residual': 'ignore_residual', 'ssa_last_n_layers': 'num_readout_blocks'}
+    given = {name: settings.pop(key) for key, name in names.items() if key in settings}
+    if isinstance(encoder, VisionTransformer):
+        return DenseCLIP(encoder, **given)
+    if not given:
+        return encoder
+    if not isinstance(encoder, DenseCLIP):
+        raise ConfigError(f'{", ".join(given)} cannot be set on a {type(encoder).__name__}; it reads out its own way')
+    current = {name: getattr(encoder, name) for name in names.values()}
+    return DenseCLIP(encoder.visual, **current | given)

@@ -1,0 +1,97 @@
+"""Pictures of label maps: colours, and panels side by side with a legend of the class names."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Palette = Sequence[Sequence[int]]
+"""One RGB colour a class, values in [0, 255]."""
+
+IGNORED_COLOUR = (255, 0, 255)  # pixels without a class: ground truth that is not labelled
+MARGIN = 8  # pixels
+FONT_SIZE = 15  # pixels
+GOLDEN_RATIO = 0.618033988749895  # steps round the hue circle that stay far apart
+
+
+def default_palette(num_classes: int) -> list[tuple[int, int, int]]:
+    """Distinct colours for classes that have none of their own."""
+    hues = [(index * GOLDEN_RATIO) % 1 for index in range(num_classes)]
+    values = [0.95 - 0.3 * (index % 3) / 2 for index in range(num_classes)]
+    return [
+        tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.65, value))
+        for hue, value in zip(hues, values, strict=True)
+    ]
+
+
+def colour_map(labels: np.ndarray, palette: Palette) -> np.ndarray:
+    """Colours a label map.
+
+    Args:
+        labels: (H, W), class indices; others (such as the ignore index 255) get :data:`IGNORED_COLOUR`.
+        palette: (K, 3).
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    table = np.asarray([*palette, IGNORED_COLOUR], dtype=np.uint8)
+    known = (labels >= 0) & (labels < len(palette))
+    return table[np.where(known, labels, len(palette)).astype(np.int64)]
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, palette: Palette, opacity: float = 0.5) -> np.ndarray:
+    """Blends a label map over an image (H, W, 3) uint8; opacity in [0, 1]."""
+    blended = image * (1 - opacity) + colour_map(labels, palette) * opacity
+    return blended.round().astype(np.uint8)
+
+
+def draw_panels(
+    panels: Sequence[tuple[str, np.ndarray]], class_names: Sequence[str], palette: Palette
+) -> Image.Image:
+    """Draws images side by side under their titles, with a legend below.
+
+    Args:
+        panels: (title, image) pairs; images (H, W, 3) uint8, scaled to the first one's height.
+        class_names: Names for the legend.
+        palette: Their colours.
+    """
+    font = ImageFont.load_default(size=FONT_SIZE)
+    height = panels[0][1].shape[0]
+    images = [_scaled_to_height(Image.fromarray(array), height) for _, array in panels]
+    width = sum(image.width for image in images) + MARGIN * (len(images) + 1)
+    legend = _legend_places(class_names, font, width)
+    row_height = FONT_SIZE + MARGIN
+    top = row_height + MARGIN
+    rows = 1 + max((row for row, _ in legend), default=-1)
+    canvas = Image.new('RGB', (width, top + height + MARGIN + rows * row_height + MARGIN), 'white')
+    draw = ImageDraw.Draw(canvas)
+    left = MARGIN
+    for (title, _), image in zip(panels, images, strict=True):
+        draw.text((left, MARGIN), title, fill='black', font=font)
+        canvas.paste(image, (left, top))
+        left += image.width + MARGIN
+    for (row, x), name, colour in zip(legend, class_names, palette, strict=False):
+        y = top + height + MARGIN + row * row_height
+        draw.rectangle((x, y, x + FONT_SIZE, y + FONT_SIZE), fill=tuple(int(c) for c in colour), outline='black')
+        draw.text((x + FONT_SIZE + MARGIN // 2, y), name, fill='black', font=font)
+    return canvas
+
+
+def _scaled_to_height(image: Image.Image, height: int) -> Image.Image:
+    if image.height == height:
+        return image
+    return image.resize((max(round(image.width * height / image.height), 1), height))
+
+
+def _legend_places(names: Sequence[str], font: ImageFont.FreeTypeFont, width: int) -> list[tuple[int, int]]:
+    places, row, x = [], 0, MARGIN
+    for name in names:
+        needed = FONT_SIZE + MARGIN // 2 + round(font.getlength(name)) + 2 * MARGIN
+        if x > MARGIN and x + needed > width:
+            row, x = row + 1, MARGIN
+        places.append((row, x))
+        x += needed
+    return places

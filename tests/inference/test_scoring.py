@@ -1,0 +1,44 @@
+import torch
+import torch.nn.functional as F
+
+from segearth.inference.scoring import global_bias, score_windows, similarity
+
+
+class PatchMeans(torch.nn.Module):
+    """Encoder whose tokens are the mean colours of 8 x 8 patches, and whose [CLS] is the mean colour."""
+
+    def grid_size(self, height, width):
+        return height // 8, width // 8
+
+    def forward(self, images):
+        return images.mean(dim=(2, 3)), F.avg_pool2d(images, 8).flatten(2).transpose(1, 2)
+
+
+def test_similarity_is_the_cosine():
+    features, text = torch.randn(2, 5, 4, 6), F.normalize(torch.randn(3, 5), dim=-1)
+    expected = F.cosine_similarity(features[:, None], text[None, :, :, None, None], dim=2)
+    torch.testing.assert_close(similarity(features, text), expected)
+
+
+def test_similarity_of_empty_features_is_zero():
+    assert similarity(torch.zeros(1, 5, 2, 2), torch.ones(1, 5)).eq(0).all()
+
+
+def test_global_bias_is_the_weighted_cosine_of_cls():
+    cls_token, text = torch.randn(2, 5), F.normalize(torch.randn(3, 5), dim=-1)
+    expected = -0.3 * F.cosine_similarity(cls_token[:, None], text[None], dim=2)
+    torch.testing.assert_close(global_bias(cls_token, text, -0.3)[..., 0, 0], expected)
+
+
+def test_uniform_image_scores_one_everywhere_and_bias_is_taken_off():
+    colour = F.normalize(torch.tensor([[1.0, 2.0, 3.0]]), dim=-1)
+    windows = colour[:, :, None, None].expand(1, 3, 16, 24)
+    scores = score_windows(PatchMeans(), windows, colour, 0.0)
+    torch.testing.assert_close(scores, torch.ones(1, 1, 16, 24))
+    torch.testing.assert_close(score_windows(PatchMeans(), windows, colour, -0.3), torch.full((1, 1, 16, 24), 0.7))
+
+
+def test_upsampler_gets_the_window_as_guidance_and_features_are_normalised_after_it():
+    windows, text = torch.randn(2, 3, 16, 24), F.normalize(torch.randn(4, 3), dim=-1)
+    scores = score_windows(PatchMeans(), windows, text, 0.0, upsampler=lambda features, guidance: guidance)
+    torch.testing.assert_close(scores, similarity(windows, text))

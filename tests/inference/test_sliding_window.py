@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from segearth.errors import ConfigError
+from segearth.inference.sliding_window import pad_to_multiple, score_padded, slide, window_boxes
+
+
+@pytest.mark.parametrize('size', [(448, 448), (100, 300), (225, 224), (5, 9), (640, 333)])
+@pytest.mark.parametrize(('crop', 'stride'), [((224, 224), (112, 112)), ((64, 96), (64, 40)), ((10, 10), (3, 7))])
+def test_every_pixel_is_covered_by_windows_inside_the_image(size, crop, stride):
+    covered = torch.zeros(size)
+    for y1, x1, y2, x2 in window_boxes(*size, crop, stride):
+        assert (y2 - y1, x2 - x1) == (min(crop[0], size[0]), min(crop[1], size[1]))
+        assert y1 >= 0 and x1 >= 0
+        covered[y1:y2, x1:x2] += 1
+    assert covered.min() >= 1
+
+
+def test_windows_of_the_papers_setting():
+    boxes = window_boxes(448, 448, (224, 224), (112, 112))
+    assert len(boxes) == 9
+    assert boxes[1] == (0, 112, 224, 336)
+
+
+def test_last_window_moves_back_to_the_edge():
+    assert [box[1] for box in window_boxes(10, 25, (10, 10), (10, 10))] == [0, 10, 15]
+
+
+@pytest.mark.parametrize('stride', [(0, 5), (11, 5), (5, -1)])
+def test_strides_that_leave_gaps_are_refused(stride):
+    with pytest.raises(ConfigError, match='slide_stride'):
+        window_boxes(20, 20, (10, 10), stride)
+
+
+def test_constant_scores_survive_averaging():
+    scores = slide(torch.zeros(2, 3, 37, 53), lambda x: torch.full((len(x), 4, *x.shape[-2:]), 2.5), (16, 16), (7, 9), 5)
+    assert scores.shape == (2, 4, 37, 53)
+    torch.testing.assert_close(scores, torch.full_like(scores, 2.5))
+
+
+def test_pixelwise_scores_do_not_depend_on_the_windows():
+    images = torch.randn(2, 3, 37, 53)
+    scores = slide(images, lambda x: 2 * x, (16, 20), (8, 9), 3)
+    torch.testing.assert_close(scores, 2 * images)
+
+
+def test_windows_of_several_images_share_batches():
+    sizes = []
+
+    def score(windows):
+        sizes.append(len(windows))
+        return windows
+
+    slide(torch.zeros(2, 1, 16, 32), score, (16, 16), (16, 16), 3)
+    assert sizes == [3, 1]
+
+
+def test_padding_is_symmetric_and_cut_off_again():
+    images = torch.randn(1, 3, 13, 16)
+    padded, (top, left) = pad_to_multiple(images, (8, 8))
+    assert padded.shape == (1, 3, 16, 16)
+    assert (top, left) == (1, 0)
+    assert torch.equal(score_padded(images, lambda x: x, (8, 8)), images)
+
+
+def test_batch_size_below_one_is_refused():
+    with pytest.raises(ConfigError, match='window_batch_size'):
+        slide(torch.zeros(1, 3, 16, 16), lambda x: x, (16, 16), (16, 16), 0)

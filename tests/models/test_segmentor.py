@@ -1,0 +1,142 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmseg.structures import SegDataSample
+from open_clip.model import CLIP
+
+from segearth.errors import ConfigError
+from segearth.models.dense_clip import DenseCLIP
+from segearth.models.segmentor import SegEarthSegmentation
+from simfeatup import build_upsampler
+
+CASES = (
+    'default', 'no_upsampler', 'no_gba', 'sar', 'threshold', 'whole_image', 'resized_back', 'maskclip_residual',
+    'crop_not_multiple_of_patch',
+)  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def golden(shared):
+    return np.load(shared / 'golden' / 'segmentor.npz')
+
+
+@pytest.fixture(scope='module')
+def parts(golden):
+    def tensors(prefix):
+        return {
+            name.removeprefix(prefix): torch.from_numpy(golden[name]) for name in golden.files if name.startswith(prefix)
+        }
+
+    clip = CLIP(**json.loads(str(golden['config'])))
+    clip.visual.load_state_dict(tensors('visual.'))
+    upsampler = build_upsampler('jbu_one', 24)
+    upsampler.load_state_dict(tensors('upsampler.'))
+    text = torch.from_numpy(golden['query_features']), torch.from_numpy(golden['query_idx'])
+    return clip.visual.eval(), upsampler.eval(), *text
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_equals_the_original(case, golden, parts):
+    visual, upsampler, text_embeddings, query_to_class = parts
+    settings = json.loads(str(golden['cases']))[case]
+    sample = SegDataSample()
+    sample.set_metainfo({'ori_shape': tuple(settings.pop('ori_shape', golden['image'].shape[-2:]))})
+    model = SegEarthSegmentation.from_parts(visual, text_embeddings, query_to_class, upsampler, **settings)
+    model.predict(torch.from_numpy(golden['image']), [sample])
+    expected = golden[f'{case}|logits_every_3rd_pixel']
+    torch.testing.assert_close(
+        sample.seg_logits.data[:, ::3, ::3], torch.from_numpy(expected), atol=1e-4, rtol=1e-4
+    )
+    same = sample.pred_sem_seg.data.numpy() == golden[f'{case}|pred']
+    assert same.mean() >= 0.999
+
+
+@pytest.fixture
+def small_parts():
+    torch.manual_seed(0)
+    vision = {'image_size': 32, 'layers': 2, 'width': 32, 'head_width': 16, 'patch_size': 8}
+    text = {'context_length': 8, 'vocab_size': 10, 'width': 8, 'heads': 1, 'layers': 1}
+    visual = CLIP(16, vision, text).visual.eval()
+    return DenseCLIP(visual), torch.nn.functional.normalize(torch.randn(5, 16), dim=-1), torch.tensor([0, 1, 1, 2, 2])
+
+
+def build(parts, **settings):
+    return SegEarthSegmentation.from_parts(*parts, slide_crop=32, slide_stride=16, **settings)
+
+
+def test_batch_equals_single_images_of_any_size(small_parts):
+    model = build(small_parts, window_batch_size=3)
+    images = [torch.randn(3, 40, 50), torch.randn(3, 33, 64), torch.randn(3, 40, 50)]
+    sizes = [(40, 50), (70, 90), (20, 25)]
+    samples = [SegDataSample(metainfo={'ori_shape': size}) for size in sizes]
+    together = model.predict(images, samples)
+    for image, size, result in zip(images, sizes, together, strict=True):
+        alone = model.predict(image[None], [SegDataSample(metainfo={'ori_shape': size})])[0]
+        assert result.pred_sem_seg.shape == (1, *size) or tuple(result.pred_sem_seg.shape) == size
+        torch.testing.assert_close(result.seg_logits.data, alone.seg_logits.data)
+
+
+def test_without_data_samples_keeps_the_input_size(small_parts):
+    results = build(small_parts).predict(torch.randn(2, 3, 40, 50))
+    assert [tuple(result.seg_logits.data.shape) for result in results] == [(3, 40, 50)] * 2
+    assert results[0].pred_sem_seg.data.shape == (1, 40, 50)
+
+
+@pytest.mark.parametrize('size', [(5, 7), (20, 100), (8, 8)])
+def test_images_smaller_than_a_window_or_a_patch(small_parts, size):
+    result = build(small_parts).predict(torch.randn(1, 3, *size))[0]
+    assert result.pred_sem_seg.data.shape == (1, *size)
+    assert torch.isfinite(result.seg_logits.data).all()
+
+
+def test_window_batches_do_not_change_the_result(small_parts):
+    image = torch.randn(1, 3, 70, 60)
+    one = build(small_parts, window_batch_size=1).predict(image)[0].seg_logits.data
+    many = build(small_parts, window_batch_size=100).predict(image)[0].seg_logits.data
+    torch.testing.assert_close(one, many)
+
+
+def test_threshold_one_is_all_background(small_parts):
+    result = build(small_parts, prob_thd=1.0, bg_idx=2).predict(torch.randn(1, 3, 32, 32))[0]
+    assert (result.pred_sem_seg.data == 2).all()
+
+
+@pytest.mark.parametrize('attention', ['GEM', 'NACLIP', 'GAV', 'SCLIP'])
+def test_global_bias_alleviation_with_every_read_out(small_parts, attention):
+    image = torch.randn(1, 3, 32, 48)
+    plain = build(small_parts, model_type=attention, cls_token_lambda=0).predict(image)[0]
+    alleviated = build(small_parts, model_type=attention, cls_token_lambda=-0.3).predict(image)[0]
+    assert not torch.allclose(plain.seg_logits.data, alleviated.seg_logits.data)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'prob_thd': 1.5}, 'allowed: 0 to 1'),
+        ({'bg_idx': 3}, 'allowed: 0 to 2'),
+        ({'model_type': 'SegEarthh'}, 'known: .*SegEarth'),
+        ({'ssa_last_n_layers': 3}, 'allowed: 1 to 2'),
+    ],
+)
+def test_settings_that_cannot_be(small_parts, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        build(small_parts, **settings)
+
+
+def test_stride_that_leaves_gaps(small_parts):
+    model = SegEarthSegmentation.from_parts(*small_parts, slide_crop=32, slide_stride=40)
+    with pytest.raises(ConfigError, match='pixels are left out'):
+        model.predict(torch.randn(1, 3, 64, 64))
+
+
+def test_text_that_does_not_fit(small_parts):
+    encoder, text_embeddings, _ = small_parts
+    with pytest.raises(ConfigError, match='expected'):
+        SegEarthSegmentation.from_parts(encoder, text_embeddings, torch.tensor([0, 1]))
+
+
+def test_training_is_refused(small_parts):
+    with pytest.raises(NotImplementedError, match='training-free'):
+        build(small_parts)(torch.randn(1, 3, 32, 32), [], mode='loss')
