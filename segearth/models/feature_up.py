@@ -42,7 +42,7 @@ def build_feature_upsampler(
         MissingFileError: The weights are nowhere to be found.
         simfeatup.errors.UpsamplerError: The weights do not fit.
     """
-    if record is not None and record.is_embedded:
+    if record is not None and record.model_config is not None:  # an architecture of our own
         logger.info('%s has no use for upsamplers trained for other encoders: scores are interpolated', record.clip_type)
         return None
     settings = dict(DEFAULT if settings is None else settings)
