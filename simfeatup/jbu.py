@@ -1,0 +1,212 @@
+"""Joint bilateral upsampling with a learned range kernel: the upsampler of SimFeatUp and of FeatUp.
+
+A layer takes features of any smaller size to the size of its guidance image. Each output pixel is a weighted sum
+of the bicubically resized features around it; the weights come from the image alone, so they are computed apart
+from their application (:meth:`JBULayer.kernels`, :meth:`JBULayer.resample`) and hold for any number of channels.
+
+Source: FeatUp (Fu et al., arXiv 2403.10516, section 3.1) and SegEarth-OV (Li et al., arXiv 2410.01768,
+section 3.3). Followed: the equations, the constants below and the parameter names of the released checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simfeatup.adaptive_conv import adaptive_conv, reflect_pad
+from simfeatup.errors import UpsamplerError
+from simfeatup.stages import check_inputs, stage_sizes
+
+KERNEL_FIXUP_WEIGHT = 0.1  # share of the MLP in a layer's kernel, FeatUp's code
+FEATURE_FIXUP_WEIGHT = 0.1  # share of the last 1x1 convolution in the features, FeatUp's code
+TEMPERATURE_RANGE = (1e-4, 1e4)
+MIN_KERNEL_SUM = 1e-7
+KERNEL_DROPOUT = 0.1
+FEATURE_DROPOUT = 0.2
+
+
+class JBULayer(nn.Module):
+    """One joint bilateral layer.
+
+    The attribute names ``range_proj``, ``range_temp``, ``fixup_proj``, ``sigma_spatial`` and the places inside the
+    sequences are those of the released checkpoints.
+
+    Args:
+        radius: Neighbours on each side, so T = 2 radius + 1 taps a side.
+        key_dim: Channels of the keys the range kernel compares.
+        guidance_dim: Channels of the guidance.
+    """
+
+    def __init__(self, radius: int = 3, key_dim: int = 32, guidance_dim: int = 3) -> None:
+        super().__init__()
+        self.radius = radius
+        taps = (2 * radius + 1) ** 2
+        self.range_temp = nn.Parameter(torch.tensor(0.0))
+        self.sigma_spatial = nn.Parameter(torch.tensor(1.0))
+        self.range_proj = _two_convs(guidance_dim, key_dim)
+        self.fixup_proj = _two_convs(guidance_dim + taps, taps)
+
+    def kernels(self, guidance: Tensor) -> Tensor:
+        """Weights of every pixel's neighbourhood.
+
+        Args:
+            guidance: (B, 3, H, W) at the layer's output size, normalised as the encoder's input.
+
+        Returns:
+            (B, T * T, H, W), ``k + 0.1 MLP(k, guidance)`` with k the range kernel times the spatial kernel,
+            normalised to sum 1.
+        """
+        kernel = self.range_kernel(guidance) * self.spatial_kernel()
+        kernel = kernel / kernel.sum(1, keepdim=True).clamp_min(MIN_KERNEL_SUM)
+        return kernel + KERNEL_FIXUP_WEIGHT * self.fixup_proj(torch.cat([kernel, guidance], 1))
+
+    def range_kernel(self, guidance: Tensor) -> Tensor:
+        """Similarity of the guidance around each pixel to that pixel.
+
+        Args:
+            guidance: (B, 3, H, W).
+
+        Returns:
+            (B, T * T, H, W), softmax over the taps of ``temperature * <key of the neighbour, key of the pixel>``.
+        """
+        keys = self.range_proj(guidance)
+        padded = reflect_pad(keys, self.radius)
+        height, width = keys.shape[2:]
+        taps = 2 * self.radius + 1
+        similarity = [
+            (padded[:, :, i : i + height, j : j + width] * keys).sum(1) for i in range(taps) for j in range(taps)
+        ]
+        temperature = self.range_temp.exp().clamp(*TEMPERATURE_RANGE)
+        return torch.softmax(temperature * torch.stack(similarity, 1), 1)
+
+    def spatial_kernel(self) -> Tensor:
+        """Gaussian of the distance to the centre, (1, T * T, 1, 1); the window spans -1 to 1 on both axes."""
+        offsets = torch.linspace(-1, 1, 2 * self.radius + 1, device=self.sigma_spatial.device)
+        squares = offsets[:, None] ** 2 + offsets**2
+        return torch.exp(-squares / (2 * self.sigma_spatial**2)).reshape(1, -1, 1, 1)
+
+    def resample(self, features: Tensor, kernels: Tensor) -> Tensor:
+        """Applies the kernels to features, or to anything else on the features' grid.
+
+        Args:
+            features: (B, C, h, w), any C.
+            kernels: (B, T * T, H, W) of :meth:`kernels`.
+
+        Returns:
+            (B, C, H, W).
+        """
+        resized = F.interpolate(features, kernels.shape[2:], mode='bicubic', align_corners=False)
+        return adaptive_conv(reflect_pad(resized, self.radius), kernels)
+
+    def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
+        """(B, C, h, w) features and (B, 3, H, W) guidance at the output size -> (B, C, H, W)."""
+        return self.resample(features, self.kernels(guidance))
+
+
+class JBU(nn.Module):
+    """Several layers from the grid to the pixels, then a 1x1 convolution; base of :class:`JBUOne`, :class:`JBUStack`.
+
+    ``f = u + 0.1 (W u + b)``, u the features after the last layer.
+
+    Args:
+        dim: Channels C of the features.
+    """
+
+    DIM_KEY = 'fixup_proj.1.bias'  # its length in a checkpoint is the number of channels it was trained for
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.fixup_proj = nn.Sequential(nn.Dropout2d(FEATURE_DROPOUT), nn.Conv2d(dim, dim, 1))
+
+    def stages(self, grid: Sequence[int], size: Sequence[int]) -> list[tuple[JBULayer, tuple[int, int]]]:
+        """The layer and the output size of every stage from (h, w) to (H, W)."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
+        """Upsamples features to the guidance's size.
+
+        Args:
+            features: (B, C, h, w), not L2-normalised.
+            guidance: (B, 3, H, W), the image the features were computed from, normalised.
+
+        Returns:
+            (B, C, H, W).
+
+        Raises:
+            UpsamplerError: Shapes that do not fit.
+        """
+        check_inputs(features, guidance, self.dim)
+        for layer, size in self.stages(features.shape[2:], guidance.shape[2:]):
+            features = layer(features, F.adaptive_avg_pool2d(guidance, size))
+        return torch.add(features, self.fixup_proj(features), alpha=FEATURE_FIXUP_WEIGHT)
+
+
+class JBUOne(JBU):
+    """SimFeatUp: one layer of radius 5, used for every doubling (four times for patch 16, five for patch 32).
+
+    Args:
+        dim: Channels C of the features.
+        radius: Neighbours on each side.
+        key_dim: Channels of the keys.
+    """
+
+    def __init__(self, dim: int, radius: int = 5, key_dim: int = 32) -> None:
+        super().__init__(dim)
+        self.up = JBULayer(radius, key_dim)
+
+    def stages(self, grid: Sequence[int], size: Sequence[int]) -> list[tuple[JBULayer, tuple[int, int]]]:
+        """As many doublings as the ratio needs, all by the same layer."""
+        return [(self.up, stage) for stage in stage_sizes(grid, size)]
+
+
+class JBUStack(JBU):
+    """FeatUp: four layers of radius 3, each with its own weights; the fourth goes to the guidance's size.
+
+    Args:
+        dim: Channels C of the features.
+        radius: Neighbours on each side.
+        key_dim: Channels of the keys.
+    """
+
+    def __init__(self, dim: int, radius: int = 3, key_dim: int = 32) -> None:
+        super().__init__(dim)
+        self.up1, self.up2, self.up3, self.up4 = (JBULayer(radius, key_dim) for _ in range(4))
+
+    def stages(self, grid: Sequence[int], size: Sequence[int]) -> list[tuple[JBULayer, tuple[int, int]]]:
+        """Three doublings and the exact last step."""
+        layers = (self.up1, self.up2, self.up3, self.up4)
+        return list(zip(layers, stage_sizes(grid, size, len(layers)), strict=True))
+
+
+class Bilinear(nn.Module):
+    """Bilinear interpolation (align_corners=False): the upsampler without weights; the guidance gives the size only.
+
+    Args:
+        dim: Channels C of the features.
+    """
+
+    DIM_KEY = None
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
+        """(B, C, h, w) features, (B, 3, H, W) guidance -> (B, C, H, W)."""
+        check_inputs(features, guidance, self.dim)
+        return F.interpolate(features, guidance.shape[2:], mode='bilinear', align_corners=False)
+
+
+def _two_convs(in_channels: int, out_channels: int) -> nn.Sequential:
+    if min(in_channels, out_channels) < 1:
+        raise UpsamplerError(f'A layer needs at least one channel; got {in_channels} in, {out_channels} out.')
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1),
+        nn.GELU(),
+        nn.Dropout2d(KERNEL_DROPOUT),
+        nn.Conv2d(out_channels, out_channels, 1),
+    )
