@@ -29,12 +29,10 @@ from segearth.inference.sliding_window import as_pair, score_padded, slide
 from segearth.models.build import build_encoder
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.feature_up import build_feature_upsampler
-from segearth.models.preprocessor import CLIP_MEAN, CLIP_STD
+from segearth.models.preprocessor import CLIP_MEAN, CLIP_STD, SegEarthDataPreProcessor
 from segearth.paths import config_folders, find_file
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary, read_vocabulary
-
-PREPROCESSOR = {'type': 'SegEarthDataPreProcessor', 'mean': CLIP_MEAN, 'std': CLIP_STD, 'bgr_to_rgb': True}
 
 
 @MODELS.register_module()
@@ -170,7 +168,11 @@ class SegEarthSegmentation(BaseSegmentor):
         data_preprocessor: Mapping | nn.Module | None = None,
         init_cfg: Mapping | None = None,
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor or PREPROCESSOR, init_cfg=init_cfg)
+        if data_preprocessor is None:
+            data_preprocessor = SegEarthDataPreProcessor(mean=CLIP_MEAN, std=CLIP_STD, bgr_to_rgb=True)
+        elif isinstance(data_preprocessor, Mapping):
+            data_preprocessor = MODELS.build(data_preprocessor)
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.encoder = encoder
         self.upsampler = upsampler
         self.prob_threshold = prob_thd
