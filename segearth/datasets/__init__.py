@@ -1,0 +1,51 @@
+"""Data sets and loading steps, registered with mmseg under the original's names."""
+
+from segearth.datasets.base import RemoteSensingDataset
+from segearth.datasets.binary import (
+    CHN6_CUGDataset,
+    InriaDataset,
+    RoadValDataset,
+    WaterDataset,
+    WHUDataset,
+    xBDDataset,
+)
+from segearth.datasets.demo import DemoDataset
+from segearth.datasets.optical import OpenEarthMapDataset
+from segearth.datasets.sar import (
+    DDHR_Korea_SARDataset,
+    DDHR_Shandong_SARDataset,
+    DDHR_Xian_SARDataset,
+    FUSARDataset,
+    HRSID_SARDataset,
+    PIESARDataset,
+    WHUSARDataset,
+    YESegSARDataset,
+)
+from segearth.datasets.transforms import LoadOpticalImage, LoadSARImage, LoadSegLabel
+from segearth.datasets.uav import UAVidDataset, UDD5Dataset, VDDDataset
+
+__all__ = [
+    'CHN6_CUGDataset',
+    'DDHR_Korea_SARDataset',
+    'DDHR_Shandong_SARDataset',
+    'DDHR_Xian_SARDataset',
+    'DemoDataset',
+    'FUSARDataset',
+    'HRSID_SARDataset',
+    'InriaDataset',
+    'LoadOpticalImage',
+    'LoadSARImage',
+    'LoadSegLabel',
+    'OpenEarthMapDataset',
+    'PIESARDataset',
+    'RemoteSensingDataset',
+    'RoadValDataset',
+    'UAVidDataset',
+    'UDD5Dataset',
+    'VDDDataset',
+    'WHUDataset',
+    'WHUSARDataset',
+    'WaterDataset',
+    'YESegSARDataset',
+    'xBDDataset',
+]

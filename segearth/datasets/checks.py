@@ -1,0 +1,163 @@
+"""Checks of a data set before anything runs on it, for this project's data set classes and mmseg's alike."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+
+from segearth.datasets.labels import check_kind, check_sizes
+from segearth.datasets.raster import UnreadableFileError, read_info
+from segearth.datasets.transforms.labels import LoadSegLabel
+from segearth.errors import DataError, MissingFileError
+
+MAX_SHOWN = 3  # files named in a message
+NUM_THREADS = 8  # reading waits for the disk, and decoding runs outside the interpreter's lock
+WHERE = (
+    'Prepare the data set (README.md, "Data sets"), or say where it is: the environment variable SEGEARTH_DATA for '
+    'the folder of all data sets, --cfg-options test_dataloader.dataset.data_root=FOLDER for this one'
+)
+
+
+@dataclass(frozen=True)
+class BrokenPair:
+    """An image whose file or label cannot be read.
+
+    Attributes:
+        index: Place in the data set.
+        image: Path of the image.
+        reason: The message.
+    """
+
+    index: int
+    image: str
+    reason: str
+
+
+def check_folders(
+    data_root: str | None, data_prefix: dict[str, str], ann_file: str = '', name: str = 'the data set'
+) -> None:
+    """Checks that the folders and the list of a data set exist.
+
+    Args:
+        data_root: Folder before the others; None or '' for none.
+        data_prefix: ``img_path`` and ``seg_map_path``, relative to it or absolute.
+        ann_file: File with the names of the images, if any.
+        name: For the message.
+
+    Raises:
+        MissingFileError: One of them does not exist.
+    """
+    whats = {'img_path': 'image folder', 'seg_map_path': 'label folder'}
+    for key, prefix in data_prefix.items():
+        folder = os.path.join(data_root or '', prefix or '')
+        if not os.path.isdir(folder):
+            raise MissingFileError(f'{whats.get(key, key)} of {name} not found: {folder}. {WHERE}')
+    path = os.path.join(data_root or '', ann_file)
+    if ann_file and not os.path.isfile(path):
+        raise MissingFileError(f'list of images of {name} not found: {path}. {WHERE}')
+
+
+def check_not_empty(dataset: BaseDataset, num_images: int) -> None:
+    """Checks that a data set found images.
+
+    Raises:
+        DataError: It found none; the message says what is there instead.
+    """
+    if num_images:
+        return
+    folder = dataset.data_prefix.get('img_path', '')
+    name, suffix = type(dataset).__name__, getattr(dataset, 'img_suffix', '')
+    if dataset.ann_file and os.path.isfile(dataset.ann_file):
+        raise DataError(f'{name} is empty: the list {dataset.ann_file} names no images')
+    found = Counter(Path(file).suffix for _, _, files in os.walk(folder) for file in files)
+    there = ', '.join(f'{count} {kind or "without suffix"}' for kind, count in found.most_common(4)) or 'no files'
+    raise DataError(
+        f'{name} is empty: {folder} has no file ending in {suffix} (it has {there}). If the images end otherwise: '
+        '--cfg-options test_dataloader.dataset.img_suffix=SUFFIX'
+    )
+
+
+def bind_label_checks(dataset: BaseDataset) -> None:
+    """Tells the label loaders of a data set's pipeline how many classes there are."""
+    label_map = dataset.metainfo.get('label_map')
+    num_classes = len(label_map or dataset.metainfo['classes'])
+    for step in dataset.pipeline.transforms:
+        if isinstance(step, LoadSegLabel):
+            step.num_classes = num_classes
+
+
+def check_files_exist(dataset: BaseDataset) -> None:
+    """Checks that every image and its label exist.
+
+    Raises:
+        MissingFileError: Some do not; the message counts them and names the first.
+    """
+    images, labels = zip(*_pairs(dataset), strict=True)
+    for what, paths in (('image', images), ('label', labels)):
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            is_there = pool.map(lambda path: path is None or os.path.isfile(path), paths)
+        missing = [path for path, there in zip(paths, is_there, strict=True) if not there]
+        if missing:
+            some = ', '.join(missing[:MAX_SHOWN]) + (', ...' if len(missing) > MAX_SHOWN else '')
+            raise MissingFileError(f'{what} file missing for {len(missing)} of {len(paths)} images: {some}. {WHERE}')
+
+
+def check_headers(dataset: BaseDataset) -> None:
+    """Checks that every label has its image's size and is no picture, from the headers of the files alone.
+
+    Raises:
+        DataError: Sizes differ, or a label has colours.
+        UnreadableFileError: A header cannot be read.
+    """
+    loader = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadSegLabel)), None)
+
+    def check(pair: tuple[str, str | None]) -> None:
+        image, label = pair
+        size = read_info(image).size
+        if label is not None:
+            info = read_info(label, is_picture=False)
+            if loader:
+                check_kind(info.is_palette, info.num_bands, label, loader.accept_palette)
+            check_sizes(info.size, size, label, image)
+
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        list(pool.map(check, _pairs(dataset)))  # the list raises what a thread raised
+
+
+def find_broken(dataset: BaseDataset, indices: Sequence[int] | None = None) -> list[BrokenPair]:
+    """Reads every image and label and returns those that cannot be read.
+
+    Args:
+        dataset: With a pipeline whose first steps load.
+        indices: Places to look at; None for all.
+
+    Raises:
+        DataError: A file can be read but not used, such as a label with wrong ids: leaving it out would hide a
+            fault of the whole data set.
+    """
+    loaders = [step for step in dataset.pipeline.transforms if type(step).__name__.startswith('Load')]
+
+    def load(index: int) -> BrokenPair | None:
+        sample: dict[str, Any] = dataset.get_data_info(index)
+        try:
+            for step in loaders:
+                sample = step(sample)
+        except UnreadableFileError as error:
+            return BrokenPair(index, sample['img_path'], str(error))
+        return None
+
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        return [pair for pair in pool.map(load, range(len(dataset)) if indices is None else indices) if pair]
+
+
+def _pairs(dataset: BaseDataset) -> Iterator[tuple[str, str | None]]:
+    for index in range(len(dataset)):
+        sample = dataset.get_data_info(index)
+        yield sample['img_path'], sample.get('seg_map_path')

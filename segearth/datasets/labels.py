@@ -1,0 +1,124 @@
+"""What a label file may look like: one band of class ids. Everything else is refused with the file's name.
+
+mmseg reads whatever comes: ids outside the classes drop out of the histogram, a mask of 0 and 255 loses its foreground
+to the ignore index. The figures then are wrong and nobody is told. Here each of these is an error.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from segearth.datasets.raster import read_raster
+from segearth.errors import DataError
+
+IGNORE_INDEX = 255  # mmseg's id of pixels that are not evaluated
+MAX_SHOWN = 8  # ids listed in a message
+OPTION = 'test_dataloader.dataset.pipeline.2'  # place of the label loader in this project's configs
+
+
+def read_label(
+    path: str | os.PathLike[str],
+    num_ids: int | None = None,
+    accept_palette: bool = False,
+    accept_mask_255: bool = False,
+) -> np.ndarray:
+    """Reads a label file and checks it.
+
+    Args:
+        path: PNG (mode L) or one-band TIFF of class ids.
+        num_ids: Ids 0 to ``num_ids - 1`` are allowed; None allows all up to 255.
+        accept_palette: Take the numbers of a palette file (mode P) for class ids.
+        accept_mask_255: Take a two-class label of 0 and 255 as it is, 255 being ignored.
+
+    Returns:
+        (H, W) uint8; 255 where the file says so, is negative, or holds its declared no-data number.
+
+    Raises:
+        DataError: The file cannot be read or is not a label of these classes.
+        MissingFileError: There is no such file.
+    """
+    raster = read_raster(path, is_picture=False)
+    check_kind(raster.is_palette, len(raster.bands), path, accept_palette)
+    ids = _whole_numbers(raster.bands[0], path)
+    present = _present_ids(ids)
+    ignored = _ignored_ids(present, raster.nodata, num_ids)
+    _check_ids(set(present) - ignored, IGNORE_INDEX in present, path, num_ids, accept_mask_255)
+    if ids.dtype == np.uint8 and ignored <= {IGNORE_INDEX}:
+        return ids
+    return np.where(np.isin(ids, list(ignored)), IGNORE_INDEX, ids).astype(np.uint8)
+
+
+def check_kind(is_palette: bool, num_bands: int, path: str | os.PathLike[str], accept_palette: bool = False) -> None:
+    """Checks that a file is of a kind that holds class ids; the header is enough for that.
+
+    Raises:
+        DataError: It is a palette image, or has several bands.
+    """
+    if is_palette and not accept_palette:
+        raise DataError(
+            f'{path} is a palette image (mode P): its numbers are places in a colour table, and whether these are the '
+            'class ids depends on the program that wrote it. Save it in mode L with the class ids as grey values; or, '
+            f'if its numbers are the class ids, say so: --cfg-options {OPTION}.accept_palette=True'
+        )
+    if num_bands != 1:
+        raise DataError(
+            f'{path} has {num_bands} bands, as a picture of colours has; a label has one band of class ids. '
+            'Convert the colours to ids and save them in mode L (tools/dataset_converters does so for the known sets)'
+        )
+
+
+def check_sizes(
+    label_size: tuple[int, int], image_size: tuple[int, int], label: str | os.PathLike[str], image: str
+) -> None:
+    """Checks that a label, (height, width), is of its image's size.
+
+    Raises:
+        DataError: It is not.
+    """
+    if tuple(label_size) != tuple(image_size):
+        raise DataError(
+            f'{label} is {label_size[0]} x {label_size[1]} pixels (height x width) but its image {image} is '
+            f'{image_size[0]} x {image_size[1]}: they must be equal'
+        )
+
+
+def _whole_numbers(band: np.ndarray, path: str | os.PathLike[str]) -> np.ndarray:
+    if band.dtype.kind != 'f':
+        return band
+    whole = np.where(np.isfinite(band), band, -1)
+    if not np.array_equal(whole, np.rint(whole)):
+        raise DataError(f'{path} holds fractions; a label has whole numbers, the class ids')
+    return whole.astype(np.int64)
+
+
+def _present_ids(ids: np.ndarray) -> list[int]:
+    if ids.dtype == np.uint8:
+        return np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist()
+    return np.unique(ids).tolist()
+
+
+def _ignored_ids(present: list[int], nodata: float | None, num_ids: int | None) -> set[int]:
+    """Negative ids, 255, and the declared no-data number, unless that is the id of a class (as 0 often is)."""
+    is_class = nodata is not None and 0 <= nodata < (num_ids or IGNORE_INDEX)
+    return {number for number in present if number < 0 or number == IGNORE_INDEX or (number == nodata and not is_class)}
+
+
+def _check_ids(
+    present: set[int], has_255: bool, path: str | os.PathLike[str], num_ids: int | None, accept_mask_255: bool
+) -> None:
+    wrong = sorted(number for number in present if number >= (num_ids or IGNORE_INDEX))
+    if wrong:
+        shown = ', '.join(map(str, wrong[:MAX_SHOWN])) + (', ...' if len(wrong) > MAX_SHOWN else '')
+        raise DataError(
+            f'{path} has label ids outside the classes: {shown}. Allowed: 0 to {(num_ids or IGNORE_INDEX) - 1}, and '
+            '255 (or a negative number) for pixels to ignore. Prepare the labels as the data set says '
+            '(tools/dataset_converters), or check that the config names the right data set'
+        )
+    if num_ids == 2 and has_255 and 1 not in present and not accept_mask_255:
+        raise DataError(
+            f'{path} holds 255 but not 1: a mask of black and white, whose white would be ignored. Convert it '
+            '(below 128 to 0, else 1; tools/dataset_converters does so); or, if 255 does mean pixels to ignore: '
+            f'--cfg-options {OPTION}.accept_mask_255=True'
+        )
