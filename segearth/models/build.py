@@ -1,0 +1,290 @@
+"""From a name to a frozen encoder: record, architecture, weights, dense vision tower, text tower.
+
+The only place that knows how an encoder comes into being. open_clip builds the architecture with the activation that
+the record states (its own default is GELU whatever the weights were trained with), :mod:`segearth.models.checkpoints`
+reads the weights, :class:`segearth.models.dense_clip.DenseCLIP` reads the tower out. BLIP comes from transformers
+(blip.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import open_clip
+import torch
+from huggingface_hub.constants import HF_HUB_CACHE
+from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from segearth.errors import CheckpointError, ConfigError, MissingFileError
+from segearth.models.checkpoints import load_state_dict, read_state_dict
+from segearth.models.dense_clip import DenseCLIP
+from segearth.models.encoders import ENCODERS, EncoderRecord, get_record
+from segearth.models.torchscript import is_torchscript
+from segearth.paths import find_file, weights_folders
+
+if TYPE_CHECKING:
+    from segearth.models.blip import BlipTextTower, DenseBLIP
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+DEFAULT_READOUT = {'attention': 'SegEarth', 'ignore_residual': True, 'num_readout_blocks': 1}
+
+
+@dataclass
+class Encoder:
+    """A frozen image encoder and the text encoder of the same space.
+
+    Attributes:
+        visual: (B, 3, H, W) -> [CLS] token (B, C) and patch tokens (B, N, C); DenseCLIP or DenseBLIP.
+        encode_text: N phrases -> (N, C), float32, not normalised, on the encoder's device.
+        fingerprint: Hash of the text tower's weights and settings; equal fingerprints give equal text embeddings.
+        record: What was built.
+    """
+
+    visual: nn.Module
+    encode_text: Callable[[Sequence[str]], Tensor]
+    fingerprint: str
+    record: EncoderRecord
+
+
+class ClipTextTower(nn.Module):
+    """Phrases to text embeddings through an open_clip model whose vision tower was taken out.
+
+    Args:
+        model: open_clip model.
+        tokenizer: Phrases to token ids (N, context length).
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Callable[[Sequence[str]], Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+
+    @torch.no_grad()
+    def forward(self, phrases: Sequence[str]) -> Tensor:
+        """Embeds N phrases; returns (N, C), not normalised."""
+        tokens = self.tokenizer(list(phrases))
+        return self.model.encode_text(tokens.to(self.model.logit_scale.device))
+
+
+def build_encoder(
+    clip_type: str,
+    vit_type: str | None = None,
+    clip_path: str | None = None,
+    attention: str = 'SegEarth',
+    ignore_residual: bool = True,
+    num_readout_blocks: int = 1,
+    device: str | torch.device | None = None,
+    precision: str = 'fp32',
+) -> Encoder:
+    """Builds a frozen encoder with its weights.
+
+    Args:
+        clip_type: Name of the encoder table, or any open_clip ViT architecture (then with ``clip_path``).
+        vit_type: Size, see :func:`segearth.models.encoders.get_record`.
+        clip_path: Weight file that replaces the record's: a path, or a name below a weights folder. Of the demo
+            architecture a ``.json`` beside the file, of the same name, replaces the record's model config too.
+        attention: Attention of the dense read-out (:data:`segearth.models.dense_clip.ATTENTION_NAMES`); BLIP has one
+            of its own and takes no other, likewise for the next two.
+        ignore_residual: See :class:`segearth.models.dense_clip.DenseCLIP`.
+        num_readout_blocks: See :class:`segearth.models.dense_clip.DenseCLIP`.
+        device: Where the towers go; None for the CPU.
+        precision: "fp32", "bf16" or "fp16", of the vision tower. The text tower stays in fp32: it runs once.
+
+    Raises:
+        ConfigError: Unknown name, size, attention or precision, or an architecture that cannot be read out densely.
+        MissingFileError: The weights are not there; the message says where they were looked for and how to get them.
+        CheckpointError: The weights cannot be read or do not fit.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f'unknown precision {precision!r}; known: {", ".join(PRECISIONS)}')
+    record = get_record(clip_type, vit_type)
+    readout = {'attention': attention, 'ignore_residual': ignore_residual, 'num_readout_blocks': num_readout_blocks}
+    if record.is_blip:
+        if readout != DEFAULT_READOUT:
+            logger.warning('BLIP has one dense read-out; %s is ignored', readout)
+        visual, text, settings = _build_blip(record, clip_path)
+    else:
+        visual, text, settings = _build_clip(record, clip_path, readout)
+    visual = visual.to(device=device, dtype=PRECISIONS[precision]).requires_grad_(False).eval()
+    fingerprint = _fingerprint(text.state_dict(), settings)
+    return Encoder(visual, text.to(device).requires_grad_(False).eval(), fingerprint, record)
+
+
+def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:
+    """The file with an encoder's weights; pretrained tags are resolved, and fetched if need be, by open_clip.
+
+    Raises:
+        ConfigError: The record is a bare architecture and there is no ``clip_path``.
+        MissingFileError: The file is not there or could not be fetched.
+    """
+    what = f'weight file of {record.name}'
+    if clip_path is not None:
+        return find_file(clip_path, [Path(), *weights_folders()], what, 'Check clip_path.')
+    if record.file is not None:
+        return find_file(record.file, weights_folders(), what, record.remedy)
+    if record.tag is None:
+        tags = ', '.join(entry.name for entry in _records_of_architecture(record.architecture))
+        raise ConfigError(
+            f'clip_type {record.clip_type!r} is an architecture without weights: give your weight file as clip_path'
+            + (f', or use one of the encoders of this architecture: {tags}' if tags else '')
+        )
+    try:
+        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(record.architecture, record.tag)))
+    except Exception as error:  # open_clip passes on whatever its clients raise
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise MissingFileError(
+            f"{what} not found: open_clip's tag {record.tag!r} of {record.architecture} is not in the cache "
+            f'({HF_HUB_CACHE}) and could not be fetched ({reason}). {record.remedy} Or give a file as clip_path.'
+        ) from error
+
+
+def _build_clip(
+    record: EncoderRecord, clip_path: str | None, readout: Mapping[str, Any]
+) -> tuple[DenseCLIP, ClipTextTower, dict]:
+    config = None if record.model_config else _architecture_config(record)
+    if config is not None:
+        DenseCLIP(_instantiate(config, record, device='meta').visual, **readout)  # refuses before any file is touched
+    path = weights_file(record, clip_path)
+    config = config or _own_config(record, path)
+    state_dict = read_state_dict(path)
+    if is_torchscript(path) and not config.get('quick_gelu', False):
+        logger.warning(
+            '%s is a TorchScript archive, as OpenAI published CLIP trained with QuickGELU, but %s runs GELU; '
+            'use clip_type CLIP, or the architecture name with -quickgelu',
+            path,
+            record.name,
+        )
+    _take_positions(config, state_dict, path)
+    model = _instantiate(config, record)
+    load_state_dict(model, _aligned(state_dict, model), path, record.architecture or record.name)
+    visual = DenseCLIP(model.visual, **readout)
+    del model.visual
+    settings = {'text_cfg': config['text_cfg'], 'quick_gelu': config.get('quick_gelu', False)}
+    return visual, ClipTextTower(model, _tokenizer(record, model)), settings
+
+
+def _build_blip(record: EncoderRecord, clip_path: str | None) -> tuple[DenseBLIP, BlipTextTower, dict]:
+    # Importing transformers' models takes more than a second, which only BLIP needs.
+    from segearth.models.blip import BlipTextTower, DenseBLIP, build_blip_towers, convert_blip_names, load_tokenizer
+
+    path = weights_file(record, clip_path)
+    tokenizer = load_tokenizer()
+    state_dict = convert_blip_names(read_state_dict(path))
+    towers = build_blip_towers(record.vit_type, state_dict, str(path))
+    load_state_dict(towers, state_dict, path, record.name)
+    visual = DenseBLIP(towers.vision_model, towers.vision_proj)
+    return visual, BlipTextTower(towers.text_encoder, towers.text_proj, tokenizer), {'tokens': len(tokenizer)}
+
+
+def _architecture_config(record: EncoderRecord) -> dict:
+    config = open_clip.get_model_config(record.architecture)
+    config['quick_gelu'] = record.quick_gelu
+    return config
+
+
+def _own_config(record: EncoderRecord, path: Path) -> dict:
+    beside = path.with_suffix('.json')
+    if not beside.is_file():
+        beside = find_file(record.model_config, weights_folders(), f'model config of {record.name}', record.remedy)
+    try:
+        config = json.loads(beside.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ConfigError(f'{beside} is no JSON file: {error}') from error
+    missing = [key for key in ('embed_dim', 'vision_cfg', 'text_cfg') if key not in config]
+    if missing:
+        raise ConfigError(f'{beside} is no model config of open_clip: it lacks {", ".join(missing)}')
+    return config
+
+
+def _instantiate(config: Mapping[str, Any], record: EncoderRecord, device: str = 'cpu') -> CLIP | CustomTextCLIP:
+    config = dict(config)
+    text = config['text_cfg']
+    custom_text = config.pop('custom_text', False) or 'hf_model_name' in text
+    if 'hf_model_name' in text:
+        config['text_cfg'] = {**text, 'hf_model_pretrained': False}
+    if 'multimodal_cfg' in config or 'timm_model_name' in config['vision_cfg']:
+        raise ConfigError(
+            f"{record.name} cannot be read out densely: its vision tower is none of open_clip's own ViTs; choose an "
+            'architecture whose name begins with ViT- and that is no SigLIP'
+        )
+    try:
+        with torch.device(device), _NoInitialisation():
+            return (CustomTextCLIP if custom_text else CLIP)(**config)
+    except TypeError as error:
+        raise ConfigError(f'the model config of {record.name} is not one of open_clip: {error}') from error
+    except OSError as error:
+        raise MissingFileError(
+            f'the text tower of {record.name} ({text.get("hf_model_name")}) is described on the Hugging Face hub, '
+            'which could not be reached; run once with a network, or choose another architecture'
+        ) from error
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Skips torch.nn.init: the weights are overwritten, and drawing them takes longer than reading the file."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        kwargs = kwargs or {}
+        if getattr(func, '__module__', None) == 'torch.nn.init':
+            return kwargs['tensor'] if 'tensor' in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def _take_positions(config: dict, state_dict: Mapping[str, Tensor], path: Path) -> None:
+    """Sets image size and context length to those of the file's position tables, so that none is resized twice."""
+    vision, text = config['vision_cfg'], config['text_cfg']
+    table = state_dict.get('visual.positional_embedding')
+    if table is not None and table.ndim == 2:
+        side = math.isqrt(max(len(table) - 1, 0))
+        if side and side * side + 1 == len(table):
+            vision['image_size'] = side * vision['patch_size']
+    for name in ('positional_embedding', 'text.positional_embedding'):
+        table = state_dict.get(name)
+        if table is not None and table.ndim == 2 and len(table) != text.get('context_length', len(table)):
+            logger.info('%s: context of %d tokens, as in the file', path, len(table))
+            text['context_length'] = len(table)
+
+
+def _aligned(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The state dict under the model's names, less what older versions saved beside the weights."""
+    if isinstance(model, CustomTextCLIP):
+        state_dict = convert_to_custom_text_state_dict(dict(state_dict))
+    expected = model.state_dict()
+    ours = {}
+    for name, value in state_dict.items():
+        if name not in expected and name.endswith(('attn_mask', 'position_ids')):
+            continue
+        is_scalar = name in ('logit_scale', 'logit_bias') and name in expected and value.numel() == 1
+        ours[name] = value.reshape(expected[name].shape) if is_scalar else value
+    return ours
+
+
+def _tokenizer(record: EncoderRecord, model: nn.Module) -> Callable[[Sequence[str]], Tensor]:
+    tokenizer = open_clip.get_tokenizer(record.architecture or 'ViT-B-16', context_length=model.context_length)
+    size = getattr(tokenizer, 'vocab_size', None)
+    if size is not None and model.vocab_size is not None and model.vocab_size < size:
+        raise CheckpointError(f'{record.name} has {model.vocab_size} token embeddings, its tokenizer {size} tokens')
+    return tokenizer
+
+
+def _records_of_architecture(architecture: str | None) -> list[EncoderRecord]:
+    base = (architecture or '').removesuffix('-quickgelu')
+    return [record for record in ENCODERS if record.architecture == base]
+
+
+def _fingerprint(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, value in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
