@@ -1,0 +1,1 @@
+"""Words to embeddings: vocabulary (classes in words) and text bank (prompt ensemble, cached)."""

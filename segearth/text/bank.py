@@ -1,0 +1,140 @@
+"""Text bank: one embedding a query, averaged over prompts, remembered on disk.
+
+Every query is put into all templates ("a photo of a {}", ...), the prompts are embedded, normalised, averaged and
+normalised again; the segmentor compares pixels with the result. That takes a large encoder seconds a query on a CPU, so
+each query's embedding is kept in the cache folder under a name made of the encoder's fingerprint, the templates and the
+phrase: changing one word recomputes one word. The cache may be deleted at any time; what cannot be read is computed
+again.
+
+Source: prompt ensemble of CLIP (arXiv 2103.00020); the 80 templates are open_clip's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from segearth.errors import ConfigError
+from segearth.paths import cache_folder as default_cache_folder
+
+logger = logging.getLogger(__name__)
+
+Template = str | Callable[[str], str]
+
+TEMPLATES: tuple[Template, ...] = tuple(open_clip.OPENAI_IMAGENET_TEMPLATES)
+"""The 80 prompt templates of OpenAI's ImageNet evaluation."""
+
+PROMPTS_AT_ONCE = 320  # four queries with 80 templates; bounds the memory
+UNIT_LENGTH_TOLERANCE = 1e-3
+
+
+class TextEncoder(Protocol):
+    """What is needed of an encoder (:class:`segearth.models.build.Encoder`)."""
+
+    encode_text: Callable[[Sequence[str]], Tensor]
+    fingerprint: str
+
+
+def embed_queries(
+    encoder: TextEncoder,
+    queries: Sequence[str],
+    templates: Sequence[Template] = TEMPLATES,
+    cache_folder: Path | None = None,
+    use_cache: bool = True,
+) -> Tensor:
+    """Embeds phrases as the mean over prompts.
+
+    Args:
+        encoder: ``encode_text`` maps N prompts to (N, C); ``fingerprint`` names its weights.
+        queries: Q phrases.
+        templates: Prompts: strings with one ``{}``, or functions of the phrase.
+        cache_folder: Where embeddings are kept; None for the project's cache folder.
+        use_cache: False neither reads nor writes the cache.
+
+    Returns:
+        (Q, C), float32 on the CPU, L2-normalised.
+
+    Raises:
+        ConfigError: No queries, no templates, or a template without a place for the phrase.
+    """
+    if not queries or not templates:
+        raise ConfigError('text embeddings need at least one query and one template')
+    prompts = {query: [_fill(template, query) for template in templates] for query in queries}
+    folder = (default_cache_folder() if cache_folder is None else Path(cache_folder)) / 'text'
+    files = {query: folder / f'{_key(encoder.fingerprint, texts)}.safetensors' for query, texts in prompts.items()}
+    embeddings = {query: _read(file) for query, file in files.items()} if use_cache else {}
+    missing = [query for query in prompts if embeddings.get(query) is None]
+    step = max(1, PROMPTS_AT_ONCE // len(templates))
+    for first in range(0, len(missing), step):
+        batch = missing[first : first + step]
+        for query, embedding in zip(batch, _embed(encoder, [prompts[query] for query in batch]), strict=True):
+            embeddings[query] = embedding
+            if use_cache:
+                _write(files[query], embedding, query)
+    return torch.stack([embeddings[query] for query in queries])
+
+
+def _fill(template: Template, query: str) -> str:
+    if callable(template):
+        return template(query)
+    if template.count('{}') != 1:
+        raise ConfigError(f'template {template!r} needs exactly one {{}} where the phrase goes')
+    return template.replace('{}', query)
+
+
+def _key(fingerprint: str, prompts: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps([fingerprint, *prompts]).encode()).hexdigest()
+
+
+@torch.no_grad()
+def _embed(encoder: TextEncoder, prompts: Sequence[Sequence[str]]) -> Tensor:
+    """Embeds Q lists of T prompts each; returns (Q, C)."""
+    flat = [text for texts in prompts for text in texts]
+    embedded = F.normalize(encoder.encode_text(flat).float().cpu(), dim=-1)
+    mean = embedded.unflatten(0, (len(prompts), -1)).mean(dim=1)  # (Q, T, C) -> (Q, C)
+    return F.normalize(mean, dim=-1)
+
+
+def _read(file: Path) -> Tensor | None:
+    """Embedding (C,) of a cache file; None where there is none that can be used."""
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework='pt') as content:
+            embedding = content.get_tensor('embedding')
+        if embedding.ndim == 1 and abs(float(embedding.norm()) - 1) < UNIT_LENGTH_TOLERANCE:
+            return embedding.float()
+        reason = 'no vector of unit length'
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = str(error)
+    logger.warning('text cache %s is damaged (%s) and is computed again', file, reason)
+    return None
+
+
+def _write(file: Path, embedding: Tensor, query: str) -> None:
+    """Writes a cache file at once or not at all; a cache that cannot be written costs time, not the result."""
+    temporary = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix='.', suffix='.tmp')
+        os.close(handle)
+        temporary = Path(name)
+        save_file({'embedding': embedding.contiguous()}, temporary, metadata={'query': query})
+        os.replace(temporary, file)
+    except (OSError, SafetensorError) as error:
+        logger.warning('text cache %s could not be written (%s); the embedding is computed anew next time', file, error)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
