@@ -134,7 +134,9 @@ def select_bands(bands: np.ndarray, selection: tuple[int, ...] | None, path: str
         return bands
     wrong = [number for number in selection if not 1 <= number <= len(bands)]
     if wrong:
-        raise DataError(f'{path} has {len(bands)} bands, so band {wrong[0]} does not exist: choose from 1 to {len(bands)}')
+        raise DataError(
+            f'{path} has {len(bands)} bands, so band {wrong[0]} does not exist: choose from 1 to {len(bands)}'
+        )
     return bands[[number - 1 for number in selection]]
 
 

@@ -1,0 +1,1 @@
+"""Evaluation: data set and model in, figures, pictures and a row of results out."""

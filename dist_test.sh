@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Evaluates a config in several processes: bash dist_test.sh CONFIG [GPUS] [eval.py options]
+# From the environment: GPUS (processes on this machine), NNODES, NODE_RANK, MASTER_ADDR, PORT, PYTHON.
+set -euo pipefail
+
+if [ $# -lt 1 ]; then
+    sed -n '2,3s/^# //p' "$0" >&2
+    exit 2
+fi
+CONFIG=$1
+shift
+if [[ ${1:-} =~ ^[0-9]+$ ]]; then
+    GPUS=$1
+    shift
+fi
+HERE=$(cd "$(dirname "$0")" && pwd)
+if [ -z "${PYTHON:-}" ]; then
+    PYTHON=python
+    if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$HERE/.venv/bin/python" ]; then
+        PYTHON=$HERE/.venv/bin/python
+    fi
+fi
+
+exec "$PYTHON" -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
+    --nproc_per_node="${GPUS:-1}" \
+    "$HERE/eval.py" --config "$CONFIG" --launcher pytorch "$@"

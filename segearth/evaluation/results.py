@@ -1,0 +1,258 @@
+"""Results of runs: a row in a spreadsheet, a line in a text file, and a file of each run's own.
+
+Each run first writes its row as JSON into its work folder, then appends it to the shared files. Appending takes a
+lock, so runs that finish together wait for each other; it writes a new file beside the old one and puts it in its
+place at once, so a crash or a full disk leaves the old one whole; and it knows a run by its id, so appending the
+same row again changes nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+from filelock import FileLock, Timeout
+from openpyxl.utils.exceptions import InvalidFileException
+from openpyxl.worksheet.worksheet import Worksheet
+
+from segearth.errors import MissingFileError, ResultsError
+
+FIRST_COLUMNS = ('CLIP', 'VIT', 'MODEL', 'Dataset', 'aAcc', 'mIoU', 'mAcc')  # the original's table
+CLASS_COLUMNS = ('Run', 'Config', 'Dataset', 'Class', 'IoU', 'Acc')
+RUN_COLUMN = 'Run'
+SUMMARY_SHEET, CLASS_SHEET = 'results', 'classes'
+LOCK_TIMEOUT = 60.0  # seconds to wait for other runs; each holds the lock for a fraction of one
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """The outcome of one run.
+
+    Attributes:
+        run: Id of the run, unique.
+        summary: Column -> number, text or None; the first columns are :data:`FIRST_COLUMNS`, scores in percent.
+        classes: One (name, IoU, accuracy) a class, in percent; None where a class does not occur.
+    """
+
+    run: str
+    summary: dict[str, Any]
+    classes: list[tuple[str, float | None, float | None]] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """The row as one line of text."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ResultRow:
+        """Reads what :meth:`to_json` wrote.
+
+        Raises:
+            ResultsError: The text is something else.
+        """
+        try:
+            values = json.loads(text)
+            return cls(values['run'], dict(values['summary']), [tuple(entry) for entry in values['classes']])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ResultsError(f'not a result row of eval.py: {text[:80]!r} ({error})') from error
+
+    def to_line(self) -> str:
+        """The row as a line for people."""
+        get = self.summary.get
+        scores = '  '.join(f'{name} {get(name)}' for name in ('aAcc', 'mIoU', 'mAcc'))
+        return (
+            f'{get("Date")}  {get("Config")}  {get("CLIP")} {get("VIT")} {get("MODEL")}  {get("Dataset")}  {scores}  '
+            f'{get("Images")} images  {get("Seconds")} s  run {self.run}'
+        )
+
+
+def check_results_path(path: Path) -> Path:
+    """Checks a path for results before a run spends its time; makes its folder.
+
+    Raises:
+        ResultsError: It does not end in .xlsx, is a folder, or its folder cannot be made or written to.
+    """
+    if path.suffix.lower() != '.xlsx' or path.is_dir():
+        raise ResultsError(f'--results {path}: give the path of a spreadsheet that ends in .xlsx, such as results.xlsx')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(f'--results {path}: its folder cannot be made ({error.strerror})') from error
+    if not os.access(path.parent, os.W_OK):
+        raise ResultsError(f'--results {path}: its folder cannot be written to; choose another')
+    return path
+
+
+def write_row(row: ResultRow, path: Path) -> None:
+    """Writes a row as JSON.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    _write_at_once(path, (row.to_json() + '\n').encode())
+
+
+def read_row(path: Path) -> ResultRow:
+    """Reads a row that :func:`write_row` wrote.
+
+    Raises:
+        MissingFileError: There is no such file.
+        ResultsError: It is something else.
+    """
+    if not path.is_file():
+        raise MissingFileError(f'result row not found: {path}. Each run of eval.py writes one into its work folder')
+    return ResultRow.from_json(path.read_text(encoding='utf-8'))
+
+
+def append_row(row: ResultRow, path: Path, kept_in: Path | None = None) -> None:
+    """Appends a row to a spreadsheet and to the text file of the same name beside it.
+
+    A spreadsheet that cannot be read or is not one of results is renamed, with a warning, and a new one is begun.
+
+    Args:
+        row: What to append; if its run is there already, nothing changes.
+        path: Spreadsheet, .xlsx.
+        kept_in: File that holds the row already, for the message.
+
+    Raises:
+        ResultsError: It cannot be written; the old files are whole, and the message holds the row.
+    """
+    kept = f'The row is kept in {kept_in}' if kept_in else f'The row, to be saved as row.json: {row.to_json()}'
+    command = f'python -m segearth.evaluation.append {kept_in or "row.json"} --results {path}'
+    remedy = f'Files that were there are whole. {kept}; append it later with: {command}'
+    try:
+        with FileLock(f'{path}.lock', timeout=LOCK_TIMEOUT):
+            _append_to_workbook(row, path)
+            _append_to_text(row, path.with_suffix('.txt'))
+    except Timeout as error:
+        raise ResultsError(
+            f'cannot write {path}: another program has held {path}.lock for {LOCK_TIMEOUT:.0f} s. {remedy}'
+        ) from error
+    except OSError as error:
+        raise ResultsError(f'cannot write {path}: {error.strerror or error}. {remedy}') from error
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Reads the rows of a spreadsheet of results, column -> value.
+
+    Raises:
+        ResultsError: It cannot be read or is no spreadsheet of results.
+    """
+    try:
+        sheet = _load(path).worksheets[0]
+    except (OSError, _NotResultsError) as error:
+        raise ResultsError(f'cannot read results from {path}: {error}') from error
+    header, *rows = sheet.iter_rows(values_only=True)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+class _NotResultsError(Exception):
+    """A file that is not a spreadsheet of results; the message says what it is instead."""
+
+
+def _load(path: Path) -> openpyxl.Workbook:
+    try:
+        workbook = openpyxl.load_workbook(path)
+    except (InvalidFileException, zipfile.BadZipFile, KeyError, ValueError, SyntaxError, EOFError, TypeError) as error:
+        raise _NotResultsError(f'unreadable ({type(error).__name__}: {error})') from error
+    first = workbook.worksheets[0]
+    header = tuple(cell.value for cell in first[1])
+    if header[: len(FIRST_COLUMNS)] != FIRST_COLUMNS:
+        raise _NotResultsError(f'foreign (its first columns are not {", ".join(FIRST_COLUMNS)})')
+    return workbook
+
+
+def _append_to_workbook(row: ResultRow, path: Path) -> None:
+    workbook = None
+    if path.exists():
+        try:
+            workbook = _load(path)
+        except _NotResultsError as error:
+            aside = _set_aside(path)
+            logger.warning('%s is %s: kept as %s, and a new one is begun', path, error, aside.name)
+    workbook = workbook or _new_workbook()
+    sheet = workbook.worksheets[0]
+    if row.run in _column(sheet, RUN_COLUMN):
+        return
+    _append_values(sheet, {**row.summary, RUN_COLUMN: row.run})
+    if CLASS_SHEET not in workbook.sheetnames:
+        _append_header(workbook.create_sheet(CLASS_SHEET), CLASS_COLUMNS)
+    shared = {RUN_COLUMN: row.run, 'Config': row.summary.get('Config'), 'Dataset': row.summary.get('Dataset')}
+    for name, iou, accuracy in row.classes:
+        _append_values(workbook[CLASS_SHEET], {**shared, 'Class': name, 'IoU': iou, 'Acc': accuracy})
+    data = io.BytesIO()
+    workbook.save(data)  # into memory: a full disk then shows itself in one place
+    _write_at_once(path, data.getvalue())
+
+
+def _new_workbook() -> openpyxl.Workbook:
+    workbook = openpyxl.Workbook()
+    workbook.active.title = SUMMARY_SHEET
+    _append_header(workbook.active, FIRST_COLUMNS)
+    return workbook
+
+
+def _append_header(sheet: Worksheet, names: Sequence[str]) -> None:
+    sheet.append(list(names))
+    sheet.freeze_panes = 'A2'
+
+
+def _append_values(sheet: Worksheet, values: dict[str, Any]) -> None:
+    """Appends values under the columns of their names; new columns are added on the right."""
+    header = [cell.value for cell in sheet[1]]
+    for name in values:
+        if name not in header:
+            header.append(name)
+            sheet.cell(1, len(header), name)
+    sheet.append([values.get(name) for name in header])
+
+
+def _column(sheet: Worksheet, name: str) -> set[Any]:
+    header = [cell.value for cell in sheet[1]]
+    if name not in header:
+        return set()
+    index = header.index(name)
+    return {row[index] for row in sheet.iter_rows(min_row=2, values_only=True)}
+
+
+def _append_to_text(row: ResultRow, path: Path) -> None:
+    old = path.read_bytes() if path.exists() else b''
+    if f'run {row.run}'.encode() in old:
+        return
+    if old and not old.endswith(b'\n'):
+        old += b'\n'
+    _write_at_once(path, old + (row.to_line() + '\n').encode())
+
+
+def _set_aside(path: Path) -> Path:
+    stamp = time.strftime('%Y%m%d-%H%M%S')
+    tails = ['', *(f'-{number}' for number in range(2, 1000))]
+    names = (path.with_name(f'{path.stem}.kept-{stamp}{tail}{path.suffix}') for tail in tails)
+    aside = next(name for name in names if not name.exists())
+    path.rename(aside)
+    return aside
+
+
+def _write_at_once(path: Path, data: bytes) -> None:
+    """Writes a file so that it is there either as before or whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        with open(temporary, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

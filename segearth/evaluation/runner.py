@@ -1,0 +1,190 @@
+"""An evaluation from config to result row."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.device import get_device
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+
+from segearth.errors import UserError
+from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes
+from segearth.evaluation.metric import ClassIoUMetric
+from segearth.evaluation.pictures import PictureHook
+from segearth.evaluation.preflight import build_dataset, check_classes, check_files
+from segearth.evaluation.results import ResultRow, append_row, check_results_path, write_row
+from segearth.evaluation.row import build_row, device_name
+from segearth.evaluation.settings import load_config
+from simfeatup.errors import UpsamplerError
+
+LIBRARIES = ('segearth', 'simfeatup')  # whose messages go where mmengine's go
+WORKER_MESSAGE = re.compile(r'^Caught \w+ in DataLoader worker process')
+REGISTRY_MESSAGE = re.compile(r'^class `\w+` in \S+: ')
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluationRunner(Runner):
+    """mmengine's Runner for a model that is not trained: no wrapper for gradients, which a frozen model refuses."""
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Moves the model to its device."""
+        return model.to(self.cfg.model.get('device') or get_device())
+
+    def get_hooks_info(self) -> str:
+        """Names of the hooks; mmengine's own table of when each is called fills a screen."""
+        return ', '.join(type(hook).__name__ for hook in self.hooks)
+
+    def build_logger(self, *args: Any, **settings: Any) -> MMLogger:
+        """Builds mmengine's logger; this project's messages go to its places too."""
+        main = super().build_logger(*args, **settings)
+        for name in LIBRARIES:
+            library = logging.getLogger(name)
+            library.handlers = list(main.handlers)
+            library.setLevel(main.level)
+        return main
+
+
+def evaluate(
+    config: str,
+    work_dir: str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+    show_dir: str | os.PathLike[str] | None = None,
+    results: str | os.PathLike[str] = 'results.xlsx',
+    limit: int | None = None,
+    skip_broken: bool = False,
+) -> ResultRow | None:
+    """Evaluates a config and appends the outcome to the results.
+
+    Args:
+        config: Path of a config, or its name if it is in configs/.
+        work_dir: For logs and the run's own row; None for work_dirs/NAME.
+        overrides: Dotted key of the config -> value.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+        show_dir: Where to save pictures; None for none.
+        results: Spreadsheet to append to.
+        limit: Number of images, the first by name; None for all.
+        skip_broken: Leave unreadable images out and count them.
+
+    Returns:
+        The row; None in processes other than the first.
+
+    Raises:
+        UserError: Anything a user can mend; the message says how.
+        KeyboardInterrupt: Interrupted; no row is written.
+    """
+    with _clean_messages():
+        results = check_results_path(Path(results))
+        settings = load_config(config, overrides)
+        name = Path(settings.filename).stem
+        settings.work_dir = str(work_dir or settings.get('work_dir') or Path('work_dirs') / name)
+        process_group = settings.get('env_cfg', {}).get('dist_cfg', {})
+        join_processes(launcher, process_group.get('backend'), process_group.get('timeout', DEFAULT_TIMEOUT))
+        init_default_scope(settings.get('default_scope', 'mmseg'))
+        dataset = build_dataset(settings.test_dataloader.dataset, limit)
+        check_classes(settings.model, dataset)
+        broken = check_files(dataset, skip_broken)
+        for pair in broken:
+            logger.warning('skipped: %s', pair.reason)
+        hooks = [PictureHook(show_dir)] if show_dir else []
+        runner = build_runner(settings, dataset, launcher, hooks)
+        started = time.perf_counter()
+        metrics = _test(runner, results)
+        seconds = time.perf_counter() - started
+        if not is_main_process():
+            return None
+        metric = runner.test_evaluator.metrics[0]
+        measured = {
+            'Images': getattr(metric, 'num_images', len(dataset)),
+            'Skipped': len(broken),
+            'Limit': limit,
+            'Seconds': round(seconds, 1),
+            'Processes': get_world_size(),
+            'Device': device_name(),
+        }
+        class_scores = metric.class_scores if isinstance(metric, ClassIoUMetric) else []
+        row = build_row(uuid.uuid4().hex[:12], settings, runner.model, metrics, class_scores, measured)
+        _save(row, Path(runner.log_dir) / 'result.json', results, runner.logger)
+        if broken:
+            runner.logger.warning(f'{len(broken)} unreadable images were skipped and do not count')
+        return row
+
+
+def build_runner(settings: Config, dataset: BaseDataset, launcher: str = 'none', hooks: list = ()) -> EvaluationRunner:
+    """Builds the runner with a data set that exists already; the model is built here, weights included."""
+    return EvaluationRunner(
+        model=settings.model,
+        work_dir=settings.work_dir,
+        test_dataloader={**settings.test_dataloader, 'dataset': dataset},
+        test_cfg=settings.test_cfg,
+        test_evaluator=settings.test_evaluator,
+        default_hooks=settings.get('default_hooks'),
+        custom_hooks=[*(settings.get('custom_hooks') or []), *hooks],
+        data_preprocessor=settings.get('data_preprocessor'),
+        launcher=launcher,
+        env_cfg=settings.get('env_cfg', {}),
+        log_processor=settings.get('log_processor'),
+        log_level=settings.get('log_level', 'INFO'),
+        visualizer=settings.get('visualizer'),
+        default_scope=settings.get('default_scope', 'mmseg'),
+        randomness=settings.get('randomness', {'seed': 0}),
+        experiment_name=f'{Path(settings.filename).stem}_{uuid.uuid4().hex[:6]}',  # two runs may start in one second
+        cfg=settings,
+    )
+
+
+def _test(runner: EvaluationRunner, results: Path) -> dict[str, float]:
+    try:
+        return runner.test()
+    except KeyboardInterrupt:
+        runner.logger.warning(f'interrupted: this run is not complete and adds nothing to {results}')
+        raise
+
+
+def _save(row: ResultRow, own: Path, results: Path, run_logger: MMLogger) -> None:
+    run_logger.info(row.to_line())
+    try:
+        write_row(row, own)
+    except OSError as error:
+        run_logger.warning(f'cannot write {own}: {error.strerror}')
+        own = None
+    append_row(row, results, kept_in=own)
+    run_logger.info(f'appended to {results} and {results.with_suffix(".txt")}')
+
+
+@contextmanager
+def _clean_messages() -> Iterator[None]:
+    """Takes from messages what registries and data loader workers put around them."""
+    try:
+        yield
+    except (UserError, UpsamplerError) as error:
+        text = clean_message(error)
+        if text == str(error):
+            raise
+        raise type(error)(text) from None
+
+
+def clean_message(error: Exception) -> str:
+    """The message as it was raised first."""
+    text = str(error)
+    if WORKER_MESSAGE.match(text):  # torch puts the worker's traceback before the message
+        name = f'{type(error).__module__}.{type(error).__qualname__}: '
+        text = text.rpartition(name)[2].strip() or text
+    while REGISTRY_MESSAGE.match(text):
+        text = REGISTRY_MESSAGE.sub('', text, count=1)
+    return text

@@ -1,0 +1,140 @@
+"""From a config file to settings that run: overrides, paths found from any folder, checked parts put in."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmseg.registry import MODELS
+
+from segearth.errors import ConfigError, UserError
+from segearth.paths import PROJECT_ROOT, config_folders, find_file
+
+CHECKED_STEPS = {  # mmseg's step -> ours, which does the same and names bad files; and the arguments it understands
+    'LoadImageFromFile': ('LoadOpticalImage', {'to_float32'}),
+    'LoadAnnotations': ('LoadSegLabel', {'reduce_zero_label'}),
+}
+METRIC = ('IoUMetric', 'ClassIoUMetric')
+NEEDED_KEYS = ('model', 'test_dataloader', 'test_evaluator', 'test_cfg')
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Loads a config file for evaluation.
+
+    mmseg's loaders and its metric are replaced by this project's, which compute the same and check more. A relative
+    ``data_root`` is looked for below the working directory, then below the checkout; the class-name file also beside
+    the config.
+
+    Args:
+        name: Path of the file, or its name if it is in configs/.
+        overrides: Dotted key -> value, as ``--cfg-options`` gives them.
+
+    Raises:
+        ConfigError: The file cannot be used, or an override does not fit it.
+        MissingFileError: There is no such config or class-name file.
+    """
+    path = find_file(name, config_folders(), 'config', _config_remedy(name))
+    try:
+        config = Config.fromfile(str(path))
+    except UserError:
+        raise
+    except Exception as error:  # a config is a program: it can fail in any way
+        raise ConfigError(f'config {path} cannot be loaded: {type(error).__name__}: {error}') from error
+    try:
+        config.merge_from_dict(dict(overrides or {}))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        given = ' '.join(f'{key}={value}' for key, value in (overrides or {}).items())
+        raise ConfigError(f'--cfg-options {given} does not fit {path.name}: {error}') from error
+    missing = [key for key in NEEDED_KEYS if config.get(key) is None]
+    if missing or not isinstance(config.test_dataloader.get('dataset'), dict):
+        raise ConfigError(
+            f'config {path} has no {", ".join(missing) or "test_dataloader.dataset"}: give a config of a data set, '
+            'configs/cfg_NAME.py'
+        )
+    _check_model_keys(config)
+    _find_class_file(config)
+    _find_data_root(config.test_dataloader.dataset)
+    _put_checked_parts_in(config)
+    return config
+
+
+def _config_remedy(name: str) -> str:
+    known = sorted(path.name for path in (PROJECT_ROOT / 'configs').glob('cfg_*.py'))
+    near = difflib.get_close_matches(Path(name).name, known, n=3, cutoff=0.5)
+    return f'Did you mean {" or ".join(near)}?' if near else f'In configs/ there are: {", ".join(known)}.'
+
+
+def _check_model_keys(config: Config) -> None:
+    """A mistyped key would otherwise end in Python's own message about a constructor."""
+    kind = config.model.get('type')
+    model = MODELS.get(kind) if isinstance(kind, str) else kind
+    if model is None:
+        raise ConfigError(f'unknown model type {kind!r}; this project registers SegEarthSegmentation')
+    parameters = inspect.signature(model).parameters
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for key in config.model:
+        if key not in parameters and key != 'type':
+            near = difflib.get_close_matches(key, parameters, n=1)
+            hint = f'Did you mean {near[0]}?' if near else f'Known: {", ".join(parameters)}.'
+            raise ConfigError(f'unknown key model.{key}. {hint}')
+
+
+def _find_class_file(config: Config) -> None:
+    name = config.model.get('name_path')
+    if name:
+        folders = [*config_folders(), Path(config.filename).parent]
+        remedy = 'Write one class a line, its synonyms behind commas.'
+        config.model.name_path = str(find_file(name, folders, 'class-name file', remedy))
+
+
+def _find_data_root(dataset: dict) -> None:
+    """Makes ``data_root`` absolute; without one, the folders that it would precede."""
+    if dataset.get('data_root'):
+        dataset['data_root'] = str(_find_folder(dataset['data_root']))
+        return
+    for key, folder in (dataset.get('data_prefix') or {}).items():
+        dataset['data_prefix'][key] = str(_find_folder(folder)) if folder else folder
+    if dataset.get('ann_file'):
+        dataset['ann_file'] = str(_find_folder(dataset['ann_file']))
+
+
+def _find_folder(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_absolute():
+        return path
+    roots = (Path.cwd(), PROJECT_ROOT)
+    existing = [root / path for root in roots if (root / path).exists()]
+    # where it is not there yet: where its first folder (data) is, so that the demo set is drawn into an existing one
+    near = [root / path for root in roots if (root / path.parts[0]).exists()]
+    return [*existing, *near, PROJECT_ROOT / path][0]
+
+
+def _put_checked_parts_in(config: Config) -> None:
+    dataset = config.test_dataloader.dataset
+    dataset['pipeline'] = [_checked_step(step) for step in dataset.get('pipeline') or []]
+    evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
+    for evaluator in evaluators:
+        if evaluator.get('type') == METRIC[0]:
+            evaluator['type'] = METRIC[1]
+    loader = config.test_dataloader
+    if not loader.get('num_workers'):
+        loader['num_workers'], loader['persistent_workers'] = 0, False  # torch refuses persistence of no workers
+
+
+def _checked_step(step: dict) -> dict:
+    if step.get('type') not in CHECKED_STEPS:
+        return step
+    replacement, understood = CHECKED_STEPS[step['type']]
+    special = sorted(set(step) - understood - {'type'})
+    if special:
+        logger.warning("%s stays mmseg's because of %s: bad files are not named", step['type'], ', '.join(special))
+        return step
+    return {**step, 'type': replacement}
