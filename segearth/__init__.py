@@ -1,7 +1,14 @@
 """Open-vocabulary segmentation for Earth observation: name classes in words, get a map.
 
 A faithful reimplementation of SegEarth-OV-2, "Annotation-Free Open-Vocabulary Segmentation for Remote-Sensing
-Images" (arXiv 2508.18067).
+Images" (arXiv 2508.18067). Importing the package registers its segmentor, data sets and transforms with mmseg.
+
+    segmenter = segearth.Segmenter(classes=['building', 'road', 'tree', 'water'])
+    segmenter('scene.png').picture.save('map.png')
 """
 
+from segearth import register as _register  # noqa: F401 - registration with mmseg
+from segearth.segmenter import Segmentation, Segmenter
+
 __version__ = '0.1.0'
+__all__ = ['Segmentation', 'Segmenter', '__version__']

@@ -1,13 +1,22 @@
-"""What several tests share: the folder of reference data, and a cache of their own."""
+"""What several tests share: reference data, a cache of their own, a tiny CLIP."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from open_clip.model import CLIP
+from safetensors.torch import save_file
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other, badly so on a busy machine
+
+TINY = {
+    'embed_dim': 16,
+    'vision_cfg': {'image_size': 32, 'patch_size': 8, 'width': 32, 'head_width': 16, 'layers': 2},
+    'text_cfg': {'context_length': 32, 'vocab_size': 49408, 'width': 16, 'heads': 2, 'layers': 1},
+}
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
 
@@ -24,3 +33,19 @@ def shared() -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps the user's cache out of the tests."""
     monkeypatch.setenv('SEGEARTH_CACHE', str(tmp_path_factory.getbasetemp() / 'cache'))
+
+
+@pytest.fixture(scope='session')
+def tiny_clip_model() -> CLIP:
+    """Random open_clip model of the tiny architecture."""
+    torch.manual_seed(0)
+    return CLIP(**TINY).eval()
+
+
+@pytest.fixture(scope='session')
+def tiny_clip(tiny_clip_model: CLIP, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weight file of the tiny model with its config beside it: clip_type='Demo', clip_path=this."""
+    path = tmp_path_factory.mktemp('tiny_clip') / 'tiny.safetensors'
+    save_file({name: value.contiguous() for name, value in tiny_clip_model.state_dict().items()}, path)
+    path.with_suffix('.json').write_text(json.dumps(TINY))
+    return path

@@ -1,26 +1,14 @@
-"""A tiny CLIP that the tests of encoders build, save and load."""
+"""The tiny architecture under a name of its own, and an empty weights folder."""
 
 import json
 from pathlib import Path
 
 import open_clip
 import pytest
-import torch
-from open_clip.model import CLIP
 
-TINY = {
-    'embed_dim': 16,
-    'vision_cfg': {'image_size': 32, 'patch_size': 8, 'width': 32, 'head_width': 16, 'layers': 2},
-    'text_cfg': {'context_length': 32, 'vocab_size': 49408, 'width': 16, 'heads': 2, 'layers': 1},
-}
+from tests.conftest import TINY
+
 TINY_NAME = 'ViT-tiny-for-tests'
-
-
-@pytest.fixture(scope='session')
-def tiny_clip_model() -> CLIP:
-    """Random open_clip model of the tiny architecture."""
-    torch.manual_seed(0)
-    return CLIP(**TINY).eval()
 
 
 @pytest.fixture(scope='session')

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import segearth
+from segearth.errors import ConfigError, DataError, MissingFileError, UserError
+
+
+@pytest.fixture(scope='module')
+def segmenter(tiny_clip):
+    return segearth.Segmenter(
+        {'water': ['river', 'lake'], 'road': [], 'tree': ['forest']},
+        clip_path=str(tiny_clip),
+        resize=(64, 64),
+        slide_crop=32,
+        slide_stride=16,
+        device='cpu',
+    )
+
+
+@pytest.fixture
+def array():
+    return np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+
+
+def test_labels_scores_and_picture(segmenter, array):
+    result = segmenter(array)
+    assert result.labels.shape == (50, 90) and result.labels.dtype == np.uint8
+    assert result.scores.shape == (3, 50, 90)
+    assert np.array_equal(result.scores.argmax(axis=0), result.labels)
+    assert np.array_equal(result.image, array)
+    assert result.class_names == ('water', 'road', 'tree')
+    assert result.picture.width > 3 * 90
+    assert sum(result.shares.values()) == pytest.approx(1)
+
+
+def test_path_pil_image_and_array_are_one(segmenter, array, tmp_path):
+    Image.fromarray(array).save(tmp_path / 'image.png')
+    expected = segmenter(array).scores
+    for image in (tmp_path / 'image.png', str(tmp_path / 'image.png'), Image.fromarray(array)):
+        np.testing.assert_array_equal(segmenter(image).scores, expected)
+
+
+def test_classes_can_be_changed(tiny_clip, array):
+    segmenter = segearth.Segmenter('building; road', clip_path=str(tiny_clip), slide_crop=32, slide_stride=32)
+    segmenter.set_classes('building; road; water,river')
+    fresh = segearth.Segmenter('building; road; water,river', clip_path=str(tiny_clip), slide_crop=32, slide_stride=32)
+    np.testing.assert_array_equal(segmenter(array).scores, fresh(array).scores)
+    assert segmenter.class_names == ('building', 'road', 'water')
+
+
+def test_resize_none_keeps_the_size(tiny_clip, array):
+    segmenter = segearth.Segmenter('building; road', clip_path=str(tiny_clip), slide_crop=0, resize=None)
+    seen = []
+    original = segmenter.segmentor.predict
+    segmenter.segmentor.predict = lambda inputs, samples: seen.append(inputs.shape) or original(inputs, samples)
+    segmenter(array)
+    assert seen == [torch.Size([1, 3, 50, 90])]
+
+
+@pytest.mark.parametrize(
+    ('image', 'error', 'message'),
+    [
+        (np.zeros((4, 4, 5), np.uint8), DataError, r'expected \(H, W, 3\)'),
+        (np.zeros((4, 4, 3), np.float32), DataError, 'uint8'),
+        (np.zeros((0, 4, 3), np.uint8), DataError, 'expected'),
+        ('nowhere.png', MissingFileError, 'nowhere.png'),
+    ],
+)
+def test_images_that_cannot_be(segmenter, image, error, message):
+    with pytest.raises(error, match=message):
+        segmenter(image)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'classes': ''}, 'class'),
+        ({'classes': 'road; road'}, 'road'),
+        ({'sensor': 'lidar'}, 'optical, sar'),
+        ({'slide': 3}, 'slide'),
+        ({'palette': [(0, 0, 0)]}, '1 colours for 2 classes'),
+        ({'clip_type': 'Clip'}, 'Known: CLIP'),
+        ({'clip_path': 'nowhere.pt'}, 'nowhere.pt'),
+        ({'bg_idx': 7}, 'allowed: 0 to 1'),
+    ],
+)
+def test_settings_that_cannot_be(tiny_clip, settings, message):
+    with pytest.raises(UserError, match=message):
+        segearth.Segmenter(**{'classes': 'road; tree', 'clip_path': str(tiny_clip)} | settings)
+
+
+def test_upsampler_of_another_encoder_is_refused(tiny_clip, tmp_path):
+    with pytest.raises(ConfigError, match='unknown keys'):
+        segearth.models.feature_up.build_feature_upsampler({'name': 'jbu_one'}, None, 16)
+    with pytest.raises(ConfigError, match='known: jbu_one'):
+        segearth.models.feature_up.build_feature_upsampler({'model_name': 'jbu'}, None, 16)
+    with pytest.raises(MissingFileError, match='download_weights'):
+        segearth.models.feature_up.build_feature_upsampler({'model_path': 'nowhere.ckpt'}, None, 16)
