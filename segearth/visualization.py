@@ -12,8 +12,8 @@ Palette = Sequence[Sequence[int]]
 """One RGB colour a class, values in [0, 255]."""
 
 IGNORED_COLOUR = (255, 0, 255)  # pixels without a class: ground truth that is not labelled
-MARGIN = 8  # pixels
-FONT_SIZE = 15  # pixels
+FONT_SIZE = 15  # pixels, at least; larger pictures get larger letters
+FONT_SHARE = 45  # of the picture's height
 GOLDEN_RATIO = 0.618033988749895  # steps round the hue circle that stay far apart
 
 
@@ -58,25 +58,27 @@ def draw_panels(
         class_names: Names for the legend.
         palette: Their colours.
     """
-    font = ImageFont.load_default(size=FONT_SIZE)
     height = panels[0][1].shape[0]
+    size = max(FONT_SIZE, height // FONT_SHARE)
+    margin = size // 2
+    font = ImageFont.load_default(size=size)
     images = [_scaled_to_height(Image.fromarray(array), height) for _, array in panels]
-    width = sum(image.width for image in images) + MARGIN * (len(images) + 1)
-    legend = _legend_places(class_names, font, width)
-    row_height = FONT_SIZE + MARGIN
-    top = row_height + MARGIN
+    width = sum(image.width for image in images) + margin * (len(images) + 1)
+    legend = _legend_places(class_names, font, size, width)
+    row_height = size + margin
+    top = row_height + margin
     rows = 1 + max((row for row, _ in legend), default=-1)
-    canvas = Image.new('RGB', (width, top + height + MARGIN + rows * row_height + MARGIN), 'white')
+    canvas = Image.new('RGB', (width, top + height + margin + rows * row_height + margin), 'white')
     draw = ImageDraw.Draw(canvas)
-    left = MARGIN
+    left = margin
     for (title, _), image in zip(panels, images, strict=True):
-        draw.text((left, MARGIN), title, fill='black', font=font)
+        draw.text((left, margin), title, fill='black', font=font)
         canvas.paste(image, (left, top))
-        left += image.width + MARGIN
+        left += image.width + margin
     for (row, x), name, colour in zip(legend, class_names, palette, strict=False):
-        y = top + height + MARGIN + row * row_height
-        draw.rectangle((x, y, x + FONT_SIZE, y + FONT_SIZE), fill=tuple(int(c) for c in colour), outline='black')
-        draw.text((x + FONT_SIZE + MARGIN // 2, y), name, fill='black', font=font)
+        y = top + height + margin + row * row_height
+        draw.rectangle((x, y, x + size, y + size), fill=tuple(int(c) for c in colour), outline='black')
+        draw.text((x + size + margin // 2, y), name, fill='black', font=font)
     return canvas
 
 
@@ -86,12 +88,16 @@ def _scaled_to_height(image: Image.Image, height: int) -> Image.Image:
     return image.resize((max(round(image.width * height / image.height), 1), height))
 
 
-def _legend_places(names: Sequence[str], font: ImageFont.FreeTypeFont, width: int) -> list[tuple[int, int]]:
-    places, row, x = [], 0, MARGIN
+def _legend_places(
+    names: Sequence[str], font: ImageFont.FreeTypeFont, size: int, width: int
+) -> list[tuple[int, int]]:
+    """(row, x) of each entry, wrapped at the picture's width."""
+    margin = size // 2
+    places, row, x = [], 0, margin
     for name in names:
-        needed = FONT_SIZE + MARGIN // 2 + round(font.getlength(name)) + 2 * MARGIN
-        if x > MARGIN and x + needed > width:
-            row, x = row + 1, MARGIN
+        needed = size + margin // 2 + round(font.getlength(name)) + 2 * margin
+        if x > margin and x + needed > width:
+            row, x = row + 1, margin
         places.append((row, x))
         x += needed
     return places
