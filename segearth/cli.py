@@ -1,4 +1,4 @@
-"""One way out for all command-line programs: a clear message and an exit code, never a traceback for a user's mistake."""
+"""One way out for all command-line programs: a clear message and an exit code, no traceback for a user's mistake."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from simfeatup.errors import UpsamplerError
-
 from segearth.errors import UserError
+from simfeatup.errors import UpsamplerError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it

@@ -141,7 +141,9 @@ class Segmenter:
             precision=precision,
         )
         visual = self._encoder.visual
-        upsampler = build_feature_upsampler(feature_up_cfg, self._encoder.record, visual.embed_dim) if feature_up else None
+        upsampler = (
+            build_feature_upsampler(feature_up_cfg, self._encoder.record, visual.embed_dim) if feature_up else None
+        )
         try:
             self.segmentor = SegEarthSegmentation.from_parts(visual, *self._embed(vocabulary), upsampler, **settings)
         except TypeError as error:

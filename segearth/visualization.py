@@ -48,9 +48,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette: Palette, opacity: fl
     return blended.round().astype(np.uint8)
 
 
-def draw_panels(
-    panels: Sequence[tuple[str, np.ndarray]], class_names: Sequence[str], palette: Palette
-) -> Image.Image:
+def draw_panels(panels: Sequence[tuple[str, np.ndarray]], class_names: Sequence[str], palette: Palette) -> Image.Image:
     """Draws images side by side under their titles, with a legend below.
 
     Args:
@@ -88,9 +86,7 @@ def _scaled_to_height(image: Image.Image, height: int) -> Image.Image:
     return image.resize((max(round(image.width * height / image.height), 1), height))
 
 
-def _legend_places(
-    names: Sequence[str], font: ImageFont.FreeTypeFont, size: int, width: int
-) -> list[tuple[int, int]]:
+def _legend_places(names: Sequence[str], font: ImageFont.FreeTypeFont, size: int, width: int) -> list[tuple[int, int]]:
     """(row, x) of each entry, wrapped at the picture's width."""
     margin = size // 2
     places, row, x = [], 0, margin

@@ -1,4 +1,6 @@
-"""Segments image files into classes given in words: python tools/demo.py IMAGE --classes "building; road; water,river" --out DIR.
+"""Segments image files into classes given in words.
+
+python tools/demo.py scene.png --classes "building; road; water,river" --out outputs
 
 Writes for each image NAME_labels.png (mode L, class indices), NAME.png (image, prediction, overlay, legend).
 """
@@ -20,7 +22,9 @@ from segearth.segmenter import READERS, Segmentation, Segmenter
 
 def parse_arguments() -> argparse.Namespace:
     """Command line of the program."""
-    parser = argparse.ArgumentParser(description=__doc__.split(':')[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__.split('\n')[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument('images', nargs='+', type=Path, metavar='IMAGE', help='image files, GeoTIFFs too')
     parser.add_argument('--classes', required=True, help='classes in words, as in "building; road; water,river"')
     parser.add_argument('--out', type=Path, default=Path('outputs'), help='folder of the results')

@@ -72,7 +72,7 @@ class DenseCLIP(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """dtype of the tower's weights; images are converted to it."""
+        """Dtype of the tower's weights; images are converted to it."""
         return self.visual.conv1.weight.dtype
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
@@ -165,5 +165,7 @@ def _check_tower(visual: nn.Module) -> None:
     if visual.attn_pool is not None or visual.pool_type != 'tok':
         raise ConfigError('dense features need a tower that pools by its [CLS] token; this one pools otherwise')
     blocks = visual.transformer.resblocks
-    if not all(isinstance(block.attn, nn.MultiheadAttention) and block.attn.in_proj_weight is not None for block in blocks):
+    if not all(
+        isinstance(block.attn, nn.MultiheadAttention) and block.attn.in_proj_weight is not None for block in blocks
+    ):
         raise ConfigError('dense features need standard attention blocks; this architecture has custom ones')

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from simfeatup import UPSAMPLERS, build_upsampler, load_upsampler
 from torch import nn
 
 from segearth.errors import ConfigError
 from segearth.models.encoders import EncoderRecord
 from segearth.paths import find_file, weights_folders
+from simfeatup import UPSAMPLERS, build_upsampler, load_upsampler
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,9 @@ def build_feature_upsampler(
         simfeatup.errors.UpsamplerError: The weights do not fit.
     """
     if record is not None and record.model_config is not None:  # an architecture of our own
-        logger.info('%s has no use for upsamplers trained for other encoders: scores are interpolated', record.clip_type)
+        logger.info(
+            '%s has no use for upsamplers trained for other encoders: scores are interpolated', record.clip_type
+        )
         return None
     settings = dict(DEFAULT if settings is None else settings)
     unknown = sorted(set(settings) - set(KEYS))

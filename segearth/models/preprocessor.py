@@ -32,6 +32,8 @@ class SegEarthDataPreProcessor(SegDataPreProcessor):
             ``inputs``, (B, 3, H, W), or a list of (3, H, W) where sizes differ; ``data_samples`` unchanged.
         """
         data = self.cast_data(data)
-        images = [super(SegEarthDataPreProcessor, self).forward({'inputs': [image]})['inputs'][0] for image in data['inputs']]
+        images = [
+            super(SegEarthDataPreProcessor, self).forward({'inputs': [image]})['inputs'][0] for image in data['inputs']
+        ]
         same_size = len({image.shape for image in images}) == 1
         return {'inputs': torch.stack(images) if same_size else images, 'data_samples': data.get('data_samples')}

@@ -149,7 +149,9 @@ class SegEarthSegmentation(BaseSegmentor):
             upsampler = None
         encoder = _read_out_anew(encoder, settings)
         model = cls.__new__(cls)
-        model._assemble(encoder, torch.as_tensor(text_embeddings), torch.as_tensor(query_to_class), upsampler, **settings)
+        model._assemble(
+            encoder, torch.as_tensor(text_embeddings), torch.as_tensor(query_to_class), upsampler, **settings
+        )
         return model
 
     def _assemble(

@@ -33,7 +33,9 @@ def test_strides_that_leave_gaps_are_refused(stride):
 
 
 def test_constant_scores_survive_averaging():
-    scores = slide(torch.zeros(2, 3, 37, 53), lambda x: torch.full((len(x), 4, *x.shape[-2:]), 2.5), (16, 16), (7, 9), 5)
+    scores = slide(
+        torch.zeros(2, 3, 37, 53), lambda x: torch.full((len(x), 4, *x.shape[-2:]), 2.5), (16, 16), (7, 9), 5
+    )
     assert scores.shape == (2, 4, 37, 53)
     torch.testing.assert_close(scores, torch.full_like(scores, 2.5))
 

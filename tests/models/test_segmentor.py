@@ -26,7 +26,9 @@ def golden(shared):
 def parts(golden):
     def tensors(prefix):
         return {
-            name.removeprefix(prefix): torch.from_numpy(golden[name]) for name in golden.files if name.startswith(prefix)
+            name.removeprefix(prefix): torch.from_numpy(golden[name])
+            for name in golden.files
+            if name.startswith(prefix)
         }
 
     clip = CLIP(**json.loads(str(golden['config'])))
@@ -46,9 +48,7 @@ def test_equals_the_original(case, golden, parts):
     model = SegEarthSegmentation.from_parts(visual, text_embeddings, query_to_class, upsampler, **settings)
     model.predict(torch.from_numpy(golden['image']), [sample])
     expected = golden[f'{case}|logits_every_3rd_pixel']
-    torch.testing.assert_close(
-        sample.seg_logits.data[:, ::3, ::3], torch.from_numpy(expected), atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(sample.seg_logits.data[:, ::3, ::3], torch.from_numpy(expected), atol=1e-4, rtol=1e-4)
     same = sample.pred_sem_seg.data.numpy() == golden[f'{case}|pred']
     assert same.mean() >= 0.999
 
