@@ -89,7 +89,7 @@ class Segmenter:
         sensor: How image files are read: 'optical' or 'sar' (datasets/optical_rgb.py and sar_rgb.py state the rules).
         bands: Band numbers of image files, from 1: red, green and blue, or one or two radar bands.
         device: None for CUDA where present, else CPU.
-        precision: Of the encoder: fp32, bf16 or fp16.
+        precision: Of the encoder: fp32, bf16, fp16, or auto (fp16 on CUDA, as the original ran; else fp32).
         palette: (K, 3) RGB colours; None for distinct ones.
         **settings: Inference settings of the segmentor: prob_thd, bg_idx, logit_scale, slide_crop, slide_stride,
             cls_token_lambda, window_batch_size.
@@ -119,7 +119,7 @@ class Segmenter:
         sensor: str = 'optical',
         bands: tuple[int, ...] | None = None,
         device: str | torch.device | None = None,
-        precision: str = 'fp32',
+        precision: str = 'auto',
         palette: Palette | None = None,
         **settings: Any,
     ) -> None:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+AUTO = 'auto'
+AUTO_PRECISION = {'cuda': 'fp16'}
+"""Device type -> precision of :data:`AUTO`: fp16 on CUDA, as the original ran; fp32 everywhere else."""
 DEFAULT_READOUT = {'attention': 'SegEarth', 'ignore_residual': True, 'num_readout_blocks': 1}
 
 
@@ -85,7 +88,7 @@ def build_encoder(
     ignore_residual: bool = True,
     num_readout_blocks: int = 1,
     device: str | torch.device | None = None,
-    precision: str = 'fp32',
+    precision: str = AUTO,
 ) -> Encoder:
     """Builds a frozen encoder with its weights.
 
@@ -99,15 +102,15 @@ def build_encoder(
         ignore_residual: See :class:`segearth.models.dense_clip.DenseCLIP`.
         num_readout_blocks: See :class:`segearth.models.dense_clip.DenseCLIP`.
         device: Where the towers go; None for the CPU.
-        precision: "fp32", "bf16" or "fp16", of the vision tower. The text tower stays in fp32: it runs once.
+        precision: Of the vision tower: "fp32", "bf16", "fp16", or "auto" for fp16 on CUDA and fp32 elsewhere. The
+            text tower stays in fp32: it runs once.
 
     Raises:
         ConfigError: Unknown name, size, attention or precision, or an architecture that cannot be read out densely.
         MissingFileError: The weights are not there; the message says where they were looked for and how to get them.
         CheckpointError: The weights cannot be read or do not fit.
     """
-    if precision not in PRECISIONS:
-        raise ConfigError(f'unknown precision {precision!r}; known: {", ".join(PRECISIONS)}')
+    dtype = _dtype(precision, device)
     record = get_record(clip_type, vit_type)
     readout = {'attention': attention, 'ignore_residual': ignore_residual, 'num_readout_blocks': num_readout_blocks}
     if record.is_blip:
@@ -116,7 +119,7 @@ def build_encoder(
         visual, text, settings = _build_blip(record, clip_path)
     else:
         visual, text, settings = _build_clip(record, clip_path, readout)
-    visual = visual.to(device=device, dtype=PRECISIONS[precision]).requires_grad_(False).eval()
+    visual = visual.to(device=device, dtype=dtype).requires_grad_(False).eval()
     fingerprint = _fingerprint(text.state_dict(), settings)
     return Encoder(visual, text.to(device).requires_grad_(False).eval(), fingerprint, record)
 
@@ -147,6 +150,14 @@ def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:
             f"{what} not found: open_clip's tag {record.tag!r} of {record.architecture} is not in the cache "
             f'({HF_HUB_CACHE}) and could not be fetched ({reason}). {record.remedy} Or give a file as clip_path.'
         ) from error
+
+
+def _dtype(precision: str, device: str | torch.device | None) -> torch.dtype:
+    if precision == AUTO:
+        precision = AUTO_PRECISION.get(torch.device(device or 'cpu').type, 'fp32')
+    if precision not in PRECISIONS:
+        raise ConfigError(f'unknown precision {precision!r}; known: {", ".join(PRECISIONS)}, {AUTO}')
+    return PRECISIONS[precision]
 
 
 def _build_clip(

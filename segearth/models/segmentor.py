@@ -57,7 +57,7 @@ class SegEarthSegmentation(BaseSegmentor):
         feature_up: Upsample features (SimFeatUp).
         feature_up_cfg: ``model_name`` and ``model_path`` of the upsampler.
         clip_path: Weight file that overrides the record's.
-        precision: Of the encoder: fp32, bf16 or fp16.
+        precision: Of the encoder: fp32, bf16, fp16, or auto (fp16 on CUDA, as the original ran; else fp32).
         window_batch_size: Windows encoded at once.
         data_preprocessor: mmseg configuration; default is CLIP's normalisation of BGR images in [0, 255].
 
@@ -84,7 +84,7 @@ class SegEarthSegmentation(BaseSegmentor):
         feature_up: bool = True,
         feature_up_cfg: Mapping[str, str] | None = None,
         clip_path: str | None = None,
-        precision: str = 'fp32',
+        precision: str = 'auto',
         window_batch_size: int = 8,
         data_preprocessor: Mapping | nn.Module | None = None,
         init_cfg: Mapping | None = None,

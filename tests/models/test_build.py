@@ -67,7 +67,8 @@ def test_demo_sar_shares_the_architecture(demo, weights):
 
 
 @pytest.mark.parametrize(
-    ('precision', 'dtype'), [('fp32', torch.float32), ('bf16', torch.bfloat16), ('fp16', torch.half)]
+    ('precision', 'dtype'),
+    [('fp32', torch.float32), ('bf16', torch.bfloat16), ('fp16', torch.half), ('auto', torch.float32)],
 )
 def test_precision(demo, precision, dtype):
     encoder = build_encoder('Demo', precision=precision)
@@ -246,7 +247,7 @@ def test_broken_model_configs(demo, content, message):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ({'clip_type': 'Demo', 'precision': 'int8'}, "precision 'int8'; known: fp32, bf16, fp16"),
+        ({'clip_type': 'Demo', 'precision': 'int8'}, "precision 'int8'; known: fp32, bf16, fp16, auto"),
         ({'clip_type': 'Demo', 'attention': 'sharp'}, "attention 'sharp'"),
         ({'clip_type': 'RN50', 'clip_path': 'rn50.pt'}, 'ModifiedResNet'),
         ({'clip_type': 'ViT-B-16-SigLIP', 'clip_path': 'siglip.pt'}, 'ViT'),
