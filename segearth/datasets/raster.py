@@ -25,6 +25,9 @@ from segearth.errors import DataError, MissingFileError
 GDAL_SUFFIXES = frozenset({'.tif', '.tiff', '.jp2', '.vrt', '.img'})
 PLAIN_MODES = frozenset({'1', 'L', 'RGB', 'P', 'I', 'F'})  # arrays of these hold the file's numbers; also I;16 and kin
 
+# images and labels are read by pixels; once for all, because catch_warnings is not safe in threads
+warnings.filterwarnings('ignore', category=NotGeoreferencedWarning)
+
 
 class UnreadableFileError(DataError):
     """A file is truncated, damaged or of an unknown format."""
@@ -145,9 +148,7 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
     if not Path(path).is_file():
         raise MissingFileError(f'file not found: {path}')
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', NotGeoreferencedWarning)
-            yield
+        yield
     except Image.DecompressionBombError as error:
         raise DataError(f'{path} is too large to be read at once ({error}): cut it into tiles') from error
     except (OSError, SyntaxError, ValueError, RasterioError) as error:  # Pillow raises SyntaxError for broken PNG

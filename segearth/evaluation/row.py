@@ -17,6 +17,7 @@ from torch import nn
 
 import segearth
 from segearth.evaluation.results import ResultRow
+from segearth.models.encoders import get_record
 
 PACKAGES = {'torch': 'torch', 'mmseg': 'onedl-mmsegmentation', 'open_clip': 'open_clip_torch'}
 PLACES = ('data_root', 'name_path')  # keys that say where things are, not what is computed
@@ -41,14 +42,14 @@ def build_row(
         measured: Further columns: images, seconds and so on.
     """
     settings, dataset = config.model, config.test_dataloader.dataset
-    record = getattr(getattr(model, 'encoder', None), 'record', None)
     summary = {
         'CLIP': settings.get('clip_type'),
-        'VIT': getattr(record, 'vit_type', None) or settings.get('vit_type'),
+        'VIT': encoder_size(settings),
         'MODEL': settings.get('model_type'),
         'Dataset': dataset['type'],
         **{name: _number(metrics.get(name)) for name in ('aAcc', 'mIoU', 'mAcc')},
         'Config': Path(config.filename).stem,
+        'Weights': Path(settings.get('clip_path') or '').name or None,
         'Class words': Path(settings.get('name_path') or '').name or None,
         'Upsampler': upsampler_name(settings, model),
         'Lambda': settings.get('cls_token_lambda'),
@@ -77,6 +78,15 @@ def settings_digest(model: Mapping[str, Any], dataset: Mapping[str, Any], limit:
     known = [{key: value for key, value in part.items() if key not in PLACES} for part in (dict(model), dict(dataset))]
     text = json.dumps([*known, words, limit], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def encoder_size(settings: Mapping[str, Any]) -> str | None:
+    """Size of the encoder that a model's settings mean; the embedded ones, which take any size, name their own."""
+    size = settings.get('vit_type')
+    if not settings.get('clip_type'):
+        return size
+    record = get_record(settings['clip_type'], size)
+    return Path(record.model_config).stem if record.model_config else record.vit_type
 
 
 def upsampler_name(settings: Mapping[str, Any], model: nn.Module) -> str:

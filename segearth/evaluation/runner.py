@@ -21,7 +21,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from segearth.errors import UserError
+from segearth.errors import DataError, UserError
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes
 from segearth.evaluation.metric import ClassIoUMetric
 from segearth.evaluation.pictures import PictureHook
@@ -33,9 +33,8 @@ from simfeatup.errors import UpsamplerError
 
 LIBRARIES = ('segearth', 'simfeatup')  # whose messages go where mmengine's go
 WORKER_MESSAGE = re.compile(r'^Caught \w+ in DataLoader worker process')
+WORKER_DEATH = re.compile(r'DataLoader worker .* (killed by signal|exited unexpectedly)')
 REGISTRY_MESSAGE = re.compile(r'^class `\w+` in \S+: ')
-
-logger = logging.getLogger(__name__)
 
 
 class EvaluationRunner(Runner):
@@ -99,10 +98,10 @@ def evaluate(
         dataset = build_dataset(settings.test_dataloader.dataset, limit)
         check_classes(settings.model, dataset)
         broken = check_files(dataset, skip_broken)
-        for pair in broken:
-            logger.warning('skipped: %s', pair.reason)
         hooks = [PictureHook(show_dir)] if show_dir else []
         runner = build_runner(settings, dataset, launcher, hooks)
+        for pair in broken:
+            runner.logger.warning(f'skipped: {pair.reason}')
         started = time.perf_counter()
         metrics = _test(runner, results)
         seconds = time.perf_counter() - started
@@ -154,6 +153,13 @@ def _test(runner: EvaluationRunner, results: Path) -> dict[str, float]:
     except KeyboardInterrupt:
         runner.logger.warning(f'interrupted: this run is not complete and adds nothing to {results}')
         raise
+    except RuntimeError as error:
+        if not WORKER_DEATH.search(str(error)):
+            raise
+        raise DataError(
+            f'a loading process was ended from outside ({error}). If memory ran out, use fewer: --cfg-options '
+            f'test_dataloader.num_workers=0. This run adds nothing to {results}'
+        ) from error
 
 
 def _save(row: ResultRow, own: Path, results: Path, run_logger: MMLogger) -> None:

@@ -40,6 +40,7 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
         ConfigError: The file cannot be used, or an override does not fit it.
         MissingFileError: There is no such config or class-name file.
     """
+    name = name if Path(name).suffix else f'{name}.py'
     path = find_file(name, config_folders(), 'config', _config_remedy(name))
     try:
         config = Config.fromfile(str(path))

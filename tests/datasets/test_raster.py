@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segearth.datasets.raster import UnreadableFileError, read_info, read_raster, select_bands
+from segearth.errors import DataError, MissingFileError
+
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.jpg', 'a.tif'])
+def test_truncated_files_are_named(write, truncate, name):
+    path = truncate(write(name, NOISE.transpose(2, 0, 1) if name.endswith('tif') else NOISE))
+    with pytest.raises(UnreadableFileError, match=f'{name}.*--skip-broken'):
+        read_raster(path)
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.tif'])
+@pytest.mark.parametrize('content', [b'', b'not a picture'])
+def test_files_of_other_kinds_are_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    for read in (read_raster, read_info):
+        with pytest.raises(UnreadableFileError, match=name):
+            read(tmp_path / name)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(MissingFileError, match='no.png'):
+        read_raster(tmp_path / 'no.png')
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.tif'])
+def test_arrays_come_back_as_written(write, name):
+    bands = NOISE.transpose(2, 0, 1)
+    path = write(name, bands if name.endswith('tif') else NOISE)
+    assert np.array_equal(read_raster(path).bands, bands)
+    assert read_info(path).size == (40, 60)
+    assert read_info(path).num_bands == 3
+
+
+def test_alpha_is_left_out(tmp_path):
+    Image.fromarray(np.dstack([NOISE, NOISE[..., 0]])).save(tmp_path / 'a.png')
+    assert np.array_equal(read_raster(tmp_path / 'a.png').bands, NOISE.transpose(2, 0, 1))
+    assert read_info(tmp_path / 'a.png').num_bands == 3
+
+
+def test_palettes_are_looked_up_in_pictures_only(write):
+    path = write('a.png', NOISE[..., 0], mode='P')
+    assert read_raster(path).bands.shape == (3, 40, 60)
+    as_label = read_raster(path, is_picture=False)
+    assert as_label.is_palette
+    assert np.array_equal(as_label.bands[0], NOISE[..., 0])
+    assert read_info(path, is_picture=False).num_bands == 1
+
+
+def test_the_camera_orientation_turns_pictures_not_labels(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.fromarray(NOISE).save(tmp_path / 'a.jpg', exif=exif)
+    assert read_raster(tmp_path / 'a.jpg').bands.shape[1:] == read_info(tmp_path / 'a.jpg').size == (60, 40)
+    assert read_raster(tmp_path / 'a.jpg', is_picture=False).bands.shape[1:] == (40, 60)
+
+
+def test_one_bit_labels_are_0_and_1(tmp_path):
+    bits = NOISE[..., 0] > 99
+    Image.fromarray(bits).save(tmp_path / 'a.png')
+    assert np.array_equal(read_raster(tmp_path / 'a.png', is_picture=False).bands[0], bits)
+
+
+def test_bands_count_from_1():
+    bands = np.arange(3)[:, None, None]
+    assert select_bands(bands, (3, 1), 'x').ravel().tolist() == [2, 0]
+    with pytest.raises(DataError, match='x has 3 bands.*band 4'):
+        select_bands(bands, (4,), 'x')
