@@ -1,0 +1,150 @@
+"""Which image belongs to which label, and which of them are wanted."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from segearth.errors import DataError, MissingFileError
+from segearth.preparation.recipes import Recipe
+from segearth.preparation.sources import Member, is_archive
+
+MAX_SHOWN = 5  # names in a message
+PICTURE_SUFFIXES = frozenset({'.png', '.jpg', '.jpeg', '.tif', '.tiff'})  # endings that lists of names may carry
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its label, under the name that the result will have."""
+
+    name: str
+    image: Member
+    label: Member
+
+
+def find_pairs(
+    recipe: Recipe, members: Sequence[Member], names: Sequence[str] | None = None, allow_missing: bool = False
+) -> list[Pair]:
+    """Finds the images and labels of a data set among files.
+
+    Args:
+        recipe: The data set.
+        members: All files of the source.
+        names: The images wanted; None for the recipe's own choice.
+        allow_missing: Leave out images that are wanted but not there, or without label.
+
+    Returns:
+        Pairs, sorted by name.
+
+    Raises:
+        DataError: Nothing found, an image without label, a name found twice, a wanted image not found.
+    """
+    images = _by_name(recipe, recipe.image, recipe.image_suffix, members)
+    labels = _by_name(recipe, recipe.label, recipe.label_suffix, members)
+    if not images or not labels:
+        raise DataError(_tell_nothing_found(recipe, members, len(images), len(labels)))
+    wanted = set(names) if names is not None else recipe.names
+    absent = sorted((wanted or set()) - images.keys())
+    _check_none(recipe, absent, 'images that belong to the part evaluated are not there', allow_missing)
+    chosen = sorted(images.keys() & wanted if wanted is not None else images.keys(), key=_natural)
+    _check_none(recipe, [name for name in chosen if name not in labels], 'images have no label', allow_missing)
+    if wanted is None:
+        _check_none(recipe, sorted(labels.keys() - images.keys()), 'labels have no image', allow_missing)
+    pairs = [Pair(name, images[name], labels[name]) for name in chosen if name in labels]
+    if not pairs:
+        raise DataError(f'{recipe.title}: none of the images wanted is in the source. Expected: {recipe.source}')
+    return pairs
+
+
+def find_names(recipe: Recipe, members: Iterable[Member], list_file: str | os.PathLike[str] | None) -> list[str] | None:
+    """Reads the list of wanted images: the user's, else the one in the source.
+
+    Returns:
+        Names without folder and suffix, each once; None without a list.
+
+    Raises:
+        DataError: Empty list, or several lists in the source.
+        MissingFileError: No such file, or the data set needs a list and there is none.
+    """
+    if list_file is not None:
+        path = Path(list_file)
+        if not path.is_file():
+            raise MissingFileError(f'list of images not found: {path}')
+        return _read_names(path.read_bytes(), str(path))
+    if recipe.list_name is None:
+        return None
+    lists = [member for member in members if PurePosixPath(member.path).name == recipe.list_name]
+    if len(lists) > 1:
+        shown = ', '.join(map(str, lists[:MAX_SHOWN]))
+        raise DataError(f'{recipe.title}: several lists {recipe.list_name} ({shown}): choose one with --list FILE')
+    if not lists and recipe.is_list_required:
+        raise MissingFileError(
+            f'{recipe.title}: {recipe.list_name} is not in the source, so it is not known which images belong to the '
+            f'part evaluated. Expected: {recipe.source}. Or pass the list with --list FILE'
+        )
+    return _read_names(lists[0].read(), str(lists[0])) if lists else None
+
+
+def _read_names(data: bytes, shown: str) -> list[str]:
+    try:
+        lines = data.decode('utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f'{shown} is no text file: a list has one name a line') from error
+    files = [PurePosixPath(line.strip()) for line in lines if line.strip()]
+    names = [file.stem if file.suffix.lower() in PICTURE_SUFFIXES else file.name for file in files]
+    if not names:
+        raise DataError(f'{shown} names no images: a list has one name a line')
+    return list(dict.fromkeys(names))
+
+
+def _by_name(recipe: Recipe, pattern: str, suffix: str, members: Iterable[Member]) -> dict[str, Member]:
+    matcher = re.compile(rf'(?:^|/){pattern}$', re.IGNORECASE)
+    found: dict[str, Member] = {}
+    for member in members:
+        match = matcher.search(member.path)
+        if match is None:
+            continue
+        name = recipe.name.format(**match.groupdict())
+        other = found.get(name)
+        if other is None or _rank(member, suffix) < _rank(other, suffix):
+            found[name] = member
+        elif _rank(member, suffix) == _rank(other, suffix):
+            raise DataError(
+                f'{recipe.title}: {name} is there twice: {other} and {member}. Give a source that has it once'
+            )
+    return found
+
+
+def _rank(member: Member, suffix: str) -> tuple[bool, bool]:
+    """Plain files before those in archives (an archive beside its content), the wanted format before others."""
+    return member.inner is not None, not suffix.endswith(member.suffix)
+
+
+def _check_none(recipe: Recipe, names: Sequence[str], what: str, allow: bool) -> None:
+    if names and not allow:
+        shown = ', '.join(names[:MAX_SHOWN]) + (', ...' if len(names) > MAX_SHOWN else '')
+        note = f' {recipe.note}.' if recipe.note else ''
+        raise DataError(
+            f'{recipe.title}: {len(names)} {what}: {shown}. Expected: {recipe.source}.{note} To go on without these: '
+            '--allow-missing'
+        )
+
+
+def _tell_nothing_found(recipe: Recipe, members: Sequence[Member], num_images: int, num_labels: int) -> str:
+    seen = ', '.join(member.path for member in members[:MAX_SHOWN]) or 'nothing at all'
+    archives = [member for member in members if is_archive(member)]
+    message = (
+        f'{recipe.title}: found {num_images} images and {num_labels} labels. Expected: {recipe.source}. The source '
+        f'has {len(members)} files: {seen}{", ..." if len(members) > MAX_SHOWN else ""}'
+    )
+    if archives:
+        message += f'. {archives[0]} is an archive that is not looked into: unpack it first'
+    return message + (f'. {recipe.note}' if recipe.note else '')
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts water_body_2 before water_body_10."""
+    return [(int(part), '') if part.isdigit() else (0, part) for part in re.split(r'(\d+)', name)]

@@ -1,0 +1,123 @@
+"""What a data set looks like when it was downloaded: folders, zip archives, and folders of zip archives.
+
+Archives are read member by member; nothing is unpacked.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from segearth.errors import DataError, MissingFileError
+
+FOREIGN_ARCHIVES = frozenset({'.7z', '.rar', '.tar', '.tgz', '.gz', '.bz2', '.xz', '.z', '.001'})
+READ_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a source.
+
+    Attributes:
+        container: The file itself, or the archive that holds it.
+        inner: Name within the archive; None for a plain file.
+        path: What patterns are matched with: path with forward slashes, beginning with the name of the source that
+            the user gave, archives counting as folders without their suffix.
+    """
+
+    container: str
+    inner: str | None
+    path: str
+
+    def __str__(self) -> str:
+        return self.container if self.inner is None else f'{self.container}/{self.inner}'
+
+    @property
+    def suffix(self) -> str:
+        """Ending in small letters, such as ``.png``."""
+        return PurePosixPath(self.path).suffix.lower()
+
+    def open(self) -> BinaryIO:
+        """Opens the file for reading; errors while reading are those of :data:`READ_ERRORS`."""
+        return open(self.container, 'rb') if self.inner is None else _open_archive(self.container).open(self.inner)
+
+    def read(self) -> bytes:
+        """Reads the whole file.
+
+        Raises:
+            DataError: The file or the archive around it is damaged, encrypted or cannot be read.
+        """
+        try:
+            with self.open() as stream:
+                return stream.read()
+        except READ_ERRORS as error:
+            remedy = 'Download it again, or unpack the archive yourself'
+            raise DataError(f'cannot read {self}: {error}. {remedy}') from error
+
+
+def list_members(sources: Sequence[str | os.PathLike[str]]) -> list[Member]:
+    """Lists the files of folders and zip archives; archives inside folders are looked into.
+
+    Hidden files and the ``__MACOSX`` folders of some archives are left out.
+
+    Args:
+        sources: Folders and zip archives.
+
+    Raises:
+        DataError: An archive is damaged or of another kind than zip.
+        MissingFileError: A source does not exist.
+    """
+    members: list[Member] = []
+    for source in sources:
+        path = Path(source).expanduser().resolve()
+        if path.is_dir():
+            members += _members_of_folder(path)
+        elif path.is_file():
+            members += _members_of_file(path, path.name)
+        else:
+            raise MissingFileError(f'source not found: {source}. Give the folder or zip archive as downloaded')
+    return members
+
+
+def is_archive(member: Member) -> bool:
+    """Whether a member is an archive that is not looked into, such as a zip inside a zip."""
+    return member.suffix in FOREIGN_ARCHIVES or member.suffix == '.zip'
+
+
+def _members_of_folder(folder: Path) -> Iterator[Member]:
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if _is_wanted(name))
+        for name in sorted(files):
+            if _is_wanted(name):
+                path = Path(root, name)
+                yield from _members_of_file(path, path.relative_to(folder.parent).as_posix())
+
+
+def _members_of_file(path: Path, shown: str) -> Iterator[Member]:
+    if path.suffix.lower() != '.zip':
+        if path.suffix.lower() in FOREIGN_ARCHIVES and '/' not in shown:
+            raise DataError(f'{path} is no zip archive: unpack it and give the folder')
+        yield Member(str(path), None, shown)
+        return
+    prefix = shown[: -len('.zip')]
+    for info in _open_archive(str(path)).infolist():
+        if not info.is_dir() and all(_is_wanted(part) for part in info.filename.split('/')):
+            yield Member(str(path), info.filename, f'{prefix}/{info.filename}')
+
+
+def _is_wanted(name: str) -> bool:
+    return name != '__MACOSX' and not (name.startswith('.') and name not in ('.', '..'))
+
+
+@lru_cache(maxsize=32)  # in each process its own, so handles are not shared between processes
+def _open_archive(path: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f'{path} is no complete zip archive ({error}): download it again') from error
