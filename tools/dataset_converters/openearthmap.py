@@ -1,0 +1,13 @@
+"""Prepares OpenEarthMap.
+
+Takes the images that val.txt names out of the folders of the regions.
+"""
+
+from __future__ import annotations
+
+from segearth.cli import run_cli
+from segearth.preparation.id_sets import OPEN_EARTH_MAP
+from segearth.preparation.program import run_converter
+
+if __name__ == '__main__':
+    run_cli(lambda: run_converter({'openearthmap': OPEN_EARTH_MAP}, __doc__))
