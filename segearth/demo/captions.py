@@ -1,0 +1,64 @@
+"""Captions from nothing but the area fractions of the classes in a crop: the only supervision of the demo model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.random import Generator
+from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+from segearth.demo.classes import CLASSES
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    'building': ('building', 'buildings', 'house', 'houses', 'roof', 'rooftops'),
+    'road': ('road', 'roads', 'street', 'highway', 'paved road', 'asphalt'),
+    'water': ('water', 'river', 'lake', 'pond', 'water body'),
+    'tree': ('tree', 'trees', 'forest', 'woodland', 'wood'),
+    'grass': ('grass', 'lawn', 'meadow', 'grassland', 'low vegetation'),
+    'cropland': ('cropland', 'farmland', 'crops', 'agricultural land', 'agriculture field', 'field'),
+    'bareland': ('bareland', 'bare land', 'bare soil', 'barren', 'barren land', 'dirt'),
+}
+TEMPLATES = (
+    '{}', 'an aerial image of {}', 'a satellite image of {}', 'a remote sensing image of {}', '{} seen from above',
+    'an aerial photo showing {}', 'a top view of {}', 'there is {} in the scene', 'a scene with {}', 'land with {}',
+)  # fmt: skip
+JOINTS = (' and ', ' with ', ' next to ', ' near ', ', ')
+IMAGENET_TEMPLATE_SHARE = 0.35  # of the captions wear one of the 80 templates that evaluation uses
+SMALLEST_AREA = (0.02, 0.06)  # a class is named above a threshold drawn from this range
+LARGE_AREA = 0.55
+ONLY_FIRST_AREA = 0.75  # a crop covered this much by one class may be named after it alone
+DROP_CHANCE, ONLY_FIRST_CHANCE, ADJECTIVE_CHANCE = 0.12, 0.25, 0.2
+
+
+def draw_caption(rng: Generator, fractions: Sequence[float] | np.ndarray) -> str:
+    """Draws a caption; another call draws other words for the same crop.
+
+    Classes are named by falling area (shaken by a quarter), small ones not at all.
+
+    Args:
+        rng: Source of randomness.
+        fractions: (K,) share of each class of :data:`segearth.demo.classes.CLASSES` in the crop, in [0, 1].
+    """
+    fractions = np.asarray(fractions, dtype=np.float64)
+    threshold = min(rng.uniform(*SMALLEST_AREA), fractions.max())
+    order = np.argsort(-fractions * rng.uniform(0.8, 1.25, len(fractions)))
+    named = [i for i in order if fractions[i] >= threshold]
+    if fractions[named[0]] > ONLY_FIRST_AREA and rng.random() < ONLY_FIRST_CHANCE:
+        named = named[:1]
+    named = [i for rank, i in enumerate(named) if rank == 0 or rng.random() >= DROP_CHANCE]
+    phrases = [_draw_phrase(rng, CLASSES[i], fractions[i]) for i in named]
+    text = phrases[0]
+    for phrase in phrases[1:]:
+        text += JOINTS[rng.integers(len(JOINTS))] + phrase
+    if rng.random() < IMAGENET_TEMPLATE_SHARE:
+        return OPENAI_IMAGENET_TEMPLATES[rng.integers(len(OPENAI_IMAGENET_TEMPLATES))](text)
+    return TEMPLATES[rng.integers(len(TEMPLATES))].format(text)
+
+
+def _draw_phrase(rng: Generator, name: str, fraction: float) -> str:
+    words = SYNONYMS[name]
+    word = name if rng.random() < 0.4 else words[rng.integers(len(words))]
+    if fraction > LARGE_AREA and rng.random() < ADJECTIVE_CHANCE:
+        return f'{("large", "dense", "much")[rng.integers(3)]} {word}'
+    return word

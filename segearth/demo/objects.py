@@ -1,0 +1,194 @@
+"""Things that stand on the ground of a generated scene: roads, buildings and tree crowns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from scipy import ndimage
+
+from segearth.demo.noise import fractal_noise, rotated_frame, smooth_noise
+from segearth.demo.surfaces import CROWN_COLOURS, Colour, pick_colour
+
+ROOF_COLOURS: tuple[tuple[Colour, ...], ...] = (  # families: a scene prefers one or two
+    ((0.62, 0.33, 0.24), (0.70, 0.42, 0.30), (0.52, 0.28, 0.22)),
+    ((0.40, 0.41, 0.44), (0.30, 0.31, 0.34), (0.52, 0.53, 0.55)),
+    ((0.85, 0.85, 0.83), (0.76, 0.74, 0.70), (0.90, 0.88, 0.86)),
+    ((0.42, 0.32, 0.26), (0.52, 0.42, 0.34), (0.33, 0.27, 0.23)),
+    ((0.30, 0.45, 0.62), (0.30, 0.52, 0.48), (0.45, 0.55, 0.66)),
+)
+ASPHALT_COLOURS: tuple[Colour, ...] = ((0.34, 0.34, 0.36), (0.44, 0.44, 0.45), (0.56, 0.55, 0.53), (0.26, 0.26, 0.28))
+CAR_COLOURS: tuple[Colour, ...] = ((0.9, 0.9, 0.9), (0.1, 0.1, 0.12), (0.6, 0.1, 0.1), (0.15, 0.2, 0.5), (0.6, 0.6, 0.6))
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A road or river: signed distance to its middle and position along it, both (H, W) in pixels."""
+
+    across: np.ndarray
+    along: np.ndarray
+    width: float
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool."""
+        return np.abs(self.across) < self.width / 2
+
+
+def draw_curve(rng: Generator, shape: tuple[int, int], width: float, bend: float) -> Strip:
+    """A strip across the whole scene whose middle swings sideways by `bend` pixels."""
+    along, across = rotated_frame(shape, rng.uniform(0, np.pi))
+    across = across - rng.uniform(-0.35, 0.35) * min(shape)
+    length, phase = rng.uniform(700, 1400), rng.uniform(0, 2 * np.pi)
+    argument = along * (2 * np.pi / length) + phase
+    slope = bend * (2 * np.pi / length) * np.cos(argument)
+    return Strip((across - bend * np.sin(argument)) / np.sqrt(1 + slope**2), along, width)
+
+
+def draw_street_grid(shape: tuple[int, int], angle: float, period: tuple[float, float], width: float) -> list[Strip]:
+    """Two families of parallel streets; blocks are `period` minus `width` wide along and across `angle`."""
+    along, across = rotated_frame(shape, angle)
+    u = (along + period[0] / 2) % period[0] - period[0] / 2
+    v = (across + period[1] / 2) % period[1] - period[1] / 2
+    return [Strip(u, across, width), Strip(v, along, width)]
+
+
+def paint_road(rng: Generator, image: np.ndarray, strip: Strip, mask: np.ndarray, with_lines: bool) -> None:
+    """Paints asphalt, lines and cars of `strip` where `mask` (H, W) holds, in place."""
+    shape = mask.shape
+    surface = pick_colour(rng, ASPHALT_COLOURS, 0.03) + 0.012 * smooth_noise(rng, shape, 30)[..., None]
+    surface = surface + 0.012 * rng.standard_normal(shape, dtype=np.float32)[..., None]
+    if with_lines:
+        line = np.array(((0.88, 0.88, 0.86), (0.85, 0.75, 0.35))[rng.integers(2)], np.float32)
+        period = rng.uniform(22, 36)
+        dashes = (np.abs(strip.across) < 1.3) & (strip.along % period < 0.55 * period)
+        edges = np.abs(np.abs(strip.across) - 0.42 * strip.width) < 0.9
+        surface[dashes | (edges & bool(rng.integers(2)))] = line
+    image[mask] = surface[mask]
+    lane, slot = np.abs(np.abs(strip.across) - 0.22 * strip.width), 60.0
+    cells = np.floor(strip.along / slot).astype(np.int64) * 2 + (strip.across > 0)
+    chosen = rng.random(int(cells.max() - cells.min()) + 1) < 0.10
+    is_car = mask & (lane < 0.11 * strip.width) & (np.abs(strip.along % slot - slot / 2) < 8)
+    is_car &= chosen[cells - cells.min()]
+    image[is_car] = np.array(CAR_COLOURS, np.float32)[(cells[is_car] // 2) % len(CAR_COLOURS)]
+
+
+@dataclass(frozen=True)
+class Building:
+    """A footprint made of one rectangle or, with a wing, of an L; pixels, radians and metres."""
+
+    y: float
+    x: float
+    half_length: float
+    half_width: float
+    angle: float
+    height: float
+    wing: float  # share of the length cut from one corner of the L, 0 for a rectangle
+    roof: int  # 0 flat, 1 gable, 2 hip
+    family: int
+
+    def local_frame(self, shape: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray] | None:
+        """Box of the building within `shape` and coordinates along and across its ridge; None outside."""
+        reach = int(np.hypot(self.half_length, self.half_width)) + 2
+        y1, y2 = max(0, int(self.y) - reach), min(shape[0], int(self.y) + reach + 1)
+        x1, x2 = max(0, int(self.x) - reach), min(shape[1], int(self.x) + reach + 1)
+        if y1 >= y2 or x1 >= x2:
+            return None
+        dy, dx = np.mgrid[y1:y2, x1:x2].astype(np.float32)
+        dy, dx = dy - self.y, dx - self.x
+        cosine, sine = np.cos(self.angle), np.sin(self.angle)
+        return (slice(y1, y2), slice(x1, x2)), dx * cosine + dy * sine, dy * cosine - dx * sine
+
+    def footprint(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Where (u, v) of :meth:`local_frame` lies inside; bool."""
+        inside = (np.abs(u) < self.half_length) & (np.abs(v) < self.half_width)
+        if self.wing:
+            inside &= ~((u > self.half_length * (1 - 2 * self.wing)) & (v > 0))
+        return inside
+
+
+def paint_building(rng: Generator, image: np.ndarray, building: Building, light: tuple[float, float]) -> None:
+    """Paints one roof in place: sides of a gable or hip lit differently, tiles, or a flat top with a rim and boxes."""
+    frame = building.local_frame(image.shape[:2])
+    if frame is None:
+        return
+    box, u, v = frame
+    inside = building.footprint(u, v)
+    colour = pick_colour(rng, ROOF_COLOURS[building.family], 0.03)
+    across_light = light[0] * np.cos(building.angle) - light[1] * np.sin(building.angle)
+    along_light = light[1] * np.cos(building.angle) + light[0] * np.sin(building.angle)
+    if building.roof == 0:
+        shade = np.zeros_like(u)
+        rim = (np.abs(u) > building.half_length - 3) | (np.abs(v) > building.half_width - 3)
+        shade[rim] = 0.12
+        for _ in range(rng.integers(0, 4)):
+            cu, cv = rng.uniform(-0.6, 0.6, 2) * (building.half_length, building.half_width)
+            shade[(np.abs(u - cu) < rng.uniform(3, 7)) & (np.abs(v - cv) < rng.uniform(3, 6))] = rng.choice([-0.3, 0.25])
+    else:
+        shade = 0.22 * across_light * np.sign(v)
+        if building.roof == 2:
+            end = building.half_length - np.abs(u) < building.half_width - np.abs(v)
+            shade = np.where(end, 0.22 * along_light * np.sign(u), shade)
+        spacing = rng.uniform(4, 7)
+        shade = shade + 0.05 * np.sign(np.sin(u * (2 * np.pi / spacing)))
+        shade[np.abs(v) < 1] = 0.15
+    grain = 0.025 * rng.standard_normal(u.shape, dtype=np.float32)
+    image[box][inside] = (colour * np.clip(1 + shade + grain, 0.3, 1.6)[..., None])[inside]
+
+
+def cast_shadow(height: np.ndarray, light: tuple[float, float], length: float) -> np.ndarray:
+    """Pixels hidden from the sun by something higher.
+
+    Args:
+        height: (H, W) in metres.
+        light: Unit vector (y, x) towards the sun.
+        length: Length of a shadow in pixels for each metre of height.
+
+    Returns:
+        (H, W) bool.
+    """
+    (num_rows, num_columns), step = height.shape, 3
+    shadow = np.zeros(height.shape, bool)
+    for distance in range(step, int(height.max() * length) + 1, step):
+        dy, dx = round(-light[0] * distance), round(-light[1] * distance)
+        if abs(dy) >= num_rows or abs(dx) >= num_columns:
+            break
+        to = slice(max(0, dy), num_rows + min(0, dy)), slice(max(0, dx), num_columns + min(0, dx))
+        source = slice(max(0, -dy), num_rows + min(0, -dy)), slice(max(0, -dx), num_columns + min(0, -dx))
+        shadow[to] |= height[source] - distance / length > height[to]
+    return shadow
+
+
+def paint_crowns(
+    rng: Generator, shape: tuple[int, int], points: np.ndarray, radii: np.ndarray, light: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tree crowns as lit domes.
+
+    Args:
+        rng: Source of randomness.
+        shape: (H, W).
+        points: (P, 2) int, y and x of the trunks.
+        radii: (P,) crown radii in pixels.
+        light: Unit vector (y, x) towards the sun.
+
+    Returns:
+        Colours (H, W, 3) float32; dome (H, W) in [0, 1], 1 above a trunk and 0 outside of every crown; and distance
+        to the nearest trunk divided by its crown's radius (H, W).
+    """
+    is_free, index = np.ones(shape, bool), np.zeros(shape, np.int64)
+    is_free[points[:, 0], points[:, 1]] = False
+    index[points[:, 0], points[:, 1]] = np.arange(len(points))
+    nearest = ndimage.distance_transform_edt(is_free, return_distances=False, return_indices=True)
+    crown = index[nearest[0], nearest[1]]
+    y, x = np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)[None, :]
+    radius = radii.astype(np.float32)[crown]
+    dy, dx = (y - nearest[0].astype(np.float32)) / radius, (x - nearest[1].astype(np.float32)) / radius
+    reach = np.sqrt(dy**2 + dx**2) * (1 + 0.10 * smooth_noise(rng, shape, 7))
+    dome = np.sqrt(np.clip(1 - reach**2, 0, 1))
+    leaves = 0.14 * smooth_noise(rng, shape, 3)
+    shade = 0.25 + 0.75 * dome + 0.55 * (light[0] * dy + light[1] * dx) * (reach < 1.2) + leaves
+    tint = rng.uniform(0.75, 1.25, (len(points), 1)) * rng.uniform(0.9, 1.1, (len(points), 3))
+    colours = pick_colour(rng, CROWN_COLOURS, 0.04) * tint.astype(np.float32)
+    slow = 1 + 0.08 * fractal_noise(rng, shape, (150,))
+    return colours[crown] * (np.clip(shade, 0.12, 1.7) * slow)[..., None], dome, reach
