@@ -8,6 +8,7 @@ bash dist_test.sh configs/cfg_loveda.py 4
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 from collections.abc import Sequence
 
@@ -71,4 +72,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 if __name__ == '__main__':
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is told to end does so like one interrupted
+    logging.raiseExceptions = False  # a log file on a full disk: no traceback for each of its lines
     run_cli(main)

@@ -28,12 +28,14 @@ class ClassIoUMetric(IoUMetric):
     Attributes:
         num_images: Images counted.
         class_scores: (name, IoU, accuracy) of each class in [0, 1], nan where a class does not occur.
+        summary: aAcc, mIoU, mAcc in percent, as the evaluation returned them.
     """
 
     def __init__(self, collect_device: str = 'gpu', **settings: Any) -> None:
         super().__init__(collect_device=collect_device, **settings)
         self.num_images = 0
         self.class_scores: list[tuple[str, float, float]] = []
+        self.summary: dict[str, float] = {}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Sums the counts (four vectors an image) and returns aAcc, mIoU, mAcc in percent.
@@ -48,7 +50,8 @@ class ClassIoUMetric(IoUMetric):
         scores = zip(names, (intersection / union).tolist(), (intersection / label).tolist(), strict=True)
         self.class_scores = list(scores)
         self.num_images = len(results)
-        return super().compute_metrics(results)
+        self.summary = super().compute_metrics(results)
+        return self.summary
 
     @staticmethod
     def intersect_and_union(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -21,7 +22,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from segearth.errors import DataError, UserError
+from segearth.errors import DataError, ResultsError, UserError
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes
 from segearth.evaluation.metric import ClassIoUMetric
 from segearth.evaluation.pictures import PictureHook
@@ -31,6 +32,7 @@ from segearth.evaluation.row import build_row, device_name
 from segearth.evaluation.settings import load_config
 from simfeatup.errors import UpsamplerError
 
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 LIBRARIES = ('segearth', 'simfeatup')  # whose messages go where mmengine's go
 WORKER_MESSAGE = re.compile(r'^Caught \w+ in DataLoader worker process')
 WORKER_DEATH = re.compile(r'DataLoader worker .* (killed by signal|exited unexpectedly)')
@@ -90,16 +92,14 @@ def evaluate(
     with _clean_messages():
         results = check_results_path(Path(results))
         settings = load_config(config, overrides)
-        name = Path(settings.filename).stem
-        settings.work_dir = str(work_dir or settings.get('work_dir') or Path('work_dirs') / name)
+        settings.work_dir = _make_work_dir(work_dir or settings.get('work_dir'), Path(settings.filename).stem)
         process_group = settings.get('env_cfg', {}).get('dist_cfg', {})
         join_processes(launcher, process_group.get('backend'), process_group.get('timeout', DEFAULT_TIMEOUT))
         init_default_scope(settings.get('default_scope', 'mmseg'))
         dataset = build_dataset(settings.test_dataloader.dataset, limit)
         check_classes(settings.model, dataset)
         broken = check_files(dataset, skip_broken)
-        hooks = [PictureHook(show_dir)] if show_dir else []
-        runner = build_runner(settings, dataset, launcher, hooks)
+        runner = build_runner(settings, dataset, launcher, [PictureHook(show_dir)] if show_dir else [])
         for pair in broken:
             runner.logger.warning(f'skipped: {pair.reason}')
         started = time.perf_counter()
@@ -107,17 +107,9 @@ def evaluate(
         seconds = time.perf_counter() - started
         if not is_main_process():
             return None
-        metric = runner.test_evaluator.metrics[0]
-        measured = {
-            'Images': getattr(metric, 'num_images', len(dataset)),
-            'Skipped': len(broken),
-            'Limit': limit,
-            'Seconds': round(seconds, 1),
-            'Processes': get_world_size(),
-            'Device': device_name(),
-        }
-        class_scores = metric.class_scores if isinstance(metric, ClassIoUMetric) else []
-        row = build_row(uuid.uuid4().hex[:12], settings, runner.model, metrics, class_scores, measured)
+        row = _describe(
+            runner, settings, metrics, {'Skipped': len(broken), 'Limit': limit, 'Seconds': round(seconds, 1)}
+        )
         _save(row, Path(runner.log_dir) / 'result.json', results, runner.logger)
         if broken:
             runner.logger.warning(f'{len(broken)} unreadable images were skipped and do not count')
@@ -125,26 +117,39 @@ def evaluate(
 
 
 def build_runner(settings: Config, dataset: BaseDataset, launcher: str = 'none', hooks: list = ()) -> EvaluationRunner:
-    """Builds the runner with a data set that exists already; the model is built here, weights included."""
-    return EvaluationRunner(
-        model=settings.model,
-        work_dir=settings.work_dir,
-        test_dataloader={**settings.test_dataloader, 'dataset': dataset},
-        test_cfg=settings.test_cfg,
-        test_evaluator=settings.test_evaluator,
-        default_hooks=settings.get('default_hooks'),
-        custom_hooks=[*(settings.get('custom_hooks') or []), *hooks],
-        data_preprocessor=settings.get('data_preprocessor'),
-        launcher=launcher,
-        env_cfg=settings.get('env_cfg', {}),
-        log_processor=settings.get('log_processor'),
-        log_level=settings.get('log_level', 'INFO'),
-        visualizer=settings.get('visualizer'),
-        default_scope=settings.get('default_scope', 'mmseg'),
-        randomness=settings.get('randomness', {'seed': 0}),
-        experiment_name=f'{Path(settings.filename).stem}_{uuid.uuid4().hex[:6]}',  # two runs may start in one second
-        cfg=settings,
-    )
+    """Builds the runner with a data set that exists already; the model is built here, weights included.
+
+    Raises:
+        ResultsError: The work folder cannot be written to.
+        UserError: The model cannot be built.
+    """
+    try:
+        return EvaluationRunner(
+            model=settings.model,
+            work_dir=settings.work_dir,
+            test_dataloader={**settings.test_dataloader, 'dataset': dataset},
+            test_cfg=settings.test_cfg,
+            test_evaluator=settings.test_evaluator,
+            default_hooks=settings.get('default_hooks'),
+            custom_hooks=[*(settings.get('custom_hooks') or []), *hooks],
+            data_preprocessor=settings.get('data_preprocessor'),
+            launcher=launcher,
+            env_cfg=settings.get('env_cfg', {}),
+            log_processor=settings.get('log_processor'),
+            log_level=settings.get('log_level', 'INFO'),
+            visualizer=settings.get('visualizer'),
+            default_scope=settings.get('default_scope', 'mmseg'),
+            randomness=settings.get('randomness', {'seed': 0}),
+            # two runs may start in one second
+            experiment_name=f'{Path(settings.filename).stem}_{uuid.uuid4().hex[:6]}',
+            cfg=settings,
+        )
+    except OSError as error:
+        if isinstance(error, UserError) or error.errno not in CANNOT_WRITE:
+            raise
+        raise ResultsError(
+            f'cannot write into the work folder: {error}. Nothing has run yet; give another by --work-dir'
+        ) from error
 
 
 def _test(runner: EvaluationRunner, results: Path) -> dict[str, float]:
@@ -153,6 +158,12 @@ def _test(runner: EvaluationRunner, results: Path) -> dict[str, float]:
     except KeyboardInterrupt:
         runner.logger.warning(f'interrupted: this run is not complete and adds nothing to {results}')
         raise
+    except OSError as error:
+        metric = _class_metric(runner)
+        if not metric or not metric.summary:
+            raise
+        runner.logger.warning(f'the figures are complete, but mmengine could not write its own files: {error}')
+        return metric.summary
     except RuntimeError as error:
         if not WORKER_DEATH.search(str(error)):
             raise
@@ -160,6 +171,32 @@ def _test(runner: EvaluationRunner, results: Path) -> dict[str, float]:
             f'a loading process was ended from outside ({error}). If memory ran out, use fewer: --cfg-options '
             f'test_dataloader.num_workers=0. This run adds nothing to {results}'
         ) from error
+
+
+def _class_metric(runner: EvaluationRunner) -> ClassIoUMetric | None:
+    metric = runner.test_evaluator.metrics[0]
+    return metric if isinstance(metric, ClassIoUMetric) else None
+
+
+def _describe(
+    runner: EvaluationRunner, settings: Config, metrics: Mapping[str, float], measured: Mapping[str, Any]
+) -> ResultRow:
+    metric = _class_metric(runner)
+    num_images = metric.num_images if metric else len(runner.test_dataloader.dataset)
+    measured = {'Images': num_images, **measured, 'Processes': get_world_size(), 'Device': device_name()}
+    class_scores = metric.class_scores if metric else []
+    return build_row(uuid.uuid4().hex[:12], settings, runner.model, metrics, class_scores, measured)
+
+
+def _make_work_dir(given: str | os.PathLike[str] | None, name: str) -> str:
+    path = Path(given or Path('work_dirs') / name)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(
+            f'--work-dir {path}: the folder cannot be made ({error.strerror}); choose another'
+        ) from error
+    return str(path)
 
 
 def _save(row: ResultRow, own: Path, results: Path, run_logger: MMLogger) -> None:

@@ -180,6 +180,20 @@ def test_a_disk_full_at_the_end_keeps_the_row(project, monkeypatch):
     assert json.loads(str(error.value).partition('row.json: ')[2].partition('; append')[0])['summary']['Images'] == 5
 
 
+def test_a_disk_full_while_mmengine_writes_loses_no_figures(project, monkeypatch):
+    def dump(*_, **__):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('mmengine.hooks.logger_hook.dump', dump)
+    assert evaluate('cfg_scenes.py').summary['mIoU'] == read_rows(project / 'results.xlsx')[0]['mIoU'] > 90
+
+
+def test_a_work_folder_that_cannot_be_made(project):
+    (project / 'file').write_text('')
+    with pytest.raises(results.ResultsError, match='--work-dir file/work'):
+        evaluate('cfg_scenes.py', work_dir='file/work')
+
+
 def test_settings_tell_runs_apart(project):
     digests = [
         evaluate('cfg_scenes.py', limit=limit, overrides=overrides).summary['Settings']
