@@ -4,9 +4,13 @@ Configs name this module in ``custom_imports``, so that any mmseg tool can run t
 """
 
 import warnings
+from contextlib import redirect_stdout
+from io import StringIO
 
-# mmcv without compiled operators says on import that one is missing, which nothing here uses
+# mmcv and mmseg say on import which optional parts are missing, none of which is used here
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``', category=UserWarning)
+with redirect_stdout(StringIO()):
+    import mmseg.datasets  # noqa: F401
 
 import segearth.datasets  # noqa: E402
 import segearth.models.segmentor  # noqa: E402, F401
