@@ -6,11 +6,14 @@ Whatever exists is taken for done (files appear whole or not at all), so a secon
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,11 +89,12 @@ def convert_all(
         DataError: Pairs could not be converted (all others are), or a process was killed.
     """
     total = Outcome()
-    for outcome in _outcomes(recipe, pairs, folder, options, num_jobs):
-        total += outcome
-        advance()
-        if len(total.failures) >= MAX_FAILURES:
-            break
+    with closing(_outcomes(recipe, pairs, folder, options, num_jobs)) as outcomes:
+        for outcome in outcomes:
+            total += outcome
+            advance()
+            if len(total.failures) >= MAX_FAILURES:
+                break
     if total.failures:
         raise DataError(_tell_failures(total, len(pairs)))
     return total
@@ -120,7 +124,8 @@ def _outcomes(
         return
     # A fork starts at once; the other way, each process would import everything anew.
     context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
-    with ProcessPoolExecutor(min(num_jobs, len(pairs)), context, _ignore_interrupts) as pool:
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(min(num_jobs, len(pairs)), context, _follow_parent) as pool:
         try:
             futures = [pool.submit(convert_pair, recipe, pair, folder, options) for pair in pairs]
             for future in as_completed(futures):
@@ -129,13 +134,24 @@ def _outcomes(
             raise DataError(
                 'a process was killed, perhaps for want of memory: run again with fewer --jobs; it goes on'
             ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        except BaseException:  # interrupted or given up: what is being converted now can be left at any moment
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches all processes; the parent alone answers it."""
+def _follow_parent() -> None:
+    """Leaves Ctrl-C, which reaches all processes, to the parent, and ends with it even when that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # the lock on the data set is held until then
 
 
 def _convert_whole(recipe: Recipe, pair: Pair, folder: Path, options: Options) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from segearth.errors import DataError
 from segearth.preparation import conversion
 from segearth.preparation.binary_sets import BINARY_SETS
 from segearth.preparation.colour_sets import COLOUR_SETS
-from segearth.preparation.conversion import MAX_FAILURES, Options
+from segearth.preparation.conversion import MAX_FAILURES, Options, Outcome
 from segearth.preparation.id_sets import LOVEDA
+from segearth.preparation.pairing import Pair
 from segearth.preparation.prepare import LOCK_NAME, prepare
 from segearth.preparation.writing import CannotWriteError
 
@@ -92,6 +94,23 @@ def _die(*_: object) -> None:
     os._exit(9)
 
 
+def test_interruption_ends_the_processes_at_once(tmp_path: Path, source: Path, monkeypatch) -> None:
+    monkeypatch.setattr(conversion, 'convert_pair', _sleep_but_first)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        prepare(WHU, [source], tmp_path / 'data', num_jobs=2, progress=lambda _: interrupt)
+    assert time.monotonic() - start < 30
+
+
+def _sleep_but_first(_, pair: Pair, *__: object) -> Outcome:
+    time.sleep(0 if pair.name == '0' else 60)
+    return Outcome(written=1)
+
+
 def test_in_place_only_labels_are_added(tmp_path: Path, save, mask) -> None:
     image = save('WHU-BD/val/image/1.png', (6, 8))
     save('WHU-BD/val/label/1.png', mask)
@@ -143,12 +162,13 @@ def test_damaged_files_are_named_and_the_rest_is_done(tmp_path: Path, source: Pa
     assert {path.name for path in (tmp_path / 'data' / FOLDER / 'label_cvt').iterdir()} == {'0.png', '3.png'}
 
 
-def test_gives_up_when_everything_is_wrong(tmp_path: Path, save) -> None:
+@pytest.mark.parametrize('num_jobs', [1, 2])
+def test_gives_up_when_everything_is_wrong(tmp_path: Path, save, num_jobs: int) -> None:
     for number in range(MAX_FAILURES + 5):
         save(f'val/image/{number}.png', (6, 8))
         save(f'val/label/{number}.png', (6, 7))
     with pytest.raises(DataError, match=f'{MAX_FAILURES} of {MAX_FAILURES + 5} pairs .* given up') as caught:
-        prepare(WHU, [tmp_path / 'raw'], tmp_path / 'data')
+        prepare(WHU, [tmp_path / 'raw'], tmp_path / 'data', num_jobs=num_jobs)
     assert '6 x 7 pixels (height x width)' in str(caught.value)
 
 
