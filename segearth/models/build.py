@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
-from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub import constants
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -30,6 +30,8 @@ from segearth.models.dense_clip import DenseCLIP
 from segearth.models.encoders import ENCODERS, EncoderRecord, get_record
 from segearth.models.torchscript import is_torchscript
 from segearth.paths import find_file, weights_folders
+from segearth.weights.hub import fetch_tag
+from segearth.weights.transfer import DownloadError
 
 if TYPE_CHECKING:
     from segearth.models.blip import BlipTextTower, DenseBLIP
@@ -143,12 +145,11 @@ def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:
             + (f', or use one of the encoders of this architecture: {tags}' if tags else '')
         )
     try:
-        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(record.architecture, record.tag)))
-    except Exception as error:  # open_clip passes on whatever its clients raise
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        return fetch_tag(record.architecture, record.tag)
+    except DownloadError as error:
         raise MissingFileError(
-            f"{what} not found: open_clip's tag {record.tag!r} of {record.architecture} is not in the cache "
-            f'({HF_HUB_CACHE}) and could not be fetched ({reason}). {record.remedy} Or give a file as clip_path.'
+            f'{what} not found: it is not in the cache ({constants.HF_HUB_CACHE}), and {error}. '
+            f'{record.remedy} Or give a file as clip_path.'
         ) from error
 
 

@@ -11,6 +11,7 @@ from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
+from segearth.models import build
 from segearth.models.build import Encoder, build_encoder, weights_file
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.encoders import ENCODERS, get_record
@@ -169,7 +170,7 @@ def test_every_record_builds_with_its_activation(record, tiny_records, weights_f
     path = weights_folder / (record.file or 'from_tag.pt')
     path.parent.mkdir(exist_ok=True)
     torch.save(weights, path)
-    monkeypatch.setattr(open_clip, 'download_pretrained', lambda _: str(path))
+    monkeypatch.setattr(build, 'fetch_tag', lambda *_: path)
     encoder = build_encoder(record.clip_type, record.vit_type)
     expected = QuickGELU if record.quick_gelu else torch.nn.GELU
     vision, text = encoder.visual.visual.transformer, encoder.encode_text.model.transformer

@@ -1,0 +1,86 @@
+"""Table of released upsampler weights: which file, for which encoder's features, from where, under which licence.
+
+Beside the encoder table (encoders.py): :mod:`segearth.models.feature_up` reads it to say where a missing file comes
+from, ``tools/download_weights.py`` to fetch it. The networks themselves are in :mod:`simfeatup`.
+
+Source: SegEarth-OV (arXiv 2410.01768) for jbu_one, FeatUp (arXiv 2403.10516) for jbu_stack.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class UpsamplerRecord:
+    """One released weight file of an upsampler.
+
+    Attributes:
+        name: Name for people and command lines.
+        model_name: Key of :data:`simfeatup.UPSAMPLERS`, as in ``feature_up_cfg``.
+        file: Weight file, relative to a weights folder.
+        dim: Channels of the features it was trained for.
+        encoder: Encoder whose features it was trained on.
+        url: Address of the file.
+        home: Page of the project that publishes it.
+        licence: Licence of the weights.
+        paper: Where it is described.
+        sha256: Checksum of the file where it is known.
+        git_blob: Identity of the file in git (SHA-1 of a header with the size and the content) where that is known.
+    """
+
+    name: str
+    model_name: str
+    file: str
+    dim: int
+    encoder: str
+    url: str
+    home: str
+    licence: str
+    paper: str
+    sha256: str | None = None
+    git_blob: str | None = None
+
+    @property
+    def remedy(self) -> str:
+        """What to do when the weights are missing."""
+        return f'Get it with "python tools/download_weights.py {self.name}" (from {self.url}).'
+
+
+_FEATUP_FILES = 'https://marhamilresearch4.blob.core.windows.net/feature-upsampling-public/pretrained'
+_FEATUP = dict(
+    model_name='jbu_stack', dim=512, home='https://github.com/mhamilton723/FeatUp', licence='MIT',
+    paper='FeatUp, arXiv 2403.10516',
+)  # fmt: skip
+
+UPSAMPLER_WEIGHTS: tuple[UpsamplerRecord, ...] = (
+    UpsamplerRecord(
+        name='SimFeatUp-jbu_one', model_name='jbu_one', file='xclip_jbu_one_million_aid.ckpt', dim=512,
+        encoder='CLIP ViT-B/16',
+        # HEAD is whatever branch the repository shows first
+        url='https://raw.githubusercontent.com/likyoo/SegEarth-OV/HEAD/simfeatup_dev/weights/xclip_jbu_one_million_aid.ckpt',
+        home='https://github.com/likyoo/SegEarth-OV', licence='unknown, see https://github.com/likyoo/SegEarth-OV',
+        paper='SegEarth-OV, arXiv 2410.01768', git_blob='d40f00838331331faa04a926ea5991f5203f91a8',
+    ),
+    UpsamplerRecord(
+        **_FEATUP, name='FeatUp-jbu_stack-CLIP', file='clip_jbu_stack_cocostuff.ckpt', encoder='CLIP ViT-B/16',
+        url=f'{_FEATUP_FILES}/clip_jbu_stack_cocostuff.ckpt',
+        sha256='38ce7487c648d01cf37beb005f464410c498008fea03e6a68a269d79e4e29622',  # of a copy of the release
+    ),
+    UpsamplerRecord(
+        **_FEATUP, name='FeatUp-jbu_stack-MaskCLIP', file='maskclip_jbu_stack_cocostuff.ckpt',
+        encoder='MaskCLIP ViT-B/16', url=f'{_FEATUP_FILES}/maskclip_jbu_stack_cocostuff.ckpt',
+    ),
+)  # fmt: skip
+
+
+def upsampler_record(path: str | os.PathLike[str]) -> UpsamplerRecord | None:
+    """The record of a released file, by its name; None for any other file.
+
+    Args:
+        path: As in ``feature_up_cfg.model_path``; only the file name counts, because the original's configs name the
+            file in a folder of its own repository.
+    """
+    return next((record for record in UPSAMPLER_WEIGHTS if record.file == Path(path).name), None)

@@ -1,0 +1,265 @@
+import hashlib
+import importlib.util
+import io
+import zipfile
+from dataclasses import replace
+
+import huggingface_hub.constants
+import open_clip
+import pytest
+
+from segearth.errors import CheckpointError, ConfigError, MissingFileError
+from segearth.models.encoders import ENCODERS
+from segearth.models.upsamplers import UPSAMPLER_WEIGHTS, upsampler_record
+from segearth.paths import PROJECT_ROOT
+from segearth.weights import catalogue, sources
+from segearth.weights import hub as weights_hub
+from segearth.weights.catalogue import Item, select
+from segearth.weights.checksums import Checksum
+from segearth.weights.transfer import DownloadError
+
+CONTENT = b'tensors ' * 5000
+
+
+@pytest.fixture
+def hub(server, folder, monkeypatch, tmp_path):
+    """The test server as a mirror of Hugging Face, with a cache of its own."""
+    template = huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE
+    template = template.replace(huggingface_hub.constants.ENDPOINT, server.url)
+    monkeypatch.setattr(huggingface_hub.constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
+    monkeypatch.setattr(huggingface_hub.constants, 'ENDPOINT', server.url)
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_DISABLE_XET', True)
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_DISABLE_TELEMETRY', True)
+    return server
+
+
+def address_item(server, **changes):
+    item = Item('Some-weights', 'Some', catalogue.ADDRESS, 'some.pt', f'{server.url}/some.pt', 'https://home', 'MIT')
+    return replace(item, **changes)
+
+
+def hub_item(**changes):
+    item = Item('Hub-weights', 'Hub', catalogue.HUB, 'mine.pt', 'owner/name/ckpt/theirs.pt', 'https://home', 'MIT')
+    return replace(item, **changes)
+
+
+HUB_PATH = '/owner/name/resolve/main/ckpt/theirs.pt'
+
+
+def test_the_catalogue_offers_every_record_with_its_licence():
+    names = [item.name for item in catalogue.catalogue()]
+    assert names[: len(ENCODERS)] == [record.name for record in ENCODERS]
+    assert {record.name for record in UPSAMPLER_WEIGHTS} < set(names)
+    assert len(names) == len(set(names))
+    for item in catalogue.catalogue():
+        assert item.licence and item.home and item.origin
+        assert (item.file is None) == (item.source == catalogue.TAG)
+
+
+def test_the_released_upsampler_is_known_by_its_git_blob():
+    (item,) = select(['jbu_one'])
+    assert item.checksum == Checksum('git blob', 'd40f00838331331faa04a926ea5991f5203f91a8')
+    assert upsampler_record('simfeatup_dev/weights/xclip_jbu_one_million_aid.ckpt').name == item.name
+    assert item.name in upsampler_record('xclip_jbu_one_million_aid.ckpt').remedy
+    assert upsampler_record('mine.ckpt') is None
+
+
+def test_the_checksum_of_a_release_at_hand(shared):
+    from segearth.weights.checksums import verify
+
+    record = upsampler_record('clip_jbu_stack_cocostuff.ckpt')
+    verify(shared / 'weights' / record.file, Checksum('sha256', record.sha256))
+
+
+def test_select():
+    assert [item.name for item in select(['remoteclip'])] == ['RemoteCLIP-ViT-B-32', 'RemoteCLIP-ViT-L-14']
+    assert [item.name for item in select(['BLIP-base', 'BLIP'])] == ['BLIP-base', 'BERT-tokenizer', 'BLIP-large']
+    with pytest.raises(ConfigError, match="unknown weights 'RemotClip'. Did you mean RemoteCLIP.*Known: CLIP-ViT-B-16"):
+        select(['RemotClip'])
+
+
+def test_an_address(server, folder):
+    server.files['/some.pt'] = CONTENT
+    item = address_item(server)
+    with pytest.raises(MissingFileError, match='not there'):
+        sources.check(item)
+    path = sources.install(item)
+    assert path == folder / 'some.pt'
+    assert path.read_bytes() == CONTENT
+    assert sources.check(item) == 'sha256 as fetched'
+    assert sources.check(replace(item, checksum=Checksum('sha256', hashlib.sha256(CONTENT).hexdigest()))) == (
+        'sha256 as published'
+    )
+    assert sources.install(item) == path
+    assert len(server.requests) == 1, 'nothing that is there is fetched again'
+    path.write_bytes(CONTENT[:-1])
+    with pytest.raises(CheckpointError, match='some.pt is damaged'):
+        sources.check(item)
+
+
+def test_a_damaged_file_that_is_there_is_reported_and_kept(server, folder):
+    folder.mkdir()
+    (folder / 'some.pt').write_bytes(b'mine')
+    item = address_item(server, checksum=Checksum('sha256', hashlib.sha256(CONTENT).hexdigest()))
+    with pytest.raises(CheckpointError, match='damaged or not the published file'):
+        sources.install(item)
+    assert (folder / 'some.pt').read_bytes() == b'mine'
+    assert not server.requests
+    assert sources.check(address_item(server)) == 'no checksum known'
+
+
+def test_errors_name_the_page_of_the_project(server, folder):
+    with pytest.raises(
+        DownloadError, match=r'some.pt could not be fetched: the server answered 404.*page: https://home$'
+    ):
+        sources.install(address_item(server))
+    server.files['/some.pt'] = CONTENT
+    with pytest.raises(CheckpointError, match=r'thrown away.*page: https://home$'):
+        sources.install(address_item(server, checksum=Checksum('git blob', '0' * 40)))
+    assert not (folder / 'some.pt').exists()
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [('ALIP', 'github.com/deepglint/ALIP'), ('CLIPSelf', 'CLIPSelf'), ('DemoSAR', 'weights/README.md')],
+)
+def test_what_no_program_can_fetch(folder, monkeypatch, name, message):
+    monkeypatch.setattr(sources, 'locate', lambda _: None)
+    with pytest.raises(DownloadError, match=message):
+        sources.install(select([name])[0])
+
+
+def zipped(*names):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w') as archive:
+        for name in names:
+            archive.writestr(name, CONTENT)
+    return buffer.getvalue()
+
+
+def test_a_file_inside_an_archive(server, folder):
+    item = address_item(server, source=catalogue.ARCHIVE, file='Sky/epoch_20.pt', origin=f'{server.url}/Sky.zip')
+    for content, message in ((zipped('a/other.pt'), 'holds 0 files named epoch_20.pt'), (b'no zip', 'no whole zip')):
+        server.files['/Sky.zip'] = content
+        with pytest.raises(CheckpointError, match=message):
+            sources.install(item)
+        (folder / 'Sky.zip').unlink(missing_ok=True)
+    server.files['/Sky.zip'] = zipped('Sky/readme.txt', 'Sky/ckpt/epoch_20.pt', '../../escape.pt')
+    path = sources.install(item)
+    assert path == folder / 'Sky' / 'epoch_20.pt'
+    assert path.read_bytes() == CONTENT
+    assert sources.check(item) == 'sha256 as fetched'
+    assert sorted(entry.name for entry in folder.iterdir()) == ['Sky'], 'the archive is gone, nothing escaped'
+
+
+def test_hugging_face_through_a_mirror(hub, folder):
+    hub.files[HUB_PATH] = CONTENT
+    path = sources.install(hub_item())
+    assert path == folder / 'mine.pt'
+    assert path.read_bytes() == CONTENT
+    assert sources.check(hub_item()) == 'sha256 as fetched'
+    assert [method for method, *_ in hub.requests].count('GET') == 1
+    assert sources.install(hub_item()) == path
+    assert [method for method, *_ in hub.requests].count('GET') == 1
+
+
+def test_what_hugging_face_states_is_verified(hub, folder):
+    hub.files[HUB_PATH] = CONTENT
+    hub.hub_etag[HUB_PATH] = f'"{"0" * 64}"'
+    with pytest.raises(CheckpointError, match='thrown away.*expected 0000'):
+        sources.install(hub_item())
+    assert not (folder / 'mine.pt').exists()
+
+
+def test_a_file_or_mirror_that_is_not_there(hub, folder):
+    with pytest.raises(
+        DownloadError, match=r'owner/name/ckpt/theirs.pt could not be fetched from Hugging Face.*https://home'
+    ):
+        sources.install(hub_item())
+    hub.http.shutdown()
+    hub.http.server_close()
+    with pytest.raises(DownloadError, match='could not be fetched from Hugging Face'):
+        sources.install(hub_item())
+
+
+def test_offline_mode(hub, folder, monkeypatch):
+    monkeypatch.setattr(weights_hub, 'is_offline_mode', lambda: True)
+    for item in (hub_item(), select(['CLIP-ViT-B-16'])[0]):
+        with pytest.raises(DownloadError, match='offline mode is on'):
+            sources.install(item)
+    assert not hub.requests
+
+
+def test_tags_go_through_open_clip_into_the_cache(hub, folder, monkeypatch):
+    (item,) = select(['CLIP-ViT-B-16'])
+    hub.files['/timm/vit_base_patch16_clip_224.openai/resolve/main/open_clip_model.safetensors'] = CONTENT
+    assert sources.locate(item) is None
+    path = sources.install(item)
+    assert path.read_bytes() == CONTENT
+    assert sources.locate(item) == path
+    assert sources.check(item) == 'sha256 as published'
+    asked = len(hub.requests)
+    assert sources.install(item) == path
+    assert len(hub.requests) == asked
+    path.resolve().write_bytes(b'damage')
+    with pytest.raises(CheckpointError, match='damaged'):
+        sources.check(item)
+
+
+def test_a_tag_that_cannot_be_fetched(hub, folder):
+    (item,) = select(['OpenCLIP-ViT-L-14'])
+    with pytest.raises(DownloadError, match="open_clip's tag 'laion2b_s32b_b82k' of ViT-L-14 .* could not be fetched"):
+        sources.install(item)
+
+
+def test_every_tag_is_on_hugging_face():
+    for item in catalogue.catalogue():
+        if item.source == catalogue.TAG:
+            assert open_clip.get_pretrained_cfg(item.record.architecture, item.record.tag)['hf_hub'].endswith('/')
+
+
+@pytest.fixture
+def program(monkeypatch):
+    spec = importlib.util.spec_from_file_location('download_weights', PROJECT_ROOT / 'tools' / 'download_weights.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setenv('COLUMNS', '300')
+    return module
+
+
+def test_program_list(program, folder, capsys):
+    assert program.main(['--list', 'RemoteCLIP', 'ALIP']) == 0
+    printed = capsys.readouterr().out
+    for part in ('RemoteCLIP-ViT-B-32', 'not there', 'Apache-2.0', 'by hand', str(folder)):
+        assert part in printed
+    assert 'GeoRSCLIP' not in printed
+
+
+def test_program_fetches_says_licences_and_counts_failures(program, server, folder, capsys, monkeypatch):
+    server.files['/some.pt'] = CONTENT
+    items = [address_item(server), address_item(server, name='Other', file='other.pt', origin=f'{server.url}/other.pt')]
+    monkeypatch.setattr(program, 'select', lambda _: items)
+    monkeypatch.setattr(program, 'catalogue', lambda: items)
+    assert program.main(['--all']) == 1
+    printed = capsys.readouterr().out
+    for part in ('1/2 Some-weights, licence: MIT', str(folder / 'some.pt'), 'answered 404', '1 of 2 there'):
+        assert part in printed
+    server.files['/other.pt'] = CONTENT
+    assert program.main(['Some', 'Other']) == 0
+    assert 'already there' in capsys.readouterr().out
+    assert program.main(['--check']) == 0
+    assert '2 checked, 0 not as they should be' in capsys.readouterr().out
+    (folder / 'other.pt').write_bytes(b'')
+    assert program.main(['--check']) == 1
+    (folder / 'other.pt').unlink()
+    assert program.main(['--check']) == 0, 'what was never fetched is no fault'
+    assert program.main(['--check', 'Other']) == 1, 'unless it is named'
+    assert 'not there' in capsys.readouterr().out
+
+
+def test_program_without_arguments(program, capsys):
+    assert program.main([]) == 2
+    assert '--list' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        program.main(['--all', 'CLIP'])
