@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mmcv
 import numpy as np
@@ -27,6 +27,10 @@ from segearth.models.segmentor import SegEarthSegmentation
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary
 from segearth.visualization import Palette, colour_map, default_palette, draw_panels, overlay
+
+if TYPE_CHECKING:
+    import rasterio
+    import xarray
 
 ImageInput = str | os.PathLike | Image.Image | np.ndarray
 
@@ -186,6 +190,17 @@ class Segmenter:
             self.class_names,
             self.palette,
         )
+
+    def predict_scene(
+        self,
+        scene: str | os.PathLike | rasterio.DatasetReader | xarray.DataArray,
+        out: str | os.PathLike | None = None,
+        **options: Any,
+    ) -> Path | rasterio.DatasetReader | xarray.DataArray:
+        """Maps a georeferenced scene of any size; arguments and result of :func:`segearth.maps.api.predict_scene`."""
+        from segearth.maps.api import predict_scene  # needs packages that images alone do not
+
+        return predict_scene(self, scene, out, **options)
 
     def _embed(self, vocabulary: Vocabulary) -> tuple[torch.Tensor, torch.Tensor]:
         return embed_queries(self._encoder, vocabulary.queries), torch.tensor(vocabulary.query_to_class)

@@ -1,0 +1,214 @@
+"""The console command ``segearth``: ``predict`` makes maps of scenes, ``app`` opens the page in the browser."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from segearth.cli import run_cli
+from segearth.errors import ConfigError, DataError, UserError
+
+ATTENTION_HELP = 'attention of the dense read-out'
+
+
+def entry() -> None:
+    """Entry point of the package."""
+    run_cli(main)
+
+
+def main(arguments: Sequence[str] | None = None) -> int | None:
+    """Runs a subcommand.
+
+    Args:
+        arguments: Command line without the program's name; None for the process's own.
+    """
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    return parsed.run(parsed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='segearth', description='Maps of remote-sensing scenes from classes in words.'
+    )
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+    predict = commands.add_parser('predict', help='map scenes of any size', description='Maps scenes of any size.')
+    _add_predict_arguments(predict)
+    predict.set_defaults(run=_predict)
+    app = commands.add_parser('app', help='open the page in the browser', description='Serves a page for the browser.')
+    _add_app_arguments(app)
+    app.set_defaults(run=_app)
+    return parser
+
+
+def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('scenes', nargs='+', metavar='SCENE', help='raster files, folders, patterns, or paths of GDAL')
+    parser.add_argument('--out', type=Path, required=True, help='folder of the results')
+    words = parser.add_argument_group('classes and model')
+    words.add_argument('--classes', help='classes in words, as in "building; road; water,river"')
+    words.add_argument('--classes-file', help='file with one class a line, commas between synonyms')
+    words.add_argument('--config', help='configuration of a data set, such as configs/cfg_loveda.py')
+    words.add_argument('--encoder', dest='clip_type', help='default: Demo, which knows generated scenes only')
+    words.add_argument('--vit-type', help='size of the encoder, such as ViT-B/16')
+    words.add_argument('--weights', dest='clip_path', help='weight file that overrides that of the encoder')
+    words.add_argument('--attention', dest='model_type', help=ATTENTION_HELP)
+    words.add_argument('--lambda', dest='cls_token_lambda', type=float, help='Global Bias Alleviation, default -0.3')
+    words.add_argument('--threshold', dest='prob_thd', type=float, help='less probable pixels become background')
+    words.add_argument('--background', dest='bg_idx', type=int, help='number of the background class, from 0')
+    words.add_argument('--no-upsampling', dest='feature_up', action='store_false', default=None, help='no SimFeatUp')
+    words.add_argument('--window-batch', dest='window_batch_size', type=int, help='windows encoded at once, default 8')
+    words.add_argument('--device', help='cpu, cuda, cuda:1 ...')
+    words.add_argument('--precision', choices=('auto', 'fp32', 'bf16', 'fp16'))
+    reading = parser.add_argument_group('reading')
+    reading.add_argument('--bands', help='numbers of the red, green and blue band from 1, as in 4,3,2')
+    reading.add_argument('--stretch', default='auto', metavar='percentile|none|A,B', help='numbers to picture; '
+                         'default: none for 8 bit, else percentile')  # fmt: skip
+    reading.add_argument('--sar', dest='sensor', action='store_const', const='sar', help='radar: one or two bands')
+    reading.add_argument('--resolution', type=float, help='metres a pixel that scenes are resampled to')
+    writing = parser.add_argument_group('results')
+    writing.add_argument('--scores', action='store_true', help="also a raster of the probability of each pixel's class")
+    writing.add_argument('--polygons', action='store_true', help='also polygons, as GeoPackage')
+    writing.add_argument('--min-area', type=float, default=0, help='merge regions below so many square metres (pixels '
+                         'without a coordinate reference system) into their largest neighbour')  # fmt: skip
+    writing.add_argument('--block-size', type=int, help='pixels a side of a block; default 2048')
+    again = writing.add_mutually_exclusive_group()
+    again.add_argument('--overwrite', action='store_true', help='replace results, begin unfinished ones anew')
+    again.add_argument('--resume', action='store_true', help='go on with unfinished results, skip finished ones')
+    cluster = parser.add_argument_group('several processes or machines (Dask)').add_mutually_exclusive_group()
+    cluster.add_argument('--scheduler', metavar='tcp://HOST:PORT', help='Dask scheduler whose workers compute blocks')
+    cluster.add_argument('--workers', type=int, help='number of worker processes to start on this machine')
+
+
+def _add_app_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--host', default='127.0.0.1', help='address to listen on; 0.0.0.0 lets other machines in')
+    parser.add_argument('--port', type=int, help='default: the first free one from 7860')
+    parser.add_argument('--max-upload-mb', type=int, default=200, help='largest file that may be uploaded')
+    parser.add_argument('--max-megapixels', type=float, default=16, help='largest image that is segmented')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1 ...')
+    parser.add_argument('--open', action='store_true', help='open the page in the browser')
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from segearth.maps.optional import require
+
+    require('maps', 'pyproj')
+    from segearth.maps.grid import BLOCK_SIDE
+    from segearth.maps.labelling import SegmentorModel
+    from segearth.maps.predict import MapLegend, MapOptions, predict_to_files
+    from segearth.maps.scene import SceneSource, find_scenes, open_scene
+    from segearth.segmenter import Segmenter
+
+    settings = _segmenter_settings(arguments)
+    sources = [
+        SceneSource(path, _band_numbers(arguments.bands), settings.get('sensor', 'optical'), arguments.resolution)
+        for path in find_scenes(arguments.scenes)
+    ]
+    names = []
+    for source in sources:  # all of them before the first is begun: a typing error should not cost a night
+        with open_scene(source) as scene:
+            names.append(scene.name)
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ConfigError(
+            f'several scenes are called {doubled[0]}, so their results would too; give them different --out'
+        )
+    options = MapOptions(
+        arguments.stretch,
+        arguments.scores,
+        arguments.polygons,
+        arguments.min_area,
+        BLOCK_SIDE if arguments.block_size is None else arguments.block_size,
+    )
+    segmenter = Segmenter(**settings)
+    legend = MapLegend(segmenter.class_names, segmenter.palette)
+    failures = []
+    with _runner(arguments, settings) as runner:
+        for source, name in zip(sources, names, strict=True):
+            try:
+                with _progress(name) as progress:
+                    files = predict_to_files(
+                        source,
+                        SegmentorModel(segmenter.segmentor),
+                        legend,
+                        arguments.out,
+                        options,
+                        runner=runner,
+                        resume=arguments.resume,
+                        overwrite=arguments.overwrite,
+                        progress=progress,
+                    )
+            except UserError as error:
+                failures.append(str(error))
+                if len(sources) > 1:
+                    print(f'error: {error}', file=sys.stderr)
+                continue
+            print('\n'.join(map(str, files.paths)))
+    if failures:
+        raise DataError(
+            failures[0] if len(sources) == 1 else f'{len(failures)} of {len(sources)} scenes failed, see above'
+        )
+
+
+def _segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    from segearth.maps.configuration import read_settings, words_of
+    from segearth.text.vocabulary import read_vocabulary
+
+    given = [name for name in ('classes', 'classes_file', 'config') if getattr(arguments, name)]
+    if not given or {'classes', 'classes_file'} <= set(given):
+        raise ConfigError(
+            'say what to look for: --classes "building; road; water,river", or --classes-file FILE, or --config CONFIG '
+            '(a config may be combined with one of the others, which then replaces its classes)'
+        )
+    settings = read_settings(arguments.config) if arguments.config else {}
+    if arguments.classes or arguments.classes_file:
+        settings.pop('palette', None)
+        settings['classes'] = arguments.classes or words_of(read_vocabulary(arguments.classes_file))
+    names = ('clip_type', 'vit_type', 'clip_path', 'model_type', 'cls_token_lambda', 'prob_thd', 'bg_idx', 'feature_up',
+             'window_batch_size', 'device', 'precision', 'sensor')  # fmt: skip
+    return settings | {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+
+
+def _band_numbers(text: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if text is None else tuple(int(number) for number in text.split(','))
+    except ValueError:
+        raise ConfigError(f'--bands is {text!r}; expected numbers from 1, as in 4,3,2') from None
+
+
+def _runner(arguments: argparse.Namespace, settings: dict[str, Any]):
+    """Context that yields who computes the blocks."""
+    from contextlib import nullcontext
+
+    from segearth.maps.run import run_blocks
+
+    if arguments.scheduler is None and arguments.workers is None:
+        return nullcontext(run_blocks)
+    from segearth.maps.cluster import dask_runner
+
+    return dask_runner(settings, arguments.scheduler, arguments.workers)
+
+
+def _progress(name: str):
+    from segearth.maps.progress import progress_bar
+
+    return progress_bar(name)
+
+
+def _app(arguments: argparse.Namespace) -> None:
+    from segearth.maps.optional import require
+
+    require('app', 'gradio')
+    require('maps', 'pyproj', 'geopandas', 'pyogrio', 'shapely')
+    from segearth.app.page import Limits, serve
+
+    limits = Limits(arguments.max_upload_mb * 2**20, round(arguments.max_megapixels * 1e6))
+    serve(arguments.host, arguments.port, limits, arguments.device, arguments.open)
+
+
+if __name__ == '__main__':
+    entry()

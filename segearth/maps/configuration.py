@@ -1,0 +1,67 @@
+"""Settings of a :class:`segearth.Segmenter` from a configuration file of a data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.config import Config
+
+from segearth.errors import ConfigError
+from segearth.paths import config_folders, find_file
+from segearth.text.vocabulary import Vocabulary, read_vocabulary
+
+NOT_SETTINGS = ('type', 'device', 'data_preprocessor', 'init_cfg', 'name_path', 'classes')
+SAR_READER = 'LoadSARImage'
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """Reads a configuration file as :class:`segearth.Segmenter` has its arguments.
+
+    The encoder, attention, classes and thresholds are taken, the palette of the data set and its sensor too; the size
+    that images are fitted into is not, since maps are made at a scene's own resolution.
+
+    Args:
+        path: File, found from any working directory.
+
+    Raises:
+        MissingFileError: There is no such file.
+        ConfigError: It cannot be read or describes no model.
+    """
+    file = find_file(path, config_folders(), 'configuration file', 'Choose one of configs/.')
+    try:
+        config = Config.fromfile(file)
+    except Exception as error:  # mmengine passes on whatever the file raises
+        raise ConfigError(f'{file} cannot be read as a configuration: {error}') from error
+    model = config.get('model')
+    if not model:
+        raise ConfigError(f'{file} describes no model; give one of configs/cfg_*.py')
+    model = model.to_dict()
+    settings = {key: value for key, value in model.items() if key not in NOT_SETTINGS}
+    vocabulary = (
+        read_vocabulary(model['name_path']) if model.get('name_path') else Vocabulary.from_classes(model['classes'])
+    )
+    settings['classes'] = words_of(vocabulary)
+    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
+    if any(step.get('type') == SAR_READER for step in dataset.get('pipeline') or ()):
+        settings['sensor'] = 'sar'
+    palette = _palette(dataset.get('type'))
+    if palette is not None and len(palette) == vocabulary.num_classes:
+        settings['palette'] = palette
+    return settings
+
+
+def words_of(vocabulary: Vocabulary) -> list[list[str]]:
+    """The words of each class."""
+    words: list[list[str]] = [[] for _ in vocabulary.class_names]
+    for query, index in zip(vocabulary.queries, vocabulary.query_to_class, strict=True):
+        words[index].append(query)
+    return words
+
+
+def _palette(dataset_type: str | None):
+    from mmseg.registry import DATASETS
+
+    import segearth.datasets  # noqa: F401  (registers the data sets)
+
+    known = DATASETS.get(dataset_type) if dataset_type else None
+    return None if known is None else known.METAINFO.get('palette')

@@ -1,0 +1,94 @@
+"""Results as Cloud Optimized GeoTIFFs, with colours and class names.
+
+Colours are the band's colour table; class names are in the metadata of band 1 (``class_0=building``) and, since GDAL
+keeps category names of a GeoTIFF beside it only, in ``NAME.tif.aux.xml``, from where QGIS takes its legend.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window
+
+from segearth.inference.sliding_window import Box
+from segearth.maps.labelling import NO_DATA
+from segearth.maps.scene import Scene
+from segearth.visualization import Palette
+
+SETTINGS_TAG = 'SEGEARTH_SETTINGS'
+TILE = 512  # pixels, side of a tile of the result
+COG_OPTIONS = {
+    'driver': 'COG',
+    'compress': 'DEFLATE',
+    'blocksize': TILE,
+    'bigtiff': 'IF_SAFER',
+    'overview_resampling': 'NEAREST',
+}
+
+
+def write_blocks(path: Path, scene: Scene, dtype: str, nodata: float, blocks: Iterable[tuple[Box, np.ndarray]]) -> None:
+    """Writes a temporary GeoTIFF block by block, uncompressed, in the scene's grid."""
+    profile = {
+        'driver': 'GTiff',
+        'height': scene.height,
+        'width': scene.width,
+        'count': 1,
+        'dtype': dtype,
+        'nodata': nodata,
+        'tiled': True,
+        'blockxsize': TILE,
+        'blockysize': TILE,
+        'bigtiff': 'IF_SAFER',
+    }
+    if scene.crs is not None or not scene.transform.is_identity:
+        profile |= {'crs': scene.crs, 'transform': scene.transform}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)
+        with rasterio.open(path, 'w', **profile) as dataset:
+            for box, values in blocks:
+                dataset.write(values, 1, window=as_window(box))
+
+
+def describe_classes(path: Path, class_names: Sequence[str], palette: Palette, settings: Mapping[str, Any]) -> None:
+    """Puts the colour table, class names and settings into a temporary GeoTIFF of labels."""
+    colours = {index: (*map(int, colour), 255) for index, colour in enumerate(palette)}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)
+        with rasterio.open(path, 'r+') as dataset:
+            dataset.write_colormap(1, colours | {NO_DATA: (0, 0, 0, 0)})
+            dataset.set_band_description(1, 'class')
+            dataset.update_tags(1, **{f'class_{index}': name for index, name in enumerate(class_names)})
+            dataset.update_tags(
+                **{'CLASS_NAMES': '; '.join(class_names), SETTINGS_TAG: json.dumps(settings, sort_keys=True)}
+            )
+
+
+def optimise(source: Path, target: Path, **options: Any) -> None:
+    """Copies a GeoTIFF into a Cloud Optimized one: tiled, compressed, with overviews of nearest pixels."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)
+        rasterio.shutil.copy(source, target, **COG_OPTIONS, **options)
+
+
+def write_category_names(path: Path, class_names: Sequence[str]) -> None:
+    """Writes GDAL's file beside a raster, with the names of the values of band 1."""
+    root = ElementTree.Element('PAMDataset')
+    names = ElementTree.SubElement(ElementTree.SubElement(root, 'PAMRasterBand', band='1'), 'CategoryNames')
+    for name in class_names:
+        ElementTree.SubElement(names, 'Category').text = name
+    ElementTree.ElementTree(root).write(path, encoding='utf-8')
+
+
+def as_window(box: Box) -> Window:
+    """The box as rasterio has it."""
+    y1, x1, y2, x2 = box
+    return Window(x1, y1, x2 - x1, y2 - y1)

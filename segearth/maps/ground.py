@@ -1,0 +1,125 @@
+"""Sizes on the ground: of a pixel in metres, of pixels in square metres.
+
+Projected systems: the determinant of the transform, in the system's unit, divided by the projection's areal scale
+where that departs from 1 by more than a per cent (Web Mercator at 50 degrees: 2.4). Geographic systems: the area
+element of the ellipsoid at the pixel's latitude, exact up to the square of a pixel's side in radians.
+
+Source: areal element M N cos(phi) of an ellipsoid, Snyder, "Map Projections: A Working Manual" (USGS 1395), eq. 4-18 f.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from affine import Affine
+from pyproj import CRS, Proj, Transformer
+from pyproj.enums import WktVersion
+from rasterio.crs import CRS as RasterioCRS
+
+from segearth.errors import DataError
+from segearth.inference.sliding_window import Box
+
+EQUAL_AREA_TOLERANCE = 0.01  # UTM and national grids stay within 0.2 %
+
+
+class PixelAreas:
+    """Area of the pixels of a scene.
+
+    Args:
+        crs: Coordinate reference system; None for a scene without one.
+        transform: Pixel to map coordinates.
+        shape: (height, width) of the scene.
+
+    Raises:
+        DataError: A system that is neither projected nor geographic, such as a local one of unknown unit.
+    """
+
+    def __init__(self, crs: RasterioCRS | None, transform: Affine, shape: tuple[int, int]) -> None:
+        self.transform = transform
+        self.is_known = crs is not None
+        if not self.is_known:
+            return
+        self._crs = as_pyproj(crs)
+        if not (self._crs.is_geographic or self._crs.is_projected):
+            raise DataError(
+                f'areas cannot be computed in the coordinate reference system {self._crs.name!r}, which is neither '
+                'projected nor geographic: bring the scene into one that is, as in gdalwarp -t_srs EPSG:32632, or '
+                'take its system off'
+            )
+        self._unit = self._crs.axis_info[0].unit_conversion_factor  # to metres or radians
+        self._scale = None if self._crs.is_geographic else self._areal_scale(shape)
+
+    @property
+    def method(self) -> str:
+        """How the areas are computed, in words."""
+        if not self.is_known:
+            return 'pixels only: the scene has no coordinate reference system'
+        if self._crs.is_geographic:
+            return f'on the ellipsoid of {self._crs.name}'
+        return f'in the plane of {self._crs.name}' + (', corrected for its areal scale' if self._scale else '')
+
+    def of_box(self, box: Box) -> np.ndarray:
+        """Square metres of each pixel of a box: (h, w), (h, 1) or (1, 1), to be broadcast."""
+        y1, x1, y2, x2 = box
+        area = abs(self.transform.determinant) * self._unit**2
+        if self._crs.is_geographic:
+            return area * self._element(self._map_coordinates(box)[1] * self._unit)
+        if self._scale is None:
+            return np.full((1, 1), area)
+        rows = np.linspace(y1 + 0.5, y2 - 0.5, y2 - y1)[:, None]
+        return area / self._scale(*(self.transform @ (np.full_like(rows, (x1 + x2) / 2), rows)))
+
+    def _map_coordinates(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        y1, x1, y2, x2 = box
+        rows = np.arange(y1, y2)[:, None] + 0.5
+        columns = np.arange(x1, x2)[None] + 0.5
+        return self.transform @ ((columns, rows) if self.transform.d else (np.full((1, 1), (x1 + x2) / 2), rows))
+
+    def _element(self, latitude: np.ndarray) -> np.ndarray:
+        ellipsoid = self._crs.ellipsoid
+        eccentricity2 = 1 - (ellipsoid.semi_minor_metre / ellipsoid.semi_major_metre) ** 2
+        curvature = 1 - eccentricity2 * np.sin(latitude) ** 2
+        return ellipsoid.semi_major_metre**2 * (1 - eccentricity2) * np.cos(latitude) / curvature**2
+
+    def _areal_scale(self, shape: tuple[int, int]):
+        try:
+            projection = Proj(self._crs)
+            to_degrees = Transformer.from_crs(self._crs, self._crs.geodetic_crs, always_xy=True)
+        except Exception:  # pyproj has several; a projection without factors counts as one that keeps areas
+            return None
+
+        def scale(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            longitude, latitude = to_degrees.transform(x, y)
+            return np.asarray(projection.get_factors(longitude, latitude).areal_scale).reshape(np.shape(y))
+
+        height, width = shape
+        corners = [(0, 0), (width, 0), (0, height), (width, height), (width / 2, height / 2)]
+        points = np.array([self.transform @ corner for corner in corners])
+        factors = scale(points[:, 0], points[:, 1])
+        if not np.isfinite(factors).all() or np.abs(factors - 1).max() <= EQUAL_AREA_TOLERANCE:
+            return None
+        return scale
+
+
+def pixel_size(crs: RasterioCRS | None, transform: Affine, shape: tuple[int, int]) -> tuple[float, float] | None:
+    """(height, width) of the pixel in the middle of a scene in metres; None without a coordinate reference system."""
+    if crs is None:
+        return None
+    system = as_pyproj(crs)
+    unit = system.axis_info[0].unit_conversion_factor if system.axis_info else 1.0
+    down, right = (transform.b, transform.e), (transform.a, transform.d)
+    if not system.is_geographic:
+        return math.hypot(*down) * unit, math.hypot(*right) * unit
+    latitude = (transform @ (shape[1] / 2, shape[0] / 2))[1] * math.degrees(unit)
+    geod = system.get_geod()
+    longitude = 0.0
+    steps = [(dx * math.degrees(unit), dy * math.degrees(unit)) for dx, dy in (down, right)]
+    lengths = [geod.inv(longitude, latitude, longitude + dx, latitude + dy)[2] for dx, dy in steps]
+    return lengths[0], lengths[1]
+
+
+def as_pyproj(crs: RasterioCRS) -> CRS:
+    """The same system for pyproj."""
+    code = crs.to_epsg(confidence_threshold=100)
+    return CRS.from_epsg(code) if code else CRS.from_wkt(crs.to_wkt(version=WktVersion.WKT2_2019.value))

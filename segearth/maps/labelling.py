@@ -1,0 +1,186 @@
+"""Labels of one block: windows row by row, with the sums of only one row of windows in memory.
+
+A pixel's scores are final when the last row of windows that sees it is done; they are classified and forgotten then.
+So memory goes with the queries, the window's height and the block's width, not with the block's area.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segearth.inference.postprocess import classify
+from segearth.inference.sliding_window import Box
+from segearth.maps.grid import WindowGrid
+
+NO_DATA = 255
+"""Label of pixels without data; so a map has at most 255 classes."""
+
+WHOLE_IMAGE_WINDOW = ((224, 224), (112, 112))  # crop and stride where the segmentor's own setting is "the whole image"
+
+
+class WindowModel(Protocol):
+    """What labels windows; :class:`SegmentorModel` is one."""
+
+    num_classes: int
+    crop_size: tuple[int, int]
+    stride: tuple[int, int]
+    window_batch_size: int
+
+    def score(self, windows: Tensor) -> Tensor:
+        """Scores (b, Q, h, w) of windows (b, 3, h, w) uint8, RGB."""
+
+    def classify(self, query_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Class probabilities (K, h, w) and labels (1, h, w) of mean scores (Q, h, w)."""
+
+    def describe(self) -> dict[str, Any]:
+        """All that labels depend on, as JSON has it; a resumed run must find the same."""
+
+
+class SegmentorModel:
+    """A :class:`segearth.models.segmentor.SegEarthSegmentation` as a model of windows."""
+
+    def __init__(self, segmentor: torch.nn.Module) -> None:
+        self._segmentor = segmentor
+        self.num_classes = segmentor.num_classes
+        is_whole = 0 in segmentor.crop_size
+        self.crop_size, self.stride = WHOLE_IMAGE_WINDOW if is_whole else (segmentor.crop_size, segmentor.stride)
+        self.window_batch_size = segmentor.window_batch_size
+        if self.window_batch_size == 'auto':
+            from segearth.inference.memory import window_batch_size
+
+            words = segmentor.text_embeddings
+            self.window_batch_size = window_batch_size(words.device, self.crop_size, *words.shape)
+
+    def score(self, windows: Tensor) -> Tensor:
+        """Scores (b, Q, h, w) of windows (b, 3, h, w) uint8, RGB."""
+        batch = self._segmentor.data_preprocessor({'inputs': list(windows.flip(1))})  # it expects BGR, as mmseg reads
+        return self._segmentor.whole_inference(batch['inputs'])
+
+    def classify(self, query_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Class probabilities (K, h, w) and labels (1, h, w) of mean scores (Q, h, w)."""
+        model = self._segmentor
+        return classify(
+            query_logits,
+            model.query_to_class,
+            model.num_classes,
+            model.logit_scale,
+            model.prob_threshold,
+            model.background_index,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """All that labels depend on, as JSON has it; a resumed run must find the same."""
+        model = self._segmentor
+        digest = hashlib.sha256()
+        words = {
+            'text_embeddings': model.text_embeddings,
+            'query_to_class': model.query_to_class,
+        }  # no part of the state
+        tensors = {**model.state_dict(), **words}
+        for name, value in sorted(tensors.items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        names = ('attention', 'ignore_residual', 'num_readout_blocks')
+        readout = {name: getattr(model.encoder, name, None) for name in names}
+        return readout | {
+            'weights': digest.hexdigest(),
+            'precision': str(next(model.encoder.parameters()).dtype),
+            'logit_scale': model.logit_scale,
+            'cls_token_weight': model.cls_token_weight,
+            'prob_threshold': model.prob_threshold,
+            'background_index': model.background_index,
+            'score_rank': getattr(model, 'score_rank', None),
+        }
+
+
+@dataclass
+class LabelledBlock:
+    """Result of a block.
+
+    Attributes:
+        labels: (h, w) uint8, :data:`NO_DATA` where the scene has none.
+        scores: (h, w) float16, probability of the label's class in [0, 1], NaN without data; None if not asked for.
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray | None = None
+
+
+@torch.inference_mode()
+def label_block(
+    model: WindowModel,
+    picture: np.ndarray,
+    valid: np.ndarray,
+    box: Box,
+    grid: WindowGrid,
+    with_scores: bool = False,
+    on_windows: Callable[[int], None] = lambda count: None,
+) -> LabelledBlock:
+    """Labels a block of a scene.
+
+    Args:
+        model: Scores windows.
+        picture: (h, w, 3) uint8, RGB, of ``grid.region(box)``.
+        valid: (h, w) bool, of the same region. Windows without any valid pixel are left out.
+        box: The block, in pixels of the scene.
+        grid: The scene's windows.
+        with_scores: Keep the probability of the best class.
+        on_windows: Told the number of windows just done.
+    """
+    top, left, _, right = grid.region(box)
+    y1, x1, y2, x2 = box
+    window_height, window_width = grid.window
+    rows, columns = grid.starts(0, y1, y2), grid.starts(1, x1, x2)
+    row_counts = _counts(rows, window_height, y1, y2)
+    column_counts = torch.from_numpy(_counts(columns, window_width, x1, x2))
+    pixels = torch.from_numpy(picture).permute(2, 0, 1)
+    result = LabelledBlock(np.full((y2 - y1, x2 - x1), NO_DATA, np.uint8))
+    if with_scores:
+        result.scores = np.full((y2 - y1, x2 - x1), np.nan, np.float16)
+
+    sums = None  # (Q, window height, region width), rows from `current` on
+    current = rows[0]
+    for row, following in zip(rows, [*rows[1:], rows[-1] + window_height], strict=True):
+        if sums is not None and row > current:
+            sums = torch.cat([sums[:, row - current :], sums.new_zeros(len(sums), row - current, sums.shape[2])], dim=1)
+        current = row
+        in_row = slice(row - top, row - top + window_height)
+        useful = [x for x in columns if valid[in_row, x - left : x - left + window_width].any()]
+        on_windows(len(columns) - len(useful))
+        for start in range(0, len(useful), model.window_batch_size):
+            batch = [x - left for x in useful[start : start + model.window_batch_size]]
+            scores = model.score(torch.stack([pixels[:, in_row, x : x + window_width] for x in batch]))
+            if sums is None:
+                sums = scores.new_zeros(scores.shape[1], window_height, right - left)
+            for x, window_scores in zip(batch, scores, strict=True):
+                sums[:, :, x : x + window_width] += window_scores
+            on_windows(len(batch))
+        first, last = max(row, y1), min(following, y2)
+        in_block = slice(first - top, last - top), slice(x1 - left, x2 - left)
+        if sums is None or first >= last or not valid[in_block].any():
+            continue
+        counts = torch.from_numpy(row_counts[first - y1 : last - y1, None]) * column_counts
+        mean = sums[:, first - row : last - row, x1 - left : x2 - left] / counts.to(sums)
+        _write(result, slice(first - y1, last - y1), valid[in_block], *model.classify(mean))
+    return result
+
+
+def _write(result: LabelledBlock, rows: slice, valid: np.ndarray, probabilities: Tensor, labels: Tensor) -> None:
+    result.labels[rows] = np.where(valid, labels[0].cpu().numpy().astype(np.uint8), NO_DATA)
+    if result.scores is not None:
+        chosen = probabilities.gather(0, labels)[0].float().cpu().numpy()
+        result.scores[rows] = np.where(valid, chosen, np.nan).astype(np.float16)
+
+
+def _counts(starts: list[int], window: int, first: int, last: int) -> np.ndarray:
+    counts = np.zeros(last - first, np.float32)
+    for start in starts:
+        counts[max(start - first, 0) : max(start + window - first, 0)] += 1
+    return counts

@@ -1,0 +1,277 @@
+"""A scene on disk, read box by box: bands, what is valid in them, where they lie on the ground.
+
+Anything that GDAL opens, cloud paths included. With ``resolution`` the scene is resampled while it is read, by GDAL's
+warper onto a finer or coarser grid with the same origin and axes, so every pixel has the same value whichever box it is
+read with.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from segearth.errors import ConfigError, DataError, MissingFileError
+from segearth.inference.sliding_window import Box
+from segearth.maps.ground import pixel_size
+
+logger = logging.getLogger(__name__)
+
+RASTER_SUFFIXES = frozenset({'.tif', '.tiff', '.jp2', '.vrt', '.img', '.png', '.jpg', '.jpeg'})
+RESULT_ENDINGS = ('_classes', '_scores', '_overview')  # of our own files, which a folder of scenes may hold too
+REMOTE = ('/vsi', 's3://', 'gs://', 'az://', 'http://', 'https://', 'zip://', 'zip+')
+GDAL_CACHE_MB = 256  # GDAL's default is a share of the machine's memory
+LONGEST_SIDE = 2**31 - 1  # of a GDAL raster
+BANDS_REMEDY = {
+    'optical': 'say which are red, green and blue with --bands (bands=), as in 4,3,2 for Sentinel-2; radar: --sar',
+    'sar': 'choose one or two with --bands (bands=), co-polarised first',
+}
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """How to open a scene; small and picklable, so that every worker of a cluster opens it for itself.
+
+    Attributes:
+        path: File, or whatever else GDAL opens.
+        bands: Band numbers from 1; None for the rules of :func:`choose_bands`.
+        sensor: 'optical' or 'sar'.
+        resolution: Side of a pixel on the ground in metres; None for the scene's own.
+    """
+
+    path: str
+    bands: tuple[int, ...] | None = None
+    sensor: str = 'optical'
+    resolution: float | None = None
+
+
+class Scene:
+    """An open scene.
+
+    Attributes:
+        name: For file names: the path's last part without its ending.
+        bands: Numbers of the bands that are read.
+        crs: Coordinate reference system, or None.
+        transform: Pixel to map coordinates; the identity where the file has none.
+        dtype: NumPy type of the bands.
+        nodata: Declared number without meaning, or None.
+    """
+
+    def __init__(self, dataset: rasterio.DatasetReader, source: SceneSource, native: rasterio.DatasetReader) -> None:
+        self._dataset = dataset
+        self._native = native
+        self.source = source
+        self.name = PurePosixPath(Path(source.path).as_posix()).stem or 'scene'
+        self.bands = choose_bands(native, source)
+        self.crs = native.crs
+        self.transform = dataset.transform
+        self.height, self.width = dataset.shape
+        self.dtype = np.dtype(native.dtypes[self.bands[0] - 1])
+        self.nodata = native.nodata
+        self._palette = _palette(native)
+
+    @property
+    def is_north_up(self) -> bool:
+        """Rows run along a parallel or the map's x axis."""
+        return self.transform.b == 0 and self.transform.d == 0
+
+    @property
+    def is_picture(self) -> bool:
+        """The bands are 8-bit numbers, which need no stretch."""
+        return self.dtype == np.uint8
+
+    @property
+    def has_overviews(self) -> bool:
+        """Reduced copies are in the file, so that a small picture of it is read fast."""
+        return bool(self._native.overviews(self.bands[0]))
+
+    def read(self, box: Box, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Reads a box.
+
+        Args:
+            box: (y1, x1, y2, x2) in pixels.
+            size: (height, width) of the result, nearest pixels from overviews where there are some; None for the box's.
+
+        Returns:
+            bands: (B, h, w) in the scene's type; (3, h, w) uint8 for a scene with a colour table.
+            valid: (h, w) bool. No data is where the file's mask, alpha or no-data number says so, or a float is not
+                finite, in all bands that were chosen: a black roof may well be 0 in one of them.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        y1, x1, y2, x2 = box
+        size = size or (y2 - y1, x2 - x1)
+        window = Window(x1, y1, x2 - x1, y2 - y1)
+        try:
+            bands = self._dataset.read(self.bands, window=window, out_shape=(len(self.bands), *size))
+            masks = self._dataset.read_masks(self.bands, window=window, out_shape=(len(self.bands), *size))
+        except (RasterioError, OSError) as error:
+            reason = error.__cause__ or error
+            raise DataError(
+                f'{self.source.path} cannot be read in rows {y1} to {y2}, columns {x1} to {x2} ({reason}). The file is '
+                'damaged or its server does not answer: copy it again; what is done is kept for --resume'
+            ) from error
+        valid = masks != 0
+        if bands.dtype.kind in 'fc':
+            valid &= np.isfinite(bands)
+        if self._palette is not None:
+            bands = self._palette[bands[0]].transpose(2, 0, 1)
+        return bands, valid.any(axis=0)
+
+
+@contextmanager
+def open_scene(source: SceneSource, dataset: rasterio.DatasetReader | None = None) -> Iterator[Scene]:
+    """Opens a scene.
+
+    Args:
+        source: What to open, and how.
+        dataset: Used instead of opening ``source.path``; stays open.
+
+    Raises:
+        MissingFileError: There is no such file.
+        DataError: GDAL cannot read it, or its bands need to be chosen.
+        ConfigError: A resolution that cannot be brought about.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB))
+        native = dataset or stack.enter_context(_open(source.path))
+        if native.crs is None and native.gcps[0]:
+            logger.warning('%s has ground control points only; the map is left without georeference. To have one, run '
+                           'gdalwarp on the scene first', source.path)  # fmt: skip
+        reader = native
+        if source.resolution is not None:
+            reader = stack.enter_context(_resampled(native, source))
+        yield Scene(reader, source, native)
+
+
+def find_scenes(names: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Paths of scenes from files, folders, patterns and GDAL's remote paths, in order.
+
+    Args:
+        names: As given on a command line. Of a folder, the files with the usual endings of rasters are taken, sorted,
+            less this program's own results.
+
+    Raises:
+        MissingFileError: There is no such file or folder.
+        DataError: A folder or pattern without scenes.
+    """
+    found: list[str] = []
+    for name in map(os.fspath, names):
+        path = Path(name).expanduser()
+        if name.startswith(REMOTE) or path.is_file():
+            found.append(name if name.startswith(REMOTE) else str(path))
+            continue
+        if path.is_dir():
+            matches = [entry for entry in path.iterdir() if entry.suffix.lower() in RASTER_SUFFIXES]
+        elif glob.has_magic(name):
+            matches = [Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file()]
+        else:
+            raise MissingFileError(f'scene not found: {name}; give a raster file, a folder, a pattern or a GDAL path')
+        scenes = sorted(str(entry) for entry in matches if not entry.stem.endswith(RESULT_ENDINGS))
+        if not scenes:
+            endings = ' '.join(sorted(RASTER_SUFFIXES))
+            raise DataError(f'no scenes in {name}; looked for files that end in {endings}')
+        found += scenes
+    return list(dict.fromkeys(found))
+
+
+def choose_bands(dataset: rasterio.DatasetReader, source: SceneSource) -> list[int]:
+    """Band numbers to read, from 1.
+
+    Without a choice: the only band as grey, three as red, green, blue, the first three of four (the fourth is near
+    infrared or alpha, which never counts); for radar one or two.
+
+    Raises:
+        DataError: A number that does not exist, bands that have to be chosen, or complex numbers for an optical scene.
+    """
+    path, chosen = source.path, source.bands
+    numbers = [number for number, kind in enumerate(dataset.colorinterp, 1) if kind != ColorInterp.alpha]
+    is_sar = source.sensor == 'sar'
+    if chosen is not None:
+        wrong = [number for number in chosen if not 1 <= number <= dataset.count]
+        if wrong:
+            raise DataError(
+                f'{path} has {dataset.count} bands, so band {wrong[0]} does not exist: choose from 1 to {dataset.count}'
+            )
+        numbers = list(chosen)
+    elif not is_sar and len(numbers) == 4:
+        numbers = numbers[:3]
+    is_byte = all(dataset.dtypes[number - 1] == 'uint8' for number in numbers)
+    allowed = (1, 2, 3) if is_sar and is_byte else (1, 2) if is_sar else (1, 3)
+    if len(numbers) not in allowed:
+        what = f'of its {dataset.count} bands {len(numbers)} are chosen' if chosen else f'it has {len(numbers)} bands'
+        raise DataError(f'{path}: {what}, {" or ".join(map(str, allowed))} are needed: {BANDS_REMEDY[source.sensor]}')
+    if not is_sar and any(dataset.dtypes[number - 1].startswith('complex') for number in numbers):
+        raise DataError(f'{path} holds complex numbers: a radar image; give --sar (sensor="sar")')
+    return numbers
+
+
+def _open(path: str) -> rasterio.DatasetReader:
+    if not path.startswith(REMOTE) and not Path(path).exists():
+        raise MissingFileError(f'scene not found: {path}')
+    try:
+        dataset = rasterio.open(path)
+    except (RasterioError, OSError, ValueError) as error:
+        raise DataError(
+            f'{path} cannot be opened as a raster ({error}). Check the path and that the file is complete; GDAL reads '
+            'GeoTIFF, JPEG 2000, VRT, PNG, JPEG and more'
+        ) from error
+    if dataset.count == 0:
+        dataset.close()
+        raise DataError(f'{path} is a container of several rasters, without bands of its own: give one of them, as in '
+                        f'{dataset.subdatasets[0] if dataset.subdatasets else "netcdf:FILE:NAME"}')  # fmt: skip
+    return dataset
+
+
+def _resampled(native: rasterio.DatasetReader, source: SceneSource) -> WarpedVRT:
+    if not (math.isfinite(source.resolution) and source.resolution > 0):
+        raise ConfigError(f'resolution is {source.resolution}; give metres a pixel, above 0, as in 0.5')
+    size = pixel_size(native.crs, native.transform, native.shape)
+    if size is None:
+        raise ConfigError(
+            f'{source.path} has no coordinate reference system, so the size of its pixels on the ground is unknown: '
+            'leave --resolution out, or assign a system first, as in gdal_edit.py -a_srs EPSG:32632 FILE'
+        )
+    factors = [source.resolution / side for side in size]  # of rows, of columns
+    height, width = (max(round(side / factor), 0) for side, factor in zip(native.shape, factors, strict=True))
+    if min(height, width) < 1 or max(height, width) > LONGEST_SIDE:
+        raise ConfigError(
+            f'{source.path} has pixels of {size[0]:.3g} x {size[1]:.3g} m; at --resolution {source.resolution:g} it would '
+            f'be {height} x {width} pixels. Choose a value nearer to its own'
+        )
+    has_mask_band = MaskFlags.per_dataset in native.mask_flag_enums[0]
+    has_alpha = ColorInterp.alpha in native.colorinterp
+    is_finer = factors[0] < 1
+    is_palette = ColorInterp.palette in native.colorinterp
+    return WarpedVRT(
+        native,
+        transform=native.transform @ Affine.scale(factors[1], factors[0]),
+        height=height,
+        width=width,
+        resampling=Resampling.nearest if is_palette else Resampling.bilinear if is_finer else Resampling.average,
+        add_alpha=has_mask_band and not has_alpha,
+    )
+
+
+def _palette(dataset: rasterio.DatasetReader) -> np.ndarray | None:
+    if ColorInterp.palette not in dataset.colorinterp:
+        return None
+    table = dataset.colormap(1)
+    return np.array([table.get(index, (0, 0, 0))[:3] for index in range(256)], dtype=np.uint8)

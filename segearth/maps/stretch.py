@@ -1,0 +1,180 @@
+"""One stretch for the whole scene: which numbers become black and white, decided once from a sample of it.
+
+The rules are those of :mod:`segearth.datasets.optical_rgb` and :mod:`segearth.datasets.sar_rgb`; deciding them block
+by block would make blocks differ in brightness, and their classes with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from segearth.datasets.optical_rgb import STRETCH_PERCENTILES
+from segearth.datasets.sar_rgb import (
+    CALIBRATED_MEDIAN_DB,
+    DB_RANGES,
+    DECIBELS_BELOW,
+    LOG_FACTORS,
+    NODATA_AT_MOST,
+    sar_to_rgb,
+)
+from segearth.errors import ConfigError
+from segearth.inference.sliding_window import Box
+from segearth.maps.scene import Scene
+
+logger = logging.getLogger(__name__)
+
+WHOLE_PIXELS = 4096 * 4096  # a scene without overviews is read as a whole up to this size
+SAMPLE_SIDE = 1024  # pixels of the reduced picture that percentiles are taken from
+TILES_A_SIDE = 8  # of the sample of a larger scene without overviews
+TILE_SIDE = 256  # pixels
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """From a scene's numbers to the picture that the encoder expects.
+
+    Attributes:
+        sensor: 'optical' or 'sar'.
+        limits: (black, white), one pair for all optical bands, or decibels of each radar band; None takes 8-bit
+            numbers as they are.
+        scale: Of radar numbers: 'db' or 'amplitude'.
+    """
+
+    sensor: str
+    limits: tuple[tuple[float, float], ...] | None
+    scale: str = 'db'
+
+    def __call__(self, bands: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """Applies the stretch.
+
+        Args:
+            bands: (B, h, w) of the scene's type.
+            valid: (h, w) bool; what is not valid becomes black, but keeps its number in a picture of 8 bit.
+
+        Returns:
+            (h, w, 3) uint8, RGB.
+        """
+        if self.sensor == 'sar':
+            if bands.dtype != np.uint8:
+                kind = np.complex64 if np.iscomplexobj(bands) else np.float32
+                bands = np.where(valid, bands, np.nan).astype(kind)
+            elif self.limits is not None:
+                bands = _scaled(bands, valid, self.limits)
+            return sar_to_rgb(bands, self.scale, self.limits)
+        if self.limits is not None:
+            bands = _scaled(bands, valid, self.limits * len(bands))
+        elif bands.dtype != np.uint8:
+            bands = _scaled(bands, valid, ((0, 255),) * len(bands))
+        picture = bands.transpose(1, 2, 0)
+        return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+
+
+def decide_stretch(scene: Scene, setting: str = 'auto') -> Stretch:
+    """Decides the stretch of a scene.
+
+    Args:
+        scene: Open scene.
+        setting: 'percentile' (2nd to 98th of a sample), 'none' (numbers are 0 to 255 already), 'a,b' (black and white
+            in the scene's unit; of radar in decibels); 'auto' is none for 8 bit and percentile for other optical
+            scenes, the display ranges of sar_rgb.py for radar.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    sensor = scene.source.sensor
+    explicit = _explicit_limits(setting)
+    scale = 'db'
+    sample = None
+    if sensor == 'sar' and not scene.is_picture:
+        sample = _sample(scene)
+        scale = _sar_scale(sample)
+        if setting == 'none':
+            raise ConfigError(
+                '--stretch none takes numbers as 0 to 255, which this radar scene is not in; leave it out'
+            )
+    if explicit is not None:
+        return Stretch(sensor, (explicit,) * (len(scene.bands) if sensor == 'sar' else 1), scale)
+    if setting == 'none' or (setting == 'auto' and scene.is_picture):
+        return Stretch(sensor, None)
+    sample = _sample(scene) if sample is None else sample
+    if sensor == 'sar' and not scene.is_picture:
+        fixed = DB_RANGES if setting == 'auto' else ()
+        return Stretch(
+            sensor,
+            tuple(_decibel_range(band, scale, fixed[index : index + 1]) for index, band in enumerate(sample)),
+            scale,
+        )
+    values = sample[np.isfinite(sample)]
+    if not len(values):
+        logger.warning('%s: the sample for the stretch holds no valid pixel', scene.source.path)
+        return Stretch(sensor, ((0.0, 1.0),) * (len(sample) if sensor == 'sar' else 1))
+    low, high = (float(value) for value in np.percentile(values, STRETCH_PERCENTILES))
+    return Stretch(sensor, ((low, high),) * (len(sample) if sensor == 'sar' else 1))
+
+
+def _explicit_limits(setting: str) -> tuple[float, float] | None:
+    if setting in ('auto', 'percentile', 'none'):
+        return None
+    try:
+        low, high = (float(number) for number in setting.split(','))
+    except ValueError:
+        low = high = np.nan
+    if not low < high:
+        raise ConfigError(f'--stretch is {setting!r}; allowed: percentile, none, or black,white as in 0,3000')
+    return low, high
+
+
+def _sample(scene: Scene) -> np.ndarray:
+    """(B, n) float32 of the scene's valid pixels, NaN elsewhere; of complex numbers the magnitude."""
+    height, width = scene.height, scene.width
+    if scene.has_overviews or height * width <= WHOLE_PIXELS:
+        step = max(height, width) / SAMPLE_SIDE
+        size = (height, width) if step <= 1 else (max(round(height / step), 1), max(round(width / step), 1))
+        parts = [scene.read((0, 0, height, width), size)]
+    else:
+        parts = [scene.read(box) for box in _tiles(height, width)]
+    values = [_masked(bands, valid).reshape(len(bands), -1) for bands, valid in parts]
+    return np.concatenate(values, axis=1)
+
+
+def _tiles(height: int, width: int) -> list[Box]:
+    tile = (min(TILE_SIDE, height), min(TILE_SIDE, width))
+    tops, lefts = (
+        sorted({round(place) for place in np.linspace(0, side - extent, TILES_A_SIDE)})
+        for side, extent in zip((height, width), tile, strict=True)
+    )
+    return [(y, x, y + tile[0], x + tile[1]) for y in tops for x in lefts]
+
+
+def _masked(bands: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    values = (np.abs(bands) if np.iscomplexobj(bands) else bands).astype(np.float32)
+    return np.where(valid & (np.isfinite(values)), values, np.nan)
+
+
+def _sar_scale(sample: np.ndarray) -> str:
+    values = sample[np.isfinite(sample) & (sample > NODATA_AT_MOST)]
+    return 'db' if len(values) and np.percentile(values, 1) < DECIBELS_BELOW else 'amplitude'
+
+
+def _decibel_range(band: np.ndarray, scale: str, fixed: tuple[tuple[float, float], ...]) -> tuple[float, float]:
+    values = band[np.isfinite(band) & (band > NODATA_AT_MOST)]
+    if LOG_FACTORS[scale]:
+        values = LOG_FACTORS[scale] * np.log10(values[values > 0])
+    if not len(values):
+        return DB_RANGES[0]
+    lowest, highest = CALIBRATED_MEDIAN_DB
+    if fixed and lowest <= np.median(values) <= highest:
+        return fixed[0]
+    low, high = (float(value) for value in np.percentile(values, STRETCH_PERCENTILES))
+    return low, max(high, low + 1e-3)  # a constant band has no range of its own
+
+
+def _scaled(bands: np.ndarray, valid: np.ndarray, limits: tuple[tuple[float, float], ...]) -> np.ndarray:
+    low, high = (np.array(side, np.float32)[:, None, None] for side in zip(*limits, strict=True))
+    values = bands.astype(np.float32)
+    scaled = (values - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
+    usable = valid & np.isfinite(values)
+    return np.rint(np.clip(np.where(usable, scaled, 0), 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,219 @@
+"""Finished blocks on disk until all are done: what makes a run resumable and its results appear at once.
+
+Beside the results lies a hidden folder ``.NAME.parts`` with the settings of the run and one file a finished block. Each
+block and each result is written under another name and then renamed, so whatever has its name is whole. A lock file
+keeps a second run on the same results out; the operating system gives it back when a run dies.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from segearth.errors import ConfigError, ResultsError
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = 'settings.json'
+SHOWN_DIFFERENCES = 3
+
+
+class Workspace:
+    """The folder of one run.
+
+    Attributes:
+        folder: The hidden folder; temporary files of the run may lie in it too.
+        name: Name of the scene, which all results begin with.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+
+    def has_block(self, index: int) -> bool:
+        """The block is finished."""
+        return self._block_path(index).is_file()
+
+    def save_block(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keeps the arrays of a finished block.
+
+        Raises:
+            ResultsError: The disk is full or not writable.
+        """
+        path = self._block_path(index)
+        temporary = path.with_suffix('.tmp')
+        with writing(path), open(temporary, 'wb') as file:
+            np.savez_compressed(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+    def load_block(self, index: int) -> dict[str, np.ndarray]:
+        """The arrays of a finished block."""
+        with np.load(self._block_path(index), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def publish(self, results: Mapping[Path, Path]) -> None:
+        """Gives finished files their final names, in order, and removes the folder.
+
+        Args:
+            results: Temporary file -> final path.
+        """
+        for temporary, final in results.items():
+            with writing(final):
+                os.replace(temporary, final)
+        shutil.rmtree(self.folder)
+
+    def _block_path(self, index: int) -> Path:
+        return self.folder / f'block_{index:06d}.npz'
+
+
+@contextmanager
+def open_workspace(
+    out: Path,
+    name: str,
+    settings: Mapping[str, Any],
+    results: Sequence[Path],
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Iterator[Workspace | None]:
+    """Opens the workspace of a run and locks it.
+
+    Args:
+        out: Folder of the results; made if need be.
+        name: Of the scene.
+        settings: All that the results depend on, as JSON has it.
+        results: Final paths.
+        resume: Go on with an unfinished run of the same settings, or leave a finished one as it is.
+        overwrite: Begin anew whatever there is; old results stay until the new ones are complete.
+
+    Yields:
+        The workspace; None if the run to be resumed is finished already.
+
+    Raises:
+        ConfigError: ``resume`` together with ``overwrite``.
+        ResultsError: Another run is at work, results are there, or the run to be resumed had other settings.
+    """
+    if resume and overwrite:
+        raise ConfigError('--resume goes on with a run and --overwrite begins anew: give one of them')
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(f'{out} cannot be the folder of results: {error.strerror}; give another --out') from error
+    lock = FileLock(out / f'.{name}.lock', blocking=False)
+    with writing(out):
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ResultsError(
+                f'another run is writing {results[0]}: wait for its end, or give another --out'
+            ) from error
+    try:
+        workspace = Workspace(out / f'.{name}.parts', name)
+        if _is_finished(workspace, settings, results, resume, overwrite):
+            yield None
+            return
+        if not workspace.folder.exists():
+            _begin(workspace.folder, settings)
+        yield workspace
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a full disk, or one that may not be written to, into a message about what was being written.
+
+    Raises:
+        ResultsError: The system refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ResultsError(
+            f'{path} cannot be written ({error.strerror or error}): make room or give another --out; finished blocks '
+            'are kept, and --resume goes on with them'
+        ) from error
+
+
+def _is_finished(
+    workspace: Workspace, settings: Mapping[str, Any], results: Sequence[Path], resume: bool, overwrite: bool
+) -> bool:
+    """Checks what is there already; clears an unfinished run that is to be overwritten."""
+    if workspace.folder.exists():
+        if overwrite:
+            shutil.rmtree(workspace.folder)
+        elif not resume:
+            raise ResultsError(
+                f'there is an unfinished run for {results[0]}: go on with it with --resume, or begin anew with '
+                '--overwrite'
+            )
+        else:
+            _compare(_read_settings(workspace.folder / SETTINGS_FILE), settings, workspace.folder)
+        return False
+    existing = [path for path in results if path.exists()]
+    if not existing or overwrite:
+        return False
+    if not resume:
+        raise ResultsError(f'results exist already: {", ".join(map(str, existing))}; give --overwrite or another --out')
+    if len(existing) < len(results):
+        raise ResultsError(
+            f'{existing[0]} is not of the run to be resumed: {results[-1].name} is missing; give --overwrite'
+        )
+    _compare(read_settings_tag(results[-1]), settings, results[-1])
+    logger.info('%s is finished already', results[-1])
+    return True
+
+
+def read_settings_tag(path: Path) -> dict[str, Any]:
+    """Settings that a finished GeoTIFF of ours was made with; empty for other files."""
+    import rasterio
+
+    from segearth.maps.geotiff import SETTINGS_TAG
+
+    with rasterio.open(path) as dataset:
+        return json.loads(dataset.tags().get(SETTINGS_TAG, '{}'))
+
+
+def _begin(folder: Path, settings: Mapping[str, Any]) -> None:
+    fresh = folder.with_name(f'{folder.name}.new')
+    with writing(folder):
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        (fresh / SETTINGS_FILE).write_text(json.dumps(settings, indent=1, sort_keys=True))
+        os.replace(fresh, folder)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ResultsError(f'{path} cannot be read ({error}): begin anew with --overwrite') from error
+
+
+def _compare(old: Mapping[str, Any], new: Mapping[str, Any], place: Path) -> None:
+    new = json.loads(json.dumps(new))  # tuples become lists
+    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    if keys:
+        shown = '; '.join(
+            f'{key} was {_short(old.get(key))}, is {_short(new.get(key))}' for key in keys[:SHOWN_DIFFERENCES]
+        )
+        more = f' and {len(keys) - SHOWN_DIFFERENCES} more' if len(keys) > SHOWN_DIFFERENCES else ''
+        raise ResultsError(
+            f'{place} was made with other settings ({shown}{more}): give the same ones to --resume, or --overwrite'
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+import rasterio
+import rioxarray
+import torch
+import xarray
+
+import segearth.segmenter
+from segearth.errors import DataError
+from segearth.maps.api import predict, predict_scene
+from tests.maps.conftest import LEGEND, UTM, smooth_picture
+
+
+class TinySegmenter:
+    """What maps need of a :class:`segearth.Segmenter`."""
+
+    sensor, bands = 'optical', None
+    class_names, palette = LEGEND.class_names, LEGEND.palette
+    predict_scene = segearth.segmenter.Segmenter.predict_scene
+
+    def __init__(self, classes=None, **settings):
+        from open_clip.model import CLIP
+
+        from segearth.models.dense_clip import DenseCLIP
+        from segearth.models.segmentor import SegEarthSegmentation
+
+        torch.manual_seed(0)
+        vision = {'image_size': 32, 'layers': 1, 'width': 16, 'head_width': 16, 'patch_size': 8}
+        text = {'context_length': 8, 'vocab_size': 10, 'width': 8, 'heads': 1, 'layers': 1}
+        words = torch.nn.functional.normalize(torch.randn(3, 16), dim=-1)
+        self.segmentor = SegEarthSegmentation.from_parts(
+            DenseCLIP(CLIP(16, vision, text).visual.eval()),
+            words,
+            torch.arange(3),
+            slide_crop=32,
+            slide_stride=32,
+            **settings,
+        )
+
+
+@pytest.fixture(scope='module')
+def segmenter():
+    return TinySegmenter()
+
+
+@pytest.fixture
+def scene(write_scene):
+    picture = smooth_picture(70, 80)
+    picture[:, :20] = 0
+    return write_scene(picture, nodata=0, **UTM)
+
+
+def test_each_kind_returns_its_own(segmenter, scene, tmp_path):
+    path = segmenter.predict_scene(scene, tmp_path / 'out', scores=True)
+    assert path == tmp_path / 'out' / 'scene_classes.tif' and (tmp_path / 'out' / 'scene_scores.tif').exists()
+    with rasterio.open(path) as dataset:
+        expected, transform = dataset.read(1), dataset.transform
+
+    with rasterio.open(scene) as dataset:
+        with predict_scene(segmenter, dataset) as result:
+            assert result.transform == transform and result.crs == dataset.crs and result.nodata == 255
+            assert (result.read(1) == expected).all()
+        assert not dataset.closed
+
+    array = rioxarray.open_rasterio(scene)
+    classes = predict_scene(segmenter, array)
+    assert isinstance(classes, xarray.DataArray) and (classes.values == expected).all()
+    assert (classes.x == array.x).all() and (classes.y == array.y).all()
+    assert classes.rio.crs == array.rio.crs and classes.rio.nodata == 255
+    assert classes.attrs['flag_meanings'] == 'red green blue'
+    masked = predict_scene(segmenter, rioxarray.open_rasterio(scene, masked=True), stretch='none')
+    assert (masked.values == expected).all()
+
+
+def test_names_of_dimensions_are_kept(segmenter):
+    array = xarray.DataArray(
+        smooth_picture(40, 40, 1)[0],
+        dims=('latitude', 'longitude'),
+        coords={'latitude': 50 - 1e-5 * np.arange(40), 'longitude': 7 + 1e-5 * np.arange(40)},
+    ).rio.write_crs(4326)
+    classes = predict_scene(segmenter, array)
+    assert classes.dims == array.dims and (classes.longitude == array.longitude).all()
+
+
+def test_predict_builds_a_segmenter(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(segearth.segmenter, 'Segmenter', TinySegmenter)
+    assert predict(scene, 'red; green; blue', tmp_path / 'out', logit_scale=20).exists()
+    with pytest.raises(TypeError, match='nonsense'):
+        predict(scene, 'red; green; blue', tmp_path / 'out', nonsense=1)
+
+
+def test_refuses_other_kinds(segmenter):
+    with pytest.raises(DataError, match='not a list'):
+        predict_scene(segmenter, [1, 2])
+    with pytest.raises(DataError, match='cannot be read as a raster'):
+        predict_scene(segmenter, xarray.DataArray(np.zeros((3, 4), np.uint8), dims=('a', 'b')))
+    with pytest.raises(DataError, match='expected .band, y, x'):
+        predict_scene(segmenter, xarray.DataArray(np.zeros(4, np.uint8), dims=('x',)))

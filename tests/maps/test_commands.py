@@ -1,0 +1,94 @@
+import os
+
+import pytest
+
+import segearth.segmenter
+from segearth.cli import run_cli
+from segearth.commands import main
+from tests.maps.conftest import UTM, smooth_picture
+from tests.maps.test_api import TinySegmenter
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Runs ``segearth predict`` with a tiny segmenter; returns (exit code, error stream)."""
+    monkeypatch.setattr(segearth.segmenter, 'Segmenter', RecordingSegmenter)
+    monkeypatch.chdir(tmp_path)
+
+    def run_command(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            run_cli(lambda: main(['predict', *map(os.fspath, arguments)]))
+        return ended.value.code, capsys.readouterr().err
+
+    return run_command
+
+
+class RecordingSegmenter(TinySegmenter):
+    settings: dict = {}
+
+    def __init__(self, **settings):
+        type(self).settings = settings
+        super().__init__()
+
+
+WORDS = ('--classes', 'red; green,lime; blue', '--out', 'out')
+
+
+def test_maps_a_folder_and_goes_on_where_it_was(run, write_scene, tmp_path):
+    for name in ('a.tif', 'b.tif'):
+        write_scene(smooth_picture(40, 50), name, **UTM)
+    assert run(tmp_path, *WORDS, '--scores', '--polygons', '--min-area', '2')[0] == 0
+    endings = ('classes.tif', 'classes.tif.aux.xml', 'overview.png', 'areas.csv', 'scores.tif', 'polygons.gpkg')
+    assert sorted(os.listdir('out')) == sorted(f'{name}_{ending}' for name in 'ab' for ending in endings)
+    code, message = run(tmp_path, *WORDS)
+    assert code == 2 and 'results exist already' in message and '2 of 2 scenes failed' in message
+    assert run(tmp_path, *WORDS, '--scores', '--polygons', '--min-area', '2', '--resume')[0] == 0
+    assert run(tmp_path, *WORDS, '--overwrite')[0] == 0
+
+
+def test_one_bad_scene_does_not_stop_the_others(run, write_scene, tmp_path):
+    write_scene(smooth_picture(40, 50), 'good.tif', **UTM)
+    damaged = write_scene(smooth_picture(40, 50), 'damaged.tif', **UTM)
+    damaged.write_bytes(damaged.read_bytes()[:3000])
+    code, message = run(tmp_path / 'damaged.tif', tmp_path / 'good.tif', *WORDS)
+    assert code == 2 and 'damaged.tif cannot be' in message
+    assert os.path.exists('out/good_classes.tif') == ('read in rows' in message)
+
+
+def test_settings_of_a_config_and_of_the_command_line(run, write_scene):
+    scene = write_scene(smooth_picture(40, 50), **UTM)
+    assert (
+        run(scene, '--config', 'configs/cfg_openearthmap.py', '--encoder', 'Demo', '--lambda', '-0.1', '--out', 'o')[0]
+        == 0
+    )
+    settings = RecordingSegmenter.settings
+    assert settings['clip_type'] == 'Demo' and settings['cls_token_lambda'] == -0.1 and settings['prob_thd'] == 0.1
+    assert len(settings['classes']) == len(settings['palette']) > 3
+    scene = write_scene(smooth_picture(40, 50, 2), 'radar.tif', **UTM)
+    assert (
+        run(scene, '--config', 'configs/cfg_yeseg_sar.py', '--classes', 'a; b', '--encoder', 'Demo', '--out', 'o')[0]
+        == 0
+    )
+    settings = RecordingSegmenter.settings
+    assert settings['sensor'] == 'sar' and settings['classes'] == 'a; b' and 'palette' not in settings
+
+
+@pytest.mark.parametrize(('arguments', 'expected'), [
+    ((), 'say what to look for'),
+    (('--classes', 'a', '--classes-file', 'f'), 'say what to look for'),
+    (('--classes-file', 'absent.txt'), 'class-name file not found'),
+    (('--config', 'absent.py'), 'configuration file not found'),
+    (('--classes', 'a;b', '--bands', 'red'), "--bands is 'red'"),
+    (('--classes', 'a;b', '--bands', '1,2,9'), 'band 9 does not exist'),
+    (('--classes', 'a;b', '--block-size', '0'), 'block size is 0'),
+])  # fmt: skip
+def test_mistakes_are_explained(run, write_scene, arguments, expected):
+    code, message = run(write_scene(smooth_picture(40, 50), **UTM), '--out', 'out', *arguments)
+    assert code == 2 and expected in message and 'Traceback' not in message
+
+
+def test_scenes_of_one_name_are_refused(run, write_scene, tmp_path):
+    (tmp_path / 'other').mkdir()
+    scenes = [write_scene(smooth_picture(20, 20), name, **UTM) for name in ('s.tif', 'other/s.tif')]
+    code, message = run(*scenes, *WORDS)
+    assert code == 2 and 'several scenes are called s' in message

@@ -1,0 +1,245 @@
+import csv
+import json
+import multiprocessing
+import os
+import signal
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from filelock import FileLock
+from PIL import Image
+
+from segearth.errors import ConfigError, DataError, ResultsError
+from segearth.maps.predict import MapLegend, MapOptions, predict_to_files
+from segearth.maps.scene import SceneSource
+from tests.maps.conftest import LEGEND, UTM, smooth_picture
+from tests.maps.stand_in import StandInModel
+
+OPTIONS = MapOptions(block_side=48)
+ALL = MapOptions(with_scores=True, with_polygons=True, block_side=48)
+
+
+class Killed(BaseException):
+    """Stands for a signal that ends the process."""
+
+
+def make_map(path, out, options=OPTIONS, model=None, **arguments):
+    source = arguments.pop('source', SceneSource(str(path)))
+    return predict_to_files(source, model or StandInModel(), LEGEND, out, options, **arguments)
+
+
+def read(path):
+    with rasterio.open(path) as dataset:
+        return dataset.read(1)
+
+
+def killed_after(blocks):
+    """A runner that dies when so many blocks are done."""
+    from segearth.maps.run import run_blocks
+
+    def run(plan, missing, *arguments):
+        run_blocks(plan, missing[:blocks], *arguments)
+        raise Killed
+
+    return run
+
+
+@pytest.fixture
+def scene(write_scene):
+    picture = smooth_picture(130, 150)
+    picture[:, :20, :30] = 0
+    return write_scene(picture, nodata=0, **UTM)
+
+
+def test_map_lies_where_the_scene_does_and_has_no_seams(scene, tmp_path):
+    files = make_map(scene, tmp_path / 'out', ALL)
+    whole = make_map(scene, tmp_path / 'whole', MapOptions(block_side=4096))
+    assert (read(files.classes) == read(whole.classes)).mean() >= 0.9999
+    with rasterio.open(files.classes) as result, rasterio.open(scene) as original:
+        assert (result.crs, result.transform, result.shape) == (original.crs, original.transform, original.shape)
+        assert result.dtypes == ('uint8',) and result.nodata == 255
+        assert ((result.read(1) == 255) == (original.dataset_mask() == 0)).all()
+        assert result.tags(ns='IMAGE_STRUCTURE')['LAYOUT'] == 'COG'
+        assert [result.colormap(1)[index][:3] for index in range(3)] == list(LEGEND.palette)
+        assert result.tags(1)['class_1'] == 'green' and result.tags()['CLASS_NAMES'] == 'red; green; blue'
+    with rasterio.open(files.scores) as scores:
+        values = scores.read(1)
+    assert (np.isnan(values) == (read(files.classes) == 255)).all()
+    assert np.nanmin(values) >= 1 / 3 and np.nanmax(values) <= 1
+
+
+def test_gdal_finds_the_class_names(scene, tmp_path):
+    files = make_map(scene, tmp_path / 'out')
+    rasterio.shutil.copy(files.classes, tmp_path / 'copy.vrt', driver='VRT')
+    text = (tmp_path / 'copy.vrt').read_text()
+    assert [f'<Category>{name}</Category>' in text for name in LEGEND.class_names] == [True] * 3
+
+
+def test_areas_polygons_and_map_agree(scene, tmp_path):
+    files = make_map(scene, tmp_path / 'out', ALL)
+    labels, frame = read(files.classes), geopandas.read_file(files.polygons)
+    rows = {row['class']: row for row in csv.DictReader(files.areas.read_text().splitlines())}
+    for index, name in enumerate(LEGEND.class_names):
+        pixels = int((labels == index).sum())
+        of_class = frame[frame['class'] == name]
+        assert int(rows[name]['pixels']) == of_class.pixels.sum() == pixels
+        assert float(rows[name]['hectares']) == pytest.approx(pixels * 0.25 / 1e4, abs=1e-4)
+        assert of_class.hectares.sum() == pytest.approx(of_class.area.sum() / 1e4)
+        expected = np.nansum(np.where(labels == index, read(files.scores), np.nan)) / max(pixels, 1)
+        weighted = (of_class.mean_score * of_class.pixels).sum() / max(pixels, 1)
+        assert weighted == pytest.approx(expected, rel=1e-5)
+    assert frame.crs.to_epsg() == 25832
+    assert not list((tmp_path / 'out').glob('.*'))
+
+
+def test_geographic_and_rotated_scenes(write_scene, tmp_path):
+    geographic = write_scene(
+        smooth_picture(60, 60), 'geo.tif', crs='EPSG:4326', transform=Affine(1e-4, 0, 10, 0, -1e-4, 60)
+    )
+    files = make_map(geographic, tmp_path / 'out', ALL)
+    hectares = sum(float(row['hectares']) for row in csv.DictReader(files.areas.read_text().splitlines()))
+    assert hectares == pytest.approx(60 * 60 * 5.58 * 11.141 / 1e4, rel=1e-3)
+    assert geopandas.read_file(files.polygons).hectares.sum() == pytest.approx(hectares, abs=1e-3)
+    turned = Affine.translation(346000, 5648000) @ Affine.rotation(30) @ Affine.scale(0.5, -0.5)
+    files = make_map(
+        write_scene(smooth_picture(60, 60), 'turned.tif', crs='EPSG:25832', transform=turned), tmp_path / 'out', ALL
+    )
+    with rasterio.open(files.classes) as result:
+        assert result.transform.almost_equals(turned)
+    frame = geopandas.read_file(files.polygons)
+    assert frame.area.sum() / 1e4 == pytest.approx(frame.hectares.sum())
+
+
+def test_picture_without_georeference(tmp_path):
+    path = tmp_path / 'photo.png'
+    Image.fromarray(smooth_picture(60, 90).transpose(1, 2, 0)).save(path)
+    files = make_map(path, tmp_path / 'out', ALL)
+    with rasterio.open(files.classes) as result:
+        assert result.crs is None and result.shape == (60, 90)
+    assert all(row['hectares'] == '' for row in csv.DictReader(files.areas.read_text().splitlines()))
+    assert 'hectares' not in geopandas.read_file(files.polygons)
+    assert Image.open(files.overview).width > 2 * 90
+
+
+def test_resolution_gives_a_map_of_that_resolution(scene, tmp_path):
+    files = make_map(scene, tmp_path / 'out', source=SceneSource(str(scene), resolution=1.0))
+    with rasterio.open(files.classes) as result:
+        assert result.shape == (65, 75) and result.res == (1.0, 1.0)
+        assert (result.read(1)[:10, :15] == 255).all()
+
+
+def test_min_area_merges_small_regions_and_keeps_no_data(scene, tmp_path):
+    plain = make_map(scene, tmp_path / 'plain', ALL)
+    merged = make_map(scene, tmp_path / 'merged', MapOptions(with_polygons=True, min_area=25, block_side=48))
+    assert geopandas.read_file(plain.polygons).pixels.min() < 100
+    assert geopandas.read_file(merged.polygons).pixels.min() >= 100  # 25 square metres of 0.25 each
+    assert ((read(plain.classes) == 255) == (read(merged.classes) == 255)).all()
+
+
+@pytest.mark.parametrize('blocks', [0, 1, 4])
+def test_killed_and_resumed_gives_the_same_and_computes_no_block_twice(scene, tmp_path, blocks):
+    expected, complete = make_map(scene, tmp_path / 'whole', ALL), StandInModel()
+    make_map(scene, tmp_path / 'counted', ALL, complete)
+    first, second = StandInModel(), StandInModel()
+    with pytest.raises(Killed):
+        make_map(scene, tmp_path / 'out', ALL, first, runner=killed_after(blocks))
+    assert not [path for path in (tmp_path / 'out').iterdir() if not path.name.startswith('.')]
+    with pytest.raises(ResultsError, match='unfinished run.*--resume.*--overwrite'):
+        make_map(scene, tmp_path / 'out', ALL)
+    told = []
+    files = make_map(scene, tmp_path / 'out', ALL, second, resume=True, progress=lambda *pair: told.append(pair))
+    assert first.num_scored + second.num_scored == complete.num_scored
+    assert told[-1][0] == told[-1][1] and (told[0][0] > 0) == (blocks > 0)
+    assert (read(files.classes) == read(expected.classes)).all()
+    assert files.areas.read_text() == expected.areas.read_text()
+
+
+def test_resuming_a_finished_map_leaves_it(scene, tmp_path):
+    files = make_map(scene, tmp_path / 'out')
+    before, model = files.classes.stat().st_mtime_ns, StandInModel()
+    make_map(scene, tmp_path / 'out', model=model, resume=True)
+    assert model.num_scored == 0 and files.classes.stat().st_mtime_ns == before
+
+
+def test_resume_refuses_other_settings(scene, tmp_path):
+    with pytest.raises(Killed):
+        make_map(scene, tmp_path / 'out', runner=killed_after(1))
+    with pytest.raises(ResultsError, match='other settings.*stretch'):
+        make_map(scene, tmp_path / 'out', MapOptions('0,100', block_side=48), resume=True)
+    files = make_map(scene, tmp_path / 'out', overwrite=True)
+    with pytest.raises(ResultsError, match='other settings.*windows'):
+        make_map(scene, tmp_path / 'out', model=StandInModel(stride=8), resume=True)
+    os.utime(scene, ns=(1, 1))
+    with pytest.raises(ResultsError, match='other settings.*scene'):
+        make_map(scene, tmp_path / 'out', resume=True)
+    with pytest.raises(ConfigError, match='one of them'):
+        make_map(scene, tmp_path / 'out', resume=True, overwrite=True)
+    assert files.classes.exists()
+
+
+def test_results_are_not_overwritten_silently(scene, tmp_path):
+    files = make_map(scene, tmp_path / 'out', ALL)
+    with pytest.raises(ResultsError, match='results exist already.*--overwrite'):
+        make_map(scene, tmp_path / 'out', ALL)
+    with pytest.raises(Killed):
+        make_map(scene, tmp_path / 'out', ALL, runner=killed_after(1), overwrite=True)
+    assert files.scores.exists()  # the old results stay until the new ones are complete
+    make_map(scene, tmp_path / 'out', overwrite=True)
+    assert not files.scores.exists()  # and are not mixed with them
+
+
+def test_a_second_run_on_the_same_results_is_refused(scene, tmp_path):
+    (tmp_path / 'out').mkdir()
+    with FileLock(tmp_path / 'out' / '.scene.lock'), pytest.raises(ResultsError, match='another run is writing'):
+        make_map(scene, tmp_path / 'out')
+    make_map(scene, tmp_path / 'out')
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork, which spares the seconds of a new interpreter')
+def test_a_process_that_is_killed_leaves_nothing_half_done(scene, tmp_path):
+    def kill_halfway(done, total):
+        if done > total / 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context('fork').Process(
+        target=make_map, args=(scene, tmp_path / 'out'), kwargs={'progress': kill_halfway}
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert not [path for path in (tmp_path / 'out').iterdir() if not path.name.startswith('.')]
+    files, model = make_map(scene, tmp_path / 'whole'), StandInModel()
+    resumed = make_map(scene, tmp_path / 'out', model=model, resume=True)
+    assert (read(resumed.classes) == read(files.classes)).all()
+    complete = StandInModel()
+    make_map(scene, tmp_path / 'counted', model=complete)
+    assert 0 < model.num_scored < complete.num_scored
+
+
+def test_refuses_what_cannot_be_a_map(scene, tmp_path):
+    many = MapLegend(tuple(map(str, range(256))), ((0, 0, 0),) * 256)
+    with pytest.raises(ConfigError, match='256 classes; a map of 8 bits has room for 255'):
+        predict_to_files(SceneSource(str(scene)), StandInModel(), many, tmp_path / 'out')
+    with pytest.raises(ConfigError, match='--min-area is -1'):
+        make_map(scene, tmp_path / 'out', MapOptions(min_area=-1))
+    with pytest.raises(DataError, match='more than the whole scene'):
+        make_map(scene, tmp_path / 'out', MapOptions(min_area=1e9))
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(ResultsError, match='cannot be the folder'):
+        make_map(scene, tmp_path / 'file')
+
+
+def test_scene_without_any_data(write_scene, tmp_path, caplog):
+    files = make_map(write_scene(np.zeros((3, 40, 40), np.uint16), nodata=0, **UTM), tmp_path / 'out', ALL)
+    assert (read(files.classes) == 255).all() and 'no valid pixel' in caplog.text
+    assert len(geopandas.read_file(files.polygons)) == 0
+
+
+def test_settings_are_kept_in_the_map(scene, tmp_path):
+    with rasterio.open(make_map(scene, tmp_path / 'out').classes) as result:
+        settings = json.loads(result.tags()['SEGEARTH_SETTINGS'])
+    assert settings['classes'] == ['red', 'green', 'blue'] and settings['bands'] == [1, 2, 3]

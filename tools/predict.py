@@ -1,0 +1,11 @@
+"""Maps scenes of any size: python tools/predict.py SCENE.tif --classes "building; road; water,river" --out DIR."""
+
+from __future__ import annotations
+
+import sys
+
+from segearth.cli import run_cli
+from segearth.commands import main
+
+if __name__ == '__main__':
+    run_cli(lambda: main(['predict', *sys.argv[1:]]))
