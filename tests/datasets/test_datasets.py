@@ -148,6 +148,17 @@ def test_demo_data_set_needs_a_folder():
         DATASETS.get('DemoDataset')()
 
 
+def test_demo_data_set_is_drawn_when_first_used(write, tmp_path, monkeypatch):
+    def draw(root):
+        write(f'{root.relative_to(tmp_path)}/img_dir/a.png', IMAGE)
+        write(f'{root.relative_to(tmp_path)}/ann_dir/a.png', LABEL + 5)
+
+    monkeypatch.setattr('segearth.demo.benchmark.ensure_benchmark', draw)
+    dataset = DATASETS.get('DemoDataset')(data_root=str(tmp_path / 'demo'), pipeline=PIPELINE)
+    assert len(dataset) == 1
+    assert np.array_equal(dataset[0]['data_samples'].gt_sem_seg.data[0].numpy(), LABEL + 5)
+
+
 def test_radar_loader_turns_channels_round_for_mmseg(write):
     both = np.stack([np.full((4, 5), -20.0), np.full((4, 5), -10.0)]).astype(np.float32)
     path = write('a.tif', both)

@@ -12,7 +12,9 @@ from segearth.evaluation import results, runner
 from segearth.evaluation.distributed import join_processes
 from segearth.evaluation.pictures import PictureHook, picture_name
 from segearth.evaluation.results import read_row, read_rows
+from segearth.evaluation.row import settings_digest
 from segearth.evaluation.runner import clean_message, evaluate
+from segearth.evaluation.settings import load_config
 
 NUM_IMAGES, SIZE, WRONG = 5, 32 * 48, 6 * 8  # as the scenes are drawn
 
@@ -195,11 +197,14 @@ def test_a_work_folder_that_cannot_be_made(project):
 
 
 def test_settings_tell_runs_apart(project):
-    digests = [
-        evaluate('cfg_scenes.py', limit=limit, overrides=overrides).summary['Settings']
-        for limit, overrides in ((1, {}), (1, {'test_dataloader.dataset.data_root': str(project / 'scenes')}), (2, {}))
-    ]
-    assert digests[0] == digests[1] != digests[2]
+    def digest(limit=None, **overrides):
+        settings = load_config('cfg_scenes.py', overrides)
+        return settings_digest(settings.model, settings.test_dataloader.dataset, limit)
+
+    assert digest() == digest(**{'test_dataloader.dataset.data_root': '/elsewhere'})
+    others = {digest(), digest(limit=2), digest(**{'model.bg_idx': 1})}
+    (project / 'words.txt').write_text('background\nhouse\n')
+    assert len({*others, digest()}) == 4
 
 
 def test_pictures_end_when_the_disk_is_full(project, monkeypatch, caplog):
