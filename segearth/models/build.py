@@ -112,7 +112,7 @@ def build_encoder(
         MissingFileError: The weights are not there; the message says where they were looked for and how to get them.
         CheckpointError: The weights cannot be read or do not fit.
     """
-    dtype = _dtype(precision, device)
+    dtype = resolve_precision(precision, device)
     record = get_record(clip_type, vit_type)
     readout = {'attention': attention, 'ignore_residual': ignore_residual, 'num_readout_blocks': num_readout_blocks}
     if record.is_blip:
@@ -153,7 +153,12 @@ def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:
         ) from error
 
 
-def _dtype(precision: str, device: str | torch.device | None) -> torch.dtype:
+def resolve_precision(precision: str, device: str | torch.device | None) -> torch.dtype:
+    """dtype of a precision's name on a device; :data:`AUTO` depends on the device.
+
+    Raises:
+        ConfigError: Unknown name.
+    """
     if precision == AUTO:
         precision = AUTO_PRECISION.get(torch.device(device or 'cpu').type, 'fp32')
     if precision not in PRECISIONS:

@@ -1,0 +1,1 @@
+"""Where the time goes: stages of an image's segmentation, measured."""

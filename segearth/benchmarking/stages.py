@@ -1,0 +1,217 @@
+"""Times the stages of one image's segmentation, for one way of scoring.
+
+Weights are random: time does not depend on them. Each variant is measured in a process of its own
+(tools/benchmark.py), because peak memory is a process's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from PIL import Image
+from torch import Tensor, nn
+
+from segearth.datasets.optical_rgb import read_optical
+from segearth.errors import ConfigError
+from segearth.inference.postprocess import classify
+from segearth.inference.sliding_window import window_boxes
+from segearth.models.build import resolve_precision
+from segearth.models.dense_clip import DenseCLIP
+from segearth.models.encoders import get_record
+from segearth.models.segmentor import SegEarthSegmentation
+from segearth.paths import find_file, weights_folders
+from simfeatup import build_upsampler
+from simfeatup.linear import apply_norm, linear_map
+from simfeatup.scoring import coordinates
+
+UINT8_SCALE = 255.0
+NORMALISED_MEAN = 0.45  # of an image in [0, 1]; any will do, the arithmetic is the same
+NORMALISED_STD = 0.27
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of scoring.
+
+    Attributes:
+        upsampler: Name of an upsampler; None for scores interpolated without one.
+        exact_reference: By the plain path.
+        is_slow: Measured once, without warm-up.
+    """
+
+    upsampler: str | None
+    exact_reference: bool = False
+    is_slow: bool = False
+
+
+VARIANTS = {
+    'jbu_one': Variant('jbu_one'),
+    'jbu_one plain': Variant('jbu_one', exact_reference=True, is_slow=True),
+    'jbu_stack': Variant('jbu_stack'),
+    'bilinear': Variant('bilinear'),
+    'none': Variant(None),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Attributes:
+        encoder: open_clip architecture, or Demo.
+        size: (height, width) of the image in pixels.
+        num_words: Q, number of text queries.
+        device: Where to run.
+        precision: Of the encoder.
+        repeats: Runs after warm-up; medians are reported.
+        window_batch_size: Windows at once, or 'auto'.
+        hook: ``module:function`` of another upsampler: ``function(dim) -> callable(features, guidance)``.
+    """
+
+    encoder: str
+    size: tuple[int, int]
+    num_words: int
+    device: str
+    precision: str
+    repeats: int
+    window_batch_size: int | str = 'auto'
+    hook: str | None = None
+
+
+def measure(name: str, settings: Settings) -> dict:
+    """Measures one variant.
+
+    Args:
+        name: Key of :data:`VARIANTS`, or anything else with ``settings.hook``.
+        settings: What is measured.
+
+    Returns:
+        name, image_seconds (median), stages (seconds an image by name), peak_bytes of the process, windows.
+    """
+    variant = VARIANTS.get(name, Variant(None))
+    device = torch.device(settings.device)
+    torch.manual_seed(0)
+    encoder = _random_encoder(settings).to(device)
+    dim = encoder.embed_dim
+    if name in VARIANTS:
+        upsampler = build_upsampler(variant.upsampler, dim).eval().to(device) if variant.upsampler else None
+    else:
+        upsampler = load_hook(settings.hook)(dim)
+    model = SegEarthSegmentation.from_parts(
+        encoder,
+        F.normalize(torch.randn(settings.num_words, dim), dim=-1),
+        torch.arange(settings.num_words),
+        upsampler,
+        exact_reference=variant.exact_reference,
+        window_batch_size=settings.window_batch_size,
+    ).to(device)
+    repeats = 1 if variant.is_slow else settings.repeats
+    timer = partial(_median_seconds, device=device, repeats=repeats, warm_up=not variant.is_slow)
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        path = Path(folder) / 'image.png'
+        noise = np.random.default_rng(0).integers(0, 256, (*settings.size, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+        image = (torch.from_numpy(noise).permute(2, 0, 1)[None] / UINT8_SCALE - NORMALISED_MEAN) / NORMALISED_STD
+        image = image.to(device)
+        whole = timer(lambda: model.predict(image))
+        stages = {'decode': timer(lambda: read_optical(path))}
+        if not variant.is_slow:
+            stages |= _stages(model, image, timer)
+    return {
+        'name': name,
+        'image_seconds': whole,
+        'stages': stages,
+        'peak_bytes': peak_memory(device),
+        'windows': len(window_boxes(*settings.size, model.crop_size, model.stride)),
+    }
+
+
+def _stages(model: SegEarthSegmentation, image: Tensor, timer: Callable[[Callable], float]) -> dict[str, float]:
+    """Seconds of encoder, upsampling kernels, their application, the rest of scoring, and post-processing."""
+    size = image.shape[-2:]
+    boxes = window_boxes(*size, model.crop_size, model.stride)
+    window = image[..., : boxes[0][2], : boxes[0][3]].contiguous()
+    count = len(boxes)
+    stages = {'ViT': timer(lambda: model.encoder(window)) * count}
+    all_of_scoring = timer(lambda: model.whole_inference(window)) * count - stages['ViT']
+    upsampling = linear_map(model.upsampler) if model.upsampler is not None else None
+    if upsampling is not None:
+        tokens = model.encoder(window)[1].float()
+        grid = model.encoder.grid_size(*window.shape[-2:])
+        kernels = upsampling.kernels(window, grid)
+        channels = torch.cat([tokens @ model.text_embeddings.T, coordinates(tokens)], 2).transpose(1, 2)
+        channels = channels.unflatten(2, grid).contiguous()
+        stages['kernels'] = timer(lambda: upsampling.kernels(window, grid)) * count
+        stages['apply'] = timer(lambda: apply_norm(kernels, channels, len(model.text_embeddings))) * count
+    rest = all_of_scoring - stages.get('kernels', 0) - stages.get('apply', 0)
+    stages['score'] = max(rest, 0.0)
+    logits = torch.randn(len(model.text_embeddings), *size, device=image.device)
+    stages['post-process'] = timer(
+        lambda: classify(logits, model.query_to_class, model.num_classes, model.logit_scale)
+    )
+    return stages
+
+
+def peak_memory(device: torch.device) -> int:
+    """Largest memory in bytes: of the process on a CPU, of the allocator on CUDA."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == 'darwin' else peak * 1024  # Linux counts KiB
+
+
+def load_hook(hook: str | None) -> Callable[[int], nn.Module]:
+    """The function behind ``module:function``.
+
+    Raises:
+        ConfigError: It cannot be imported.
+    """
+    module, _, function = (hook or '').partition(':')
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f'--hook is {hook!r}; expected module:function that can be imported ({error})') from None
+
+
+def _random_encoder(settings: Settings) -> DenseCLIP:
+    record = get_record(settings.encoder)
+    if record.model_config:
+        path = find_file(record.model_config, weights_folders(), f'model config of {record.name}', record.remedy)
+        config = json.loads(path.read_text())
+    else:
+        config = open_clip.get_model_config(record.architecture)
+    config['text_cfg'] = {'context_length': 8, 'vocab_size': 8, 'width': 8, 'heads': 1, 'layers': 1}  # not measured
+    visual = CLIP(**config).visual.to(resolve_precision(settings.precision, settings.device))
+    return DenseCLIP(visual.eval())
+
+
+def _median_seconds(run: Callable[[], object], device: torch.device, repeats: int, warm_up: bool) -> float:
+    seconds = []
+    for index in range(repeats + warm_up):
+        _synchronise(device)
+        started = time.perf_counter()
+        run()
+        _synchronise(device)
+        if index >= warm_up:
+            seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)

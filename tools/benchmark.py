@@ -1,0 +1,121 @@
+"""Measures how long an image takes and where the time goes; weights are random, which time does not notice.
+
+python tools/benchmark.py
+python tools/benchmark.py --device cuda --precision fp16 --size 1024 --words 20 --encoder ViT-L-14
+python tools/benchmark.py --variants jbu_one anyup --hook my_hooks:build_anyup   # build_anyup(dim) -> upsampler
+
+Prints a table and writes benchmark.json and benchmark.png into --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from mmengine.device import get_device
+from rich.console import Console
+
+from segearth.benchmarking.report import build_table, save_chart, upsampling_share
+from segearth.benchmarking.stages import VARIANTS, Settings, measure
+from segearth.cli import run_cli
+from segearth.errors import ConfigError
+
+DEFAULT_VARIANTS = ('jbu_one', 'bilinear', 'none', 'jbu_one plain')
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    summary, _, examples = __doc__.partition('\n\n')
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--encoder', default='ViT-B-16', help='open_clip architecture, or Demo')
+    parser.add_argument('--size', type=int, nargs='+', default=[448], help='side, or height and width, in pixels')
+    parser.add_argument('--words', type=int, default=9, help='number of text queries')
+    parser.add_argument('--device', default=get_device())
+    parser.add_argument('--precision', default='auto', choices=('auto', 'fp32', 'bf16', 'fp16'))
+    parser.add_argument('--repeats', type=int, default=5, help='runs after warm-up, of which the median counts')
+    parser.add_argument('--window-batch-size', default='auto', help="windows at once, or 'auto'")
+    parser.add_argument('--threads', type=int, help='CPU threads (default: all cores)')
+    parser.add_argument('--variants', nargs='+', default=list(DEFAULT_VARIANTS), help=f'of: {", ".join(VARIANTS)}')
+    parser.add_argument('--hook', help='module:function of an upsampler of yours, under any other variant name')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'))
+    parser.add_argument('--worker', help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Runs the program."""
+    options = parse_arguments()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    settings = _settings(options)
+    if options.worker:
+        print(json.dumps(measure(options.worker, settings)))
+        return
+    unknown = [name for name in options.variants if name not in VARIANTS and not options.hook]
+    if unknown:
+        raise ConfigError(f'unknown variant {unknown[0]!r}; known: {", ".join(VARIANTS)}, or any name with --hook')
+    options.out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    results = []
+    for name in options.variants:
+        with console.status(f'measuring {name} ({len(results) + 1} of {len(options.variants)})'):
+            results.append(_measure_apart(name))
+    console.print(build_table(results))
+    for result in results:
+        share = upsampling_share(result)
+        if share is not None:
+            console.print(f'{result["name"]}: upsampling and scoring take {share:.2f} x the time of the ViT')
+    document = {'conditions': _conditions(settings), 'results': results}
+    _write(options.out / 'benchmark.json', json.dumps(document, indent=1))
+    save_chart(results, options.out / 'benchmark.png')
+    console.print(f'wrote {options.out}/benchmark.json and benchmark.png')
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    if len(options.size) > 2 or min(options.size) < 1 or options.words < 1 or options.repeats < 1:
+        raise ConfigError('--size takes one or two positive numbers, --words and --repeats positive ones')
+    size = (options.size[0], options.size[-1])
+    batch = options.window_batch_size
+    batch = int(batch) if batch.isdigit() else batch
+    return Settings(
+        options.encoder, size, options.words, options.device, options.precision, options.repeats, batch, options.hook
+    )
+
+
+def _measure_apart(name: str) -> dict:
+    """Runs this program once more for one variant, so that its peak memory is its own."""
+    command = [sys.executable, '-W', 'ignore', __file__, *sys.argv[1:], '--worker', name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigError(f'measuring {name} failed: {done.stderr.strip().splitlines()[-1] if done.stderr else "?"}')
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _conditions(settings: Settings) -> dict:
+    return asdict(settings) | {
+        'torch': torch.__version__,
+        'threads': torch.get_num_threads(),
+        'cores': os.cpu_count(),
+        'processor': platform.processor() or platform.machine(),
+        'instructions': torch.backends.cpu.get_cpu_capability(),
+        'load': os.getloadavg()[0],
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+if __name__ == '__main__':
+    run_cli(main)
