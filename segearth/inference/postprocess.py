@@ -40,13 +40,14 @@ def classify(
     num_queries, height, width = query_logits.shape
     out_height, out_width = size or (height, width)
     seg_logits = query_logits.new_zeros(num_classes, out_height, out_width)
+    classes = query_to_class.tolist()
     rows_a_strip = max(STRIP_BYTES // (num_queries * out_width * query_logits.element_size()), 1)
     for top in range(0, out_height, rows_a_strip):
         rows = slice(top, min(top + rows_a_strip, out_height))
         logits = _resized_rows(query_logits, rows, (out_height, out_width))
         probabilities = logits.mul(logit_scale).softmax(dim=0)
-        words_of = query_to_class[:, None, None].expand_as(probabilities)
-        seg_logits[:, rows] = seg_logits[:, rows].scatter_reduce(0, words_of, probabilities, 'amax')
+        for query, label in enumerate(classes):
+            torch.maximum(seg_logits[label, rows], probabilities[query], out=seg_logits[label, rows])
     best, labels = seg_logits.max(dim=0, keepdim=True)
     labels[best < prob_threshold] = background_index
     return seg_logits, labels
