@@ -130,7 +130,7 @@ class DenseBLIP(nn.Module):
         tokens = self.vision_model.embeddings(images.to(self.dtype), interpolate_pos_encoding=True)
         *blocks, last = self.vision_model.encoder.layers
         for block in blocks:
-            tokens = block(tokens)
+            tokens = _run_block(block, tokens)
         tokens = self.projection(self.vision_model.post_layernorm(_query_query_readout(last, tokens)))
         return tokens[:, 0], tokens[:, 1:]
 
@@ -208,6 +208,12 @@ def load_tokenizer() -> PreTrainedTokenizerBase:
             f'tokenizer of BLIP not found (looked for {places} and for {TOKENIZER_REPO} on the Hugging Face hub). '
             'Get it with "python tools/download_weights.py BLIP-base".'
         ) from error
+
+
+def _run_block(block: nn.Module, tokens: Tensor) -> Tensor:
+    """An ordinary block, by its parts: its own call has other arguments and results in each version."""
+    tokens = tokens + block.self_attn(block.layer_norm1(tokens))[0]
+    return tokens + block.mlp(block.layer_norm2(tokens))
 
 
 def _query_query_readout(block: nn.Module, tokens: Tensor) -> Tensor:

@@ -13,14 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import open_clip
-from huggingface_hub import (
-    get_hf_file_metadata,
-    hf_hub_download,
-    hf_hub_url,
-    is_offline_mode,
-    try_to_load_from_cache,
-)
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.utils import EntryNotFoundError
 
 from segearth.weights.checksums import Checksum
 from segearth.weights.transfer import FULL_DISK, DownloadError
@@ -81,7 +75,7 @@ def _repository(architecture: str, tag: str) -> str:
 
 @contextlib.contextmanager
 def _errors_named(what: str) -> Iterator[None]:
-    if is_offline_mode():
+    if constants.HF_HUB_OFFLINE:
         raise DownloadError(f'{what} was not fetched: offline mode is on (HF_HUB_OFFLINE). Unset it')
     try:
         yield

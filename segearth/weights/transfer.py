@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock
-from huggingface_hub import is_offline_mode
+from huggingface_hub import constants
 
 from segearth.errors import CheckpointError, UserError
 from segearth.weights.checksums import CHUNK, Checksum, verify
@@ -71,7 +71,7 @@ def fetch(url: str, target: Path, checksum: Checksum | None = None, progress: Pr
         return target
     if not url.startswith(('http://', 'https://')):
         raise DownloadError(f'{url} is no http or https address')
-    if is_offline_mode():
+    if constants.HF_HUB_OFFLINE:
         raise DownloadError(
             f'{url} was not fetched: offline mode is on (HF_HUB_OFFLINE). Unset it, or put {target} there'
         )

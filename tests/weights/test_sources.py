@@ -13,7 +13,6 @@ from segearth.models.encoders import ENCODERS
 from segearth.models.upsamplers import UPSAMPLER_WEIGHTS, upsampler_record
 from segearth.paths import PROJECT_ROOT
 from segearth.weights import catalogue, sources
-from segearth.weights import hub as weights_hub
 from segearth.weights.catalogue import Item, select
 from segearth.weights.checksums import Checksum
 from segearth.weights.transfer import DownloadError
@@ -184,7 +183,7 @@ def test_a_file_or_mirror_that_is_not_there(hub, folder):
 
 
 def test_offline_mode(hub, folder, monkeypatch):
-    monkeypatch.setattr(weights_hub, 'is_offline_mode', lambda: True)
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
     for item in (hub_item(), select(['CLIP-ViT-B-16'])[0]):
         with pytest.raises(DownloadError, match='offline mode is on'):
             sources.install(item)

@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections import namedtuple
 
+import huggingface_hub.constants
 import pytest
 
 from segearth.errors import CheckpointError
@@ -215,7 +216,7 @@ def test_a_disk_that_fills_up_keeps_what_arrived(server, url, target, monkeypatc
 def test_offline_mode_and_strange_addresses(url, target, monkeypatch):
     with pytest.raises(DownloadError, match='no http or https address'):
         fetch('file:///etc/hostname', target)
-    monkeypatch.setattr(transfer, 'is_offline_mode', lambda: True)
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
     with pytest.raises(DownloadError, match='offline mode is on'):
         fetch(url, target)
 
