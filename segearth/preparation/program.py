@@ -39,8 +39,7 @@ def build_parser(recipes: Mapping[str, Recipe], description: str) -> argparse.Ar
         parser.add_argument('name', choices=recipes, metavar='NAME', help='data set, see below')
     else:
         parser.set_defaults(name=next(iter(recipes)))
-    parser.add_argument('sources', nargs='+', metavar='SOURCE', help='folder or zip archive as downloaded')
-    parser.add_argument('--out', type=Path, default=Path(os.environ.get('SEGEARTH_DATA') or 'data'), help='data folder')
+    add_common_arguments(parser)
     parser.add_argument('--jobs', type=_positive, default=os.cpu_count() or 1, help='processes (default: all cores)')
     parser.add_argument('--list', metavar='FILE', help='names of the images to take, one a line')
     parser.add_argument('--link', action='store_true', help='link to images that need no change rather than copy them')
@@ -49,6 +48,12 @@ def build_parser(recipes: Mapping[str, Recipe], description: str) -> argparse.Ar
     )
     parser.add_argument('--ignore-unknown', action='store_true', help='write 255 for unknown colours or ids')
     return parser
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where to read from and where to write to."""
+    parser.add_argument('sources', nargs='+', metavar='SOURCE', help='folder or zip archive as downloaded')
+    parser.add_argument('--out', type=Path, default=Path(os.environ.get('SEGEARTH_DATA') or 'data'), help='data folder')
 
 
 def run_converter(recipes: Mapping[str, Recipe], description: str, arguments: Sequence[str] | None = None) -> None:

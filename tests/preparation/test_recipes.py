@@ -12,12 +12,13 @@ from PIL import Image
 from segearth.errors import DataError, MissingFileError
 from segearth.paths import PROJECT_ROOT
 from segearth.preparation.binary_sets import BINARY_SETS
+from segearth.preparation.catalogue import PROGRAMS
 from segearth.preparation.colour_sets import COLOUR_SETS
 from segearth.preparation.id_sets import LOVEDA, OPEN_EARTH_MAP, YESEG
 from segearth.preparation.prepare import prepare
 from segearth.preparation.published import PUBLISHED_COUNTS
 
-ID_SETS = {'openearthmap': OPEN_EARTH_MAP, 'loveda': LOVEDA, 'yeseg': YESEG}
+ID_SETS = PROGRAMS['openearthmap'] | PROGRAMS['loveda'] | PROGRAMS['yeseg']
 ALL = BINARY_SETS | COLOUR_SETS | ID_SETS
 PAIRS = {  # published image and label, and the name that results
     'whu_aerial': ('WHU/val/image/2_1.tif', 'WHU/val/label/2_1.tif', '2_1'),

@@ -6,8 +6,8 @@ Masks of black and white become labels of 0 and 1.
 from __future__ import annotations
 
 from segearth.cli import run_cli
-from segearth.preparation.binary_sets import BINARY_SETS
+from segearth.preparation.catalogue import PROGRAMS
 from segearth.preparation.program import run_converter
 
 if __name__ == '__main__':
-    run_cli(lambda: run_converter(BINARY_SETS, __doc__))
+    run_cli(lambda: run_converter(PROGRAMS['binary_masks'], __doc__))

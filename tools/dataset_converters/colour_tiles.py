@@ -6,8 +6,8 @@ Cuts images and labels into tiles; colours become ids.
 from __future__ import annotations
 
 from segearth.cli import run_cli
-from segearth.preparation.colour_sets import COLOUR_SETS
+from segearth.preparation.catalogue import PROGRAMS
 from segearth.preparation.program import run_converter
 
 if __name__ == '__main__':
-    run_cli(lambda: run_converter(COLOUR_SETS, __doc__))
+    run_cli(lambda: run_converter(PROGRAMS['colour_tiles'], __doc__))

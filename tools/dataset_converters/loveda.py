@@ -6,8 +6,8 @@ Puts the rural and the urban images of the validation part together.
 from __future__ import annotations
 
 from segearth.cli import run_cli
-from segearth.preparation.id_sets import LOVEDA
+from segearth.preparation.catalogue import PROGRAMS
 from segearth.preparation.program import run_converter
 
 if __name__ == '__main__':
-    run_cli(lambda: run_converter({'loveda': LOVEDA}, __doc__))
+    run_cli(lambda: run_converter(PROGRAMS['loveda'], __doc__))

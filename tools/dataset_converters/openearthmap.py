@@ -6,8 +6,8 @@ Takes the images that val.txt names out of the folders of the regions.
 from __future__ import annotations
 
 from segearth.cli import run_cli
-from segearth.preparation.id_sets import OPEN_EARTH_MAP
+from segearth.preparation.catalogue import PROGRAMS
 from segearth.preparation.program import run_converter
 
 if __name__ == '__main__':
-    run_cli(lambda: run_converter({'openearthmap': OPEN_EARTH_MAP}, __doc__))
+    run_cli(lambda: run_converter(PROGRAMS['openearthmap'], __doc__))

@@ -6,8 +6,8 @@ Of the eight published ids six become classes; the others are not evaluated.
 from __future__ import annotations
 
 from segearth.cli import run_cli
-from segearth.preparation.id_sets import YESEG
+from segearth.preparation.catalogue import PROGRAMS
 from segearth.preparation.program import run_converter
 
 if __name__ == '__main__':
-    run_cli(lambda: run_converter({'yeseg': YESEG}, __doc__))
+    run_cli(lambda: run_converter(PROGRAMS['yeseg'], __doc__))
