@@ -1,0 +1,128 @@
+"""Checks prepared data sets: files, pairs, counts against the published ones, sizes, label ids and their shares.
+
+python tools/check_data.py configs/cfg_loveda.py
+python tools/check_data.py --all
+python tools/check_data.py configs/cfg_loveda.py --cfg-options test_dataloader.dataset.data_root=elsewhere
+
+A picture of some images with their labels is drawn for each config. Exit code 1 if something is wrong with the
+data, 2 if the program was called wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+
+import segearth.register  # noqa: F401 - configs refer to what it registers
+from segearth.cli import run_cli
+from segearth.errors import ConfigError, MissingFileError, UserError
+from segearth.evaluation.preflight import build_dataset
+from segearth.evaluation.settings import load_config
+from segearth.paths import PROJECT_ROOT
+from segearth.preparation.catalogue import preparation_command
+from segearth.preparation.contact_sheet import draw_contact_sheet, spread
+from segearth.preparation.inspection import compare_count, inspect_dataset
+from segearth.preparation.program import show_progress
+from segearth.preparation.published import PUBLISHED_COUNTS
+from segearth.preparation.report import describe_inspection
+from segearth.preparation.writing import encode, write_file
+
+EXIT_WRONG_DATA = 1
+PLACES = ('data_root', 'data_prefix', 'ann_file', 'indices')  # settings that say where the data are, and which
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    summary, _, rest = __doc__.partition('\n\n')
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('configs', nargs='*', metavar='CONFIG', help='configs, such as configs/cfg_loveda.py')
+    parser.add_argument('--all', action='store_true', help='all configs in configs/')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        type=_setting,
+        default={},
+        metavar='KEY=VALUE',
+        help="settings in place of the config's",
+    )
+    parser.add_argument('--limit', type=_positive, help='read only so many labels, evenly spread')
+    parser.add_argument('--pictures', type=Path, default=Path('work_dirs/check_data'), help='folder of the pictures')
+    parser.add_argument('--columns', type=_positive, default=6, help='images in a picture')
+    parser.add_argument('--jobs', type=_positive, default=max(8, os.cpu_count() or 1), help='files read at once')
+    options = parser.parse_args(arguments)
+    if options.all == bool(options.configs):
+        parser.error('give configs, or --all')
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program.
+
+    Raises:
+        UserError: A config cannot be used.
+    """
+    options = parse_arguments(arguments)
+    names = sorted(map(str, (PROJECT_ROOT / 'configs').glob('cfg_*.py'))) if options.all else options.configs
+    configs = [load_config(name, options.cfg_options) for name in names]
+    wrong = [Path(config.filename).name for config in configs if not is_sound(config, options)]
+    rest = f'; not {", ".join(wrong)}' if wrong else ''
+    print(f'{len(configs) - len(wrong)} of {len(configs)} data sets are sound{rest}')
+    return EXIT_WRONG_DATA if wrong else 0
+
+
+def is_sound(config: Config, options: argparse.Namespace) -> bool:
+    """Checks the data set of one config and prints the findings.
+
+    Raises:
+        ConfigError: The config itself cannot be used.
+    """
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    name, settings = Path(config.filename).name, config.test_dataloader.dataset
+    print(f'{name}: {settings.type}')
+    try:
+        dataset = build_dataset(settings)
+    except ConfigError:
+        raise
+    except UserError as error:
+        print(f'  ERROR      {error}')
+        if isinstance(error, MissingFileError):
+            print(f'  remedy     {preparation_command(name) or "used as downloaded"}; docs/datasets.md')
+        return False
+    indices = spread(len(dataset), options.limit or len(dataset))
+    with show_progress(name) as progress:
+        found = inspect_dataset(dataset, indices, options.jobs, progress(len(indices)))
+    published = PUBLISHED_COUNTS.get(name)
+    is_other_place = any(f'dataset.{place}' in key for key in options.cfg_options for place in PLACES)
+    compare_count(found, published, is_other_place)
+    sheet = draw_contact_sheet(dataset, spread(len(dataset), options.columns))
+    picture = options.pictures / f'{Path(name).stem}.png' if sheet else None
+    if picture:
+        write_file(picture, encode(np.asarray(sheet), '.png'))
+    print(describe_inspection(found, dataset, published, picture))
+    return not found.errors
+
+
+def _setting(text: str) -> str:
+    if '=' not in text:
+        raise argparse.ArgumentTypeError(f'{text!r} is not of the form KEY=VALUE')
+    return text
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{number} is not positive')
+    return number
+
+
+if __name__ == '__main__':
+    run_cli(main)
