@@ -19,7 +19,9 @@ ROOF_COLOURS: tuple[tuple[Colour, ...], ...] = (  # families: a scene prefers on
     ((0.30, 0.45, 0.62), (0.30, 0.52, 0.48), (0.45, 0.55, 0.66)),
 )
 ASPHALT_COLOURS: tuple[Colour, ...] = ((0.34, 0.34, 0.36), (0.44, 0.44, 0.45), (0.56, 0.55, 0.53), (0.26, 0.26, 0.28))
-CAR_COLOURS: tuple[Colour, ...] = ((0.9, 0.9, 0.9), (0.1, 0.1, 0.12), (0.6, 0.1, 0.1), (0.15, 0.2, 0.5), (0.6, 0.6, 0.6))
+CAR_COLOURS: tuple[Colour, ...] = (
+    (0.9, 0.9, 0.9), (0.1, 0.1, 0.12), (0.6, 0.1, 0.1), (0.15, 0.2, 0.5), (0.6, 0.6, 0.6),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ def paint_building(rng: Generator, image: np.ndarray, building: Building, light:
         shade[rim] = 0.12
         for _ in range(rng.integers(0, 4)):
             cu, cv = rng.uniform(-0.6, 0.6, 2) * (building.half_length, building.half_width)
-            shade[(np.abs(u - cu) < rng.uniform(3, 7)) & (np.abs(v - cv) < rng.uniform(3, 6))] = rng.choice([-0.3, 0.25])
+            level = rng.choice([-0.3, 0.25])
+            shade[(np.abs(u - cu) < rng.uniform(3, 7)) & (np.abs(v - cv) < rng.uniform(3, 6))] = level
     else:
         shade = 0.22 * across_light * np.sign(v)
         if building.roof == 2:

@@ -192,7 +192,7 @@ def _place_buildings(
 
 
 def _plant_trees(rng: Generator, labels: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Trunks of the forests on a shaken grid and single trees elsewhere: points (P, 2), radii (P,), of a forest (P,)."""
+    """Trunks of forests on a shaken grid and single trees elsewhere: points (P, 2), radii (P,), is of a forest (P,)."""
     shape = labels.shape
     spacing = rng.uniform(17, 30) * scale
     grid = np.stack(np.mgrid[0 : shape[0] : spacing, 0 : shape[1] : spacing], -1).reshape(-1, 2)
@@ -211,9 +211,7 @@ def _plant_trees(rng: Generator, labels: np.ndarray, scale: float) -> tuple[np.n
     return points, radii, np.arange(len(points)) < len(forest)
 
 
-def _paint_ground(
-    rng: Generator, labels: np.ndarray, zones: np.ndarray, scale: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _paint_ground(rng: Generator, labels: np.ndarray, zones: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Covers without the things on them: image (H, W, 3) float32 and the direction of the rows (H, W)."""
     shape = labels.shape
     image = paint_grass(rng, shape)

@@ -39,7 +39,8 @@ def normalise_images(crops: Tensor, rng: Generator | None = None, jitter: float 
     Returns:
         (B, 3, H, W) float32.
     """
-    images = (crops.permute(0, 3, 1, 2).float() - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    images = (crops.permute(0, 3, 1, 2).float() - mean) / std
     if rng is not None:
         batch = len(images)
         gain = 1 + rng.uniform(-jitter, jitter, (batch, 1, 1, 1)) + rng.uniform(-jitter, jitter, (batch, 3, 1, 1)) / 2
