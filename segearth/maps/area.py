@@ -66,3 +66,17 @@ def write_areas(path: Path, table: Sequence[ClassArea]) -> None:
         for row in table:
             hectares = '' if row.hectares is None else f'{row.hectares:.4f}'
             writer.writerow([row.name, row.pixels, f'{row.share:.6f}', hectares])
+
+
+def read_areas(path: Path) -> list[ClassArea]:
+    """Reads a table that :func:`write_areas` wrote."""
+    with open(path, newline='', encoding='utf-8') as file:
+        return [
+            ClassArea(
+                row['class'],
+                int(row['pixels']),
+                float(row['share']),
+                float(row['hectares']) if row['hectares'] else None,
+            )
+            for row in csv.DictReader(file)
+        ]

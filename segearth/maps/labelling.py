@@ -122,6 +122,7 @@ def label_block(
     grid: WindowGrid,
     with_scores: bool = False,
     on_windows: Callable[[int], None] = lambda count: None,
+    on_probabilities: Callable[[int, int, np.ndarray], None] | None = None,
 ) -> LabelledBlock:
     """Labels a block of a scene.
 
@@ -133,6 +134,8 @@ def label_block(
         grid: The scene's windows.
         with_scores: Keep the probability of the best class.
         on_windows: Told the number of windows just done.
+        on_probabilities: Given the first row and column, in pixels of the scene, and the probabilities (K, h, w) of
+            all classes there, strip by strip; too much to keep for a large scene.
     """
     top, left, _, right = grid.region(box)
     y1, x1, y2, x2 = box
@@ -168,7 +171,10 @@ def label_block(
             continue
         counts = torch.from_numpy(row_counts[first - y1 : last - y1, None]) * column_counts
         mean = sums[:, first - row : last - row, x1 - left : x2 - left] / counts.to(sums)
-        _write(result, slice(first - y1, last - y1), valid[in_block], *model.classify(mean))
+        probabilities, labels = model.classify(mean)
+        _write(result, slice(first - y1, last - y1), valid[in_block], probabilities, labels)
+        if on_probabilities is not None:
+            on_probabilities(first, x1, probabilities.float().cpu().numpy())
     return result
 
 

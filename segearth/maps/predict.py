@@ -15,7 +15,6 @@ from rasterio.features import sieve
 
 import segearth
 from segearth.errors import ConfigError, DataError
-from segearth.inference.sliding_window import Box
 from segearth.maps.area import AreaCount, ClassArea, write_areas
 from segearth.maps.geotiff import as_window, describe_classes, optimise, write_blocks, write_category_names
 from segearth.maps.grid import BLOCK_SIDE, WindowGrid
@@ -23,7 +22,7 @@ from segearth.maps.ground import PixelAreas, pixel_size
 from segearth.maps.labelling import NO_DATA, WindowModel
 from segearth.maps.optional import require
 from segearth.maps.quicklook import draw_quicklook, reduction
-from segearth.maps.run import MapPlan, Progress, run_blocks
+from segearth.maps.run import MapPlan, Progress, place_reduced, reduced, run_blocks
 from segearth.maps.scene import Scene, SceneSource, open_scene
 from segearth.maps.stretch import decide_stretch
 from segearth.maps.workspace import Workspace, open_workspace, writing
@@ -205,7 +204,7 @@ def _assemble(
     def blocks(key: str):
         for index, box in enumerate(plan.blocks):
             arrays = workspace.load_block(index)
-            _place(picture, arrays['picture'], box, plan.step)
+            place_reduced(picture, arrays['picture'], *box[:2], plan.step)
             yield box, arrays[key]
 
     write_blocks(labels, scene, 'uint8', NO_DATA, blocks('labels'))
@@ -213,7 +212,7 @@ def _assemble(
         write_blocks(scores, scene, 'float32', float('nan'), blocks('scores'))
     if options.min_area:
         _merge_small(labels, _pixels(options.min_area, areas, scene))
-    reduced, table = _measure(plan, labels, areas, legend)
+    small, table = _measure(plan, labels, areas, legend)
     if not sum(row.pixels for row in table):
         logger.warning('%s holds no valid pixel: its map is empty', plan.source.path)
     describe_classes(labels, legend.class_names, legend.palette, settings)
@@ -223,7 +222,7 @@ def _assemble(
 
     size = pixel_size(scene.crs, scene.transform, (scene.height, scene.width))
     metres = None if size is None else (size[0] * size[1]) ** 0.5
-    draw_quicklook(picture, reduced, legend.class_names, legend.palette, metres, plan.step).save(
+    draw_quicklook(picture, small, legend.class_names, legend.palette, metres, plan.step).save(
         temporary(files.overview)
     )
     write_areas(temporary(files.areas), table)
@@ -243,18 +242,13 @@ def _measure(plan: MapPlan, labels: Path, areas: PixelAreas, legend: MapLegend) 
     """Every ``step``-th label of the map, and the area of each class."""
     count = AreaCount(len(legend.class_names), areas)
     height, width = plan.grid.shape
-    reduced = np.full((-(-height // plan.step), -(-width // plan.step)), NO_DATA, np.uint8)
+    small = np.full((-(-height // plan.step), -(-width // plan.step)), NO_DATA, np.uint8)
     with rasterio.open(labels) as dataset:
         for box in plan.blocks:
             block = dataset.read(1, window=as_window(box))
             count.add(box, block)
-            _place(reduced, block[-box[0] % plan.step :: plan.step, -box[1] % plan.step :: plan.step], box, plan.step)
-    return reduced, count.table(legend.class_names)
-
-
-def _place(target: np.ndarray, values: np.ndarray, box: Box, step: int) -> None:
-    top, left = -(-box[0] // step), -(-box[1] // step)
-    target[top : top + values.shape[0], left : left + values.shape[1]] = values
+            place_reduced(small, reduced(block, *box[:2], plan.step), *box[:2], plan.step)
+    return small, count.table(legend.class_names)
 
 
 def _merge_small(path: Path, pixels: int) -> None:

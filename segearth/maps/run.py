@@ -14,7 +14,7 @@ import numpy as np
 from segearth.inference.sliding_window import Box
 from segearth.maps.grid import WindowGrid
 from segearth.maps.labelling import WindowModel, label_block
-from segearth.maps.scene import Scene, SceneSource, open_scene
+from segearth.maps.scene import Scene, SceneSource
 from segearth.maps.stretch import Stretch
 from segearth.maps.workspace import Workspace
 
@@ -44,9 +44,14 @@ class MapPlan:
 
 
 def compute_block(
-    plan: MapPlan, index: int, model: WindowModel, scene: Scene, on_windows: Callable[[int], None] = lambda count: None
+    plan: MapPlan,
+    index: int,
+    model: WindowModel,
+    scene: Scene,
+    on_windows: Callable[[int], None] = lambda count: None,
+    on_probabilities: Callable[[int, int, np.ndarray], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Reads and labels one block.
+    """Reads and labels one block; the last two arguments are those of :func:`segearth.maps.labelling.label_block`.
 
     Returns:
         ``labels`` (h, w) uint8, ``picture`` (h', w', 3) uint8 reduced, and ``scores`` (h, w) float16 if asked for.
@@ -56,30 +61,55 @@ def compute_block(
     region = plan.grid.region(box)
     bands, valid = scene.read(region)
     picture = plan.stretch(bands, valid)
-    del bands  # a 13-band float block is larger than everything else
-    block = label_block(model, picture, valid, box, plan.grid, plan.with_scores, on_windows)
+    del bands  # of 13 floats a pixel it would be larger than everything else
+    block = label_block(model, picture, valid, box, plan.grid, plan.with_scores, on_windows, on_probabilities)
     inside = picture[y1 - region[0] : y2 - region[0], x1 - region[1] : x2 - region[1]]
-    arrays = {'labels': block.labels, 'picture': inside[-y1 % plan.step :: plan.step, -x1 % plan.step :: plan.step]}
+    arrays = {'labels': block.labels, 'picture': reduced(inside, y1, x1, plan.step)}
     return arrays if block.scores is None else arrays | {'scores': block.scores}
 
 
 def run_blocks(
-    plan: MapPlan, missing: Sequence[int], model: WindowModel, scene: Scene, workspace: Workspace, progress: Progress
+    plan: MapPlan,
+    missing: Sequence[int],
+    model: WindowModel,
+    scene: Scene,
+    workspace: Workspace,
+    progress: Progress,
+    on_probabilities: Callable[[int, int, np.ndarray], None] | None = None,
 ) -> None:
     """Computes the missing blocks here and keeps them in the workspace."""
-    total = plan.grid.num_windows(plan.blocks)
-    done = total - plan.grid.num_windows([plan.blocks[index] for index in missing])
-    progress(done, total)
-
-    def count(windows: int) -> None:
-        nonlocal done
-        done += windows
-        progress(done, total)
-
+    count = WindowCount(plan, missing, progress)
     for index in missing:
-        workspace.save_block(index, compute_block(plan, index, model, scene, count))
+        workspace.save_block(index, compute_block(plan, index, model, scene, count, on_probabilities))
 
 
-def open_planned(plan: MapPlan):
-    """Opens the scene of a plan, in a worker."""
-    return open_scene(plan.source)
+class WindowCount:
+    """Adds up windows and passes the sum on.
+
+    Args:
+        plan: What is computed.
+        missing: Blocks that are not done yet.
+        progress: Told at once, and at each call.
+    """
+
+    def __init__(self, plan: MapPlan, missing: Sequence[int], progress: Progress) -> None:
+        self._total = plan.grid.num_windows(plan.blocks)
+        self._done = self._total - plan.grid.num_windows([plan.blocks[index] for index in missing])
+        self._progress = progress
+        self(0)
+
+    def __call__(self, windows: int) -> None:
+        """Adds windows that were just done."""
+        self._done += windows
+        self._progress(self._done, self._total)
+
+
+def reduced(values: np.ndarray, top: int, left: int, step: int) -> np.ndarray:
+    """The pixels of a box (h, w, ...) that lie on every ``step``-th row and column of the scene."""
+    return values[-top % step :: step, -left % step :: step]
+
+
+def place_reduced(target: np.ndarray, values: np.ndarray, top: int, left: int, step: int) -> None:
+    """Puts what :func:`reduced` returned where it belongs in the reduced scene."""
+    y, x = -(-top // step), -(-left // step)
+    target[y : y + values.shape[0], x : x + values.shape[1]] = values

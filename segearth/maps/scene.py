@@ -64,6 +64,7 @@ class Scene:
 
     Attributes:
         name: For file names: the path's last part without its ending.
+        driver: GDAL's name of the file format.
         bands: Numbers of the bands that are read.
         crs: Coordinate reference system, or None.
         transform: Pixel to map coordinates; the identity where the file has none.
@@ -76,6 +77,7 @@ class Scene:
         self._native = native
         self.source = source
         self.name = PurePosixPath(Path(source.path).as_posix()).stem or 'scene'
+        self.driver = native.driver
         self.bands = choose_bands(native, source)
         self.crs = native.crs
         self.transform = dataset.transform
@@ -253,8 +255,8 @@ def _resampled(native: rasterio.DatasetReader, source: SceneSource) -> WarpedVRT
     height, width = (max(round(side / factor), 0) for side, factor in zip(native.shape, factors, strict=True))
     if min(height, width) < 1 or max(height, width) > LONGEST_SIDE:
         raise ConfigError(
-            f'{source.path} has pixels of {size[0]:.3g} x {size[1]:.3g} m; at --resolution {source.resolution:g} it would '
-            f'be {height} x {width} pixels. Choose a value nearer to its own'
+            f'{source.path} has pixels of {size[0]:.3g} x {size[1]:.3g} m; at --resolution {source.resolution:g} it '
+            f'would be {height} x {width} pixels. Choose a value nearer to its own'
         )
     has_mask_band = MaskFlags.per_dataset in native.mask_flag_enums[0]
     has_alpha = ColorInterp.alpha in native.colorinterp

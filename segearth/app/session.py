@@ -1,0 +1,274 @@
+"""What the page does, without the page: an uploaded file and some words in, pictures, areas and files out.
+
+The map is made as ``segearth predict`` makes it, at the scene's own resolution; on the way the probabilities of all
+classes are kept at the size of the screen.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segearth.errors import ConfigError, DataError
+from segearth.maps.area import ClassArea, read_areas
+from segearth.maps.grid import WindowGrid
+from segearth.maps.labelling import SegmentorModel, label_block
+from segearth.maps.predict import MapLegend, MapOptions, predict_to_files
+from segearth.maps.quicklook import reduction
+from segearth.maps.run import MapPlan, Progress, place_reduced, reduced, run_blocks
+from segearth.maps.scene import SceneSource, open_scene
+from segearth.maps.stretch import decide_stretch
+from segearth.models.segmentor import SegEarthSegmentation
+from segearth.segmenter import Segmenter
+from segearth.visualization import Palette
+
+DRIVERS = ('GTiff', 'COG', 'JP2OpenJPEG', 'PNG', 'JPEG')
+KEPT_MODELS = 2
+KEPT_RESULTS = 8  # folders with files to download
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the page accepts.
+
+    Attributes:
+        upload_bytes: Largest file.
+        pixels: Largest scene.
+    """
+
+    upload_bytes: int = 200 * 2**20
+    pixels: int = 16_000_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was chosen on the page.
+
+    Attributes:
+        path: Uploaded file.
+        words: One class a line, commas between synonyms.
+        clip_type: Encoder.
+        attention: Of the dense read-out.
+        cls_token_weight: lambda of Global Bias Alleviation.
+        prob_threshold: Less probable pixels get the first class.
+        with_upsampling: Use SimFeatUp where the encoder has an upsampler.
+        sensor: 'optical' or 'sar'.
+        bands: Band numbers as in "4,3,2", or nothing.
+    """
+
+    path: str | None
+    words: str
+    clip_type: str = 'Demo'
+    attention: str = 'SegEarth'
+    cls_token_weight: float = -0.3
+    prob_threshold: float = 0.0
+    with_upsampling: bool = True
+    sensor: str = 'optical'
+    bands: str = ''
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the page shows.
+
+    Attributes:
+        picture: (h, w, 3) uint8, the scene, reduced to the screen.
+        labels: (h, w) uint8, likewise.
+        probabilities: (K, h, w) float16 in [0, 1], likewise.
+        class_names: K names.
+        palette: K colours.
+        areas: One row a class, of the scene at its full size.
+        files: To download.
+    """
+
+    picture: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    class_names: tuple[str, ...]
+    palette: Palette
+    areas: list[ClassArea]
+    files: list[str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Label maps (h, w) without and with a part of the method; None where the encoder has no such part."""
+
+    bias_alleviation: tuple[np.ndarray, np.ndarray]
+    upsampling: tuple[np.ndarray, np.ndarray] | None
+    palette: Palette
+
+
+class Session:
+    """Models and results of a running page; one computation at a time.
+
+    Args:
+        limits: What is accepted.
+        device: Where to run; None for CUDA where present.
+        make_segmenter: Builds segmenters.
+    """
+
+    def __init__(
+        self, limits: Limits | None = None, device: str | None = None, make_segmenter: Callable[..., Any] = Segmenter
+    ) -> None:
+        self.limits = limits or Limits()
+        self._make_segmenter = partial(make_segmenter, device=device)
+        self._segmenters: OrderedDict[tuple, Any] = OrderedDict()
+        self._lock = threading.Lock()
+        self._folder = tempfile.TemporaryDirectory(prefix='segearth-app-')
+        self._results: list[Path] = []
+
+    def segment(self, request: Request, progress: Progress = lambda done, total: None) -> Answer:
+        """Makes the map of an uploaded file.
+
+        Raises:
+            segearth.errors.UserError: The file, the words or the model cannot be used; the message says why.
+        """
+        source = self._accepted(request)
+        with self._lock:
+            segmenter = self._segmenter(request)
+            out = Path(tempfile.mkdtemp(dir=self._folder.name))
+            self._forget(out)
+            legend = MapLegend(segmenter.class_names, segmenter.palette)
+            runner = _KeepingRunner()
+            options = MapOptions(with_scores=True, with_polygons=True)
+            files = predict_to_files(
+                source, SegmentorModel(segmenter.segmentor), legend, out, options, runner=runner, progress=progress
+            )
+        return Answer(
+            runner.picture,
+            runner.labels,
+            runner.probabilities,
+            legend.class_names,
+            legend.palette,
+            read_areas(files.areas),
+            [str(path) for path in reversed(files.paths)],
+        )
+
+    def compare(self, request: Request, progress: Progress = lambda done, total: None) -> Comparison:
+        """Maps an uploaded file with and without Global Bias Alleviation and upsampling.
+
+        Raises:
+            segearth.errors.UserError: As for :meth:`segment`.
+        """
+        source = self._accepted(request)
+        with self._lock:
+            segmenter = self._segmenter(request)
+            model = segmenter.segmentor
+            if request.cls_token_weight == 0:
+                raise ConfigError('lambda is 0, so there is no bias alleviation to compare with; -0.3 is usual')
+            variants = [model, _variant(model, cls_token_weight=0.0)]
+            if model.upsampler is not None:
+                variants.append(_variant(model, with_upsampler=False))
+            with open_scene(source) as scene:
+                bands, valid = scene.read((0, 0, scene.height, scene.width))
+                picture = decide_stretch(scene)(bands, valid)
+            labels = []
+            for index, variant in enumerate(variants):
+                labels.append(_label_whole(SegmentorModel(variant), picture, valid))
+                progress(index + 1, len(variants))
+        full, without_bias, *without_upsampler = labels
+        upsampling = (without_upsampler[0], full) if without_upsampler else None
+        return Comparison((without_bias, full), upsampling, segmenter.palette)
+
+    def close(self) -> None:
+        """Deletes the files of all results."""
+        self._folder.cleanup()
+
+    def _accepted(self, request: Request) -> SceneSource:
+        if not request.path:
+            raise DataError('no image yet: drop one into the field on the left, or choose an example')
+        try:
+            bands = tuple(int(number) for number in request.bands.split(',')) if request.bands.strip() else None
+        except ValueError:
+            raise ConfigError(f'bands are {request.bands!r}; expected numbers from 1, as in 4,3,2') from None
+        source = SceneSource(request.path, bands, request.sensor)
+        size = Path(request.path).stat().st_size
+        if size > self.limits.upload_bytes:
+            raise DataError(
+                f'the file has {size / 2**20:.0f} MB; this page takes {self.limits.upload_bytes / 2**20:.0f} MB'
+            )
+        with open_scene(source) as scene:
+            if scene.driver not in DRIVERS:  # a VRT may name any file of the server
+                raise DataError(f'this page takes GeoTIFF, JPEG 2000, PNG and JPEG, not {scene.driver} files')
+            if scene.height * scene.width > self.limits.pixels:
+                raise DataError(
+                    f'the image has {scene.height} x {scene.width} pixels, this page takes {self.limits.pixels / 1e6:g}'
+                    ' million. Cut it, start the page with a larger --max-megapixels, or map it with: segearth predict'
+                )
+        return source
+
+    def _segmenter(self, request: Request):
+        """A segmenter with the words and settings of the request; encoders are kept."""
+        words = [line.strip() for line in request.words.splitlines() if line.strip()]
+        key = request.clip_type, request.attention, request.with_upsampling
+        segmenter = self._segmenters.pop(key, None)
+        if segmenter is None:
+            segmenter = self._make_segmenter(
+                words, clip_type=request.clip_type, model_type=request.attention, feature_up=request.with_upsampling
+            )
+        else:
+            segmenter.set_classes(words)
+        segmenter.segmentor.cls_token_weight = request.cls_token_weight
+        segmenter.segmentor.prob_threshold = request.prob_threshold
+        self._segmenters[key] = segmenter
+        while len(self._segmenters) > KEPT_MODELS:
+            self._segmenters.popitem(last=False)
+        return segmenter
+
+    def _forget(self, newest: Path) -> None:
+        self._results.append(newest)
+        while len(self._results) > KEPT_RESULTS:
+            shutil.rmtree(self._results.pop(0), ignore_errors=True)
+
+
+class _KeepingRunner:
+    """Computes blocks here and keeps reduced copies of what the page shows."""
+
+    def __call__(self, plan: MapPlan, missing, model, scene, workspace, progress: Progress) -> None:
+        size = tuple(-(-side // plan.step) for side in plan.grid.shape)
+        self.picture = np.zeros((*size, 3), np.uint8)
+        self.labels = np.zeros(size, np.uint8)
+        self.probabilities = np.zeros((model.num_classes, *size), np.float16)
+
+        def keep(top: int, left: int, probabilities: np.ndarray) -> None:
+            strip = reduced(probabilities.transpose(1, 2, 0), top, left, plan.step)
+            place_reduced(self.probabilities.transpose(1, 2, 0), strip, top, left, plan.step)
+
+        run_blocks(plan, missing, model, scene, workspace, progress, keep)
+        for index, (y1, x1, _, _) in enumerate(plan.blocks):
+            arrays = workspace.load_block(index)
+            place_reduced(self.picture, arrays['picture'], y1, x1, plan.step)
+            place_reduced(self.labels, reduced(arrays['labels'], y1, x1, plan.step), y1, x1, plan.step)
+
+
+def _variant(model: SegEarthSegmentation, cls_token_weight: float | None = None, with_upsampler: bool = True):
+    return SegEarthSegmentation.from_parts(
+        model.encoder,
+        model.text_embeddings,
+        model.query_to_class,
+        model.upsampler if with_upsampler else None,
+        prob_thd=model.prob_threshold,
+        logit_scale=model.logit_scale,
+        slide_crop=model.crop_size,
+        slide_stride=model.stride,
+        cls_token_lambda=model.cls_token_weight if cls_token_weight is None else cls_token_weight,
+        bg_idx=model.background_index,
+        window_batch_size=model.window_batch_size,
+    ).to(model.text_embeddings.device)
+
+
+def _label_whole(model: SegmentorModel, picture: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    shape = valid.shape
+    grid = WindowGrid(shape, tuple(model.crop_size), tuple(model.stride))
+    labels = label_block(model, picture, valid, (0, 0, *shape), grid).labels
+    return reduced(labels, 0, 0, reduction(*shape))

@@ -1,0 +1,121 @@
+"""The page end to end, in a browser."""
+
+import pytest
+from PIL import Image
+
+pytest.importorskip('gradio', reason='needs gradio, of the extra "app"')
+
+from segearth.app.page import build_page, launch
+from segearth.app.session import Limits, Session
+from segearth.errors import ConfigError
+from tests.app.conftest import TinySegmenter
+
+TIMEOUT = 60_000  # milliseconds
+
+
+@pytest.fixture(scope='module')
+def url(browser, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('SEGEARTH_CACHE', str(tmp_path_factory.mktemp('cache')))
+        patch.setattr('segearth.app.examples.SIZE', 128)
+        session = Session(Limits(pixels=300_000), make_segmenter=TinySegmenter)
+        blocks = build_page(session)
+        _, url, _ = launch(blocks, session, '127.0.0.1', None, is_blocking=False)
+    yield url
+    blocks.close(verbose=False)
+    session.close()
+
+
+@pytest.fixture
+def page(browser, url):
+    page = browser.new_page()
+    page.set_default_timeout(TIMEOUT)
+    page.requested = []
+    page.on('request', lambda request: page.requested.append(request.url))
+    page.goto(url)
+    page.wait_for_selector('#run')
+    yield page
+    page.close()
+
+
+def choose_example(page, number=1):
+    page.click(f'#examples tbody tr:nth-child({number})')
+    page.wait_for_selector('#upload a[href*=generated]')
+
+
+def make_map(page):
+    page.click('#run')
+    page.wait_for_selector('#status:has-text("Done")')
+    page.wait_for_selector('#areas table')
+
+
+def open_tab(page, name):
+    page.get_by_role('tab', name=name).click()
+
+
+def test_example_classes_scores_comparison_download(page, url):
+    choose_example(page)
+    make_map(page)
+    assert page.locator('#areas tr').count() == 1 + 7
+    first = page.locator('#map img').get_attribute('src')
+
+    page.fill('#opacity input[type=number]', '0.2')
+    page.locator('#opacity input[type=range]').press('ArrowRight')
+    page.locator('#opacity input[type=range]').dispatch_event('pointerup')
+    page.wait_for_function('src => document.querySelector("#map img").src !== src', arg=first)
+
+    page.fill('#words textarea', 'water, river, lake\nland')
+    page.click('#run')
+    page.wait_for_selector('#areas tr:nth-child(3)')
+    page.wait_for_function('document.querySelectorAll("#areas tr").length === 3')
+    assert 'land' in page.inner_text('#areas') and 'hectares' in page.inner_text('#areas')
+
+    open_tab(page, 'Scores')
+    page.wait_for_selector('#scores img')
+    assert page.locator('#scores .caption-label').all_inner_texts() == ['water', 'land']
+
+    open_tab(page, 'Before and after')
+    page.click('#compare')
+    page.wait_for_selector('#bias img')
+    page.wait_for_selector('#notes:has-text("SimFeatUp is switched off")')
+
+    open_tab(page, 'Download')
+    with page.expect_download() as download:
+        page.locator('#files a[href*=classes]').first.click()
+    import rasterio
+
+    with rasterio.open(download.value.path()) as dataset:
+        assert dataset.tags(1)['class_0'] == 'water' and dataset.crs.to_epsg() == 32632
+    assert page.locator('#files a[href*=polygons]').count()
+
+    elsewhere = [request for request in page.requested if not request.startswith((url, 'data:', 'blob:'))]
+    assert not elsewhere
+
+
+def test_mistakes_are_shown_in_words(page, tmp_path):
+    page.click('#run')
+    page.wait_for_selector('.toast-body:has-text("no image yet")')
+
+    bad = tmp_path / 'notes.tif'
+    bad.write_text('no image')
+    page.set_input_files('#upload input[type=file]', bad)
+    page.wait_for_selector('#upload a[href*=notes]')
+    page.click('#run')
+    page.wait_for_selector('.toast-body:has-text("cannot be opened as a raster")')
+    assert page.locator('text=Traceback').count() == 0
+
+
+def test_too_large_an_image_is_refused(page, tmp_path):
+    large = tmp_path / 'large.png'
+    Image.new('RGB', (700, 500)).save(large)
+    page.set_input_files('#upload input[type=file]', large)
+    page.wait_for_selector('#upload a[href*=large]')
+    page.click('#run')
+    page.wait_for_selector('.toast-body:has-text("500 x 700 pixels")')
+
+
+def test_a_port_that_is_taken_is_explained(url):
+    session = Session(make_segmenter=TinySegmenter)
+    port = int(url.rstrip('/').rsplit(':', 1)[1])
+    with pytest.raises(ConfigError, match=f'cannot listen on 127.0.0.1, port {port}.*--port'):
+        launch(build_page(session), session, '127.0.0.1', port, is_blocking=False)

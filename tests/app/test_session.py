@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from PIL import Image
+
+from segearth.app.pictures import area_table, class_map, map_over_scene, score_maps
+from segearth.app.session import KEPT_RESULTS, Limits, Request, Session
+from segearth.errors import ConfigError, DataError
+from tests.app.conftest import TinySegmenter
+
+
+@pytest.fixture
+def session():
+    session = Session(Limits(upload_bytes=2**20, pixels=20_000), make_segmenter=TinySegmenter)
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def scene(tmp_path):
+    path = tmp_path / 'scene.tif'
+    array = np.random.default_rng(0).integers(1, 255, (3, 100, 120), dtype=np.uint8)
+    array[:, :10] = 0
+    profile = {'crs': 'EPSG:25832', 'transform': Affine(0.5, 0, 346000, 0, -0.5, 5648000), 'nodata': 0}
+    with rasterio.open(path, 'w', 'GTiff', 120, 100, 3, dtype='uint8', **profile) as dataset:
+        dataset.write(array)
+    return str(path)
+
+
+def test_answer_holds_what_the_page_shows(session, scene):
+    told = []
+    answer = session.segment(Request(scene, 'water, river\n\nroad\n<b>tree'), lambda *pair: told.append(pair))
+    assert answer.class_names == ('water', 'road', '<b>tree')
+    assert answer.picture.shape == (100, 120, 3) and answer.probabilities.shape == (3, 100, 120)
+    valid = answer.labels != 255
+    assert not valid[:10].any() and valid[10:].all()
+    assert (answer.probabilities.argmax(0) == answer.labels)[valid].mean() > 0.99
+    assert told[-1][0] == told[-1][1]
+    names = sorted(path.rsplit('_', 1)[1] for path in answer.files)
+    assert names == ['areas.csv', 'classes.tif', 'overview.png', 'polygons.gpkg', 'scores.tif']
+
+    table = area_table(answer.areas, answer.palette)
+    assert '&lt;b&gt;tree' in table and 'hectares' in table
+    assert (map_over_scene(answer, 0) == answer.picture).all()
+    assert (map_over_scene(answer, 1) == class_map(answer.labels, answer.palette))[valid].all()
+    assert [caption for _, caption in score_maps(answer)] == list(answer.class_names)
+
+
+def test_encoder_stays_when_words_change(session, scene):
+    first = session.segment(Request(scene, 'water\nroad'))
+    encoder = session._segmenter(Request(scene, 'a\nb')).segmentor.encoder
+    second = session.segment(Request(scene, 'tree\nroad\ngrass', cls_token_weight=0.0))
+    assert session._segmenter(Request(scene, 'a\nb')).segmentor.encoder is encoder
+    assert len(first.class_names) == 2 and len(second.class_names) == 3
+
+
+def test_comparison_shows_each_part_of_the_method(session, scene):
+    found = session.compare(Request(scene, 'water\nroad\ntree', clip_type='CLIP'))
+    assert found.bias_alleviation[0].shape == (100, 120) and found.upsampling is not None
+    assert (found.bias_alleviation[1] == found.upsampling[1]).all()
+    assert session.compare(Request(scene, 'water\nroad')).upsampling is None
+    with pytest.raises(ConfigError, match='lambda is 0'):
+        session.compare(Request(scene, 'water\nroad', cls_token_weight=0.0))
+
+
+def test_results_of_long_ago_are_deleted(session, scene):
+    import os
+
+    answers = [session.segment(Request(scene, 'a\nb')) for _ in range(KEPT_RESULTS + 1)]
+    assert not os.path.exists(answers[0].files[0]) and os.path.exists(answers[1].files[0])
+
+
+def test_mistakes_are_explained(session, scene, tmp_path):
+    def refused(kind, match, path=scene, words='a\nb', **settings):
+        with pytest.raises(kind, match=match):
+            session.segment(Request(path and str(path), words, **settings))
+
+    refused(DataError, 'no image yet', None)
+    refused(ConfigError, 'no classes', words='\n \n')
+    refused(ConfigError, 'already a word of another class', words='a\na')
+    refused(ConfigError, "bands are 'red'", bands='red')
+    refused(DataError, 'band 9 does not exist', bands='9,1,2')
+    text = tmp_path / 'notes.png'
+    text.write_text('no image')
+    refused(DataError, 'cannot be opened as a raster', text)
+    large = tmp_path / 'large.png'
+    Image.new('RGB', (200, 101)).save(large)
+    refused(DataError, '101 x 200 pixels.*0.02 million', large)
+    heavy = tmp_path / 'heavy.tif'
+    heavy.write_bytes(bytes(2**20 + 1))
+    refused(DataError, 'this page takes 1 MB', heavy)
+    disguised = tmp_path / 'disguised.tif'  # a VRT, which may name any file of the server
+    rasterio.shutil.copy(scene, disguised, driver='VRT')
+    refused(DataError, 'not VRT files', disguised)
