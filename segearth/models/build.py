@@ -154,7 +154,7 @@ def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:
 
 
 def resolve_precision(precision: str, device: str | torch.device | None) -> torch.dtype:
-    """dtype of a precision's name on a device; :data:`AUTO` depends on the device.
+    """The dtype that a precision's name means on a device; :data:`AUTO` depends on the device.
 
     Raises:
         ConfigError: Unknown name.
