@@ -24,7 +24,7 @@ from segearth.preparation.decoding import as_rgb, decode, read_size
 from segearth.preparation.label_rules import IGNORE_INDEX
 from segearth.preparation.pairing import Pair
 from segearth.preparation.recipes import Recipe
-from segearth.preparation.sources import Member
+from segearth.preparation.sources import Member, close_archives
 from segearth.preparation.tiling import cut
 from segearth.preparation.writing import CannotWriteError, encode, is_written, link_file, write_file
 
@@ -125,7 +125,7 @@ def _outcomes(
     # A fork starts at once; the other way, each process would import everything anew.
     context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(min(num_jobs, len(pairs)), context, _follow_parent) as pool:
+    with ProcessPoolExecutor(min(num_jobs, len(pairs)), context, _begin_process) as pool:
         try:
             futures = [pool.submit(convert_pair, recipe, pair, folder, options) for pair in pairs]
             for future in as_completed(futures):
@@ -141,9 +141,10 @@ def _outcomes(
             raise
 
 
-def _follow_parent() -> None:
+def _begin_process() -> None:
     """Leaves Ctrl-C, which reaches all processes, to the parent, and ends with it even when that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    close_archives()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -85,6 +85,11 @@ def list_members(sources: Sequence[str | os.PathLike[str]]) -> list[Member]:
     return members
 
 
+def close_archives() -> None:
+    """Closes all archives. Needed after a fork: the reading positions of inherited files are shared."""
+    _open_archive.cache_clear()
+
+
 def is_archive(member: Member) -> bool:
     """Whether a member is an archive that is not looked into, such as a zip inside a zip."""
     return member.suffix in FOREIGN_ARCHIVES or member.suffix == '.zip'
@@ -115,7 +120,7 @@ def _is_wanted(name: str) -> bool:
     return name != '__MACOSX' and not (name.startswith('.') and name not in ('.', '..'))
 
 
-@lru_cache(maxsize=32)  # in each process its own, so handles are not shared between processes
+@lru_cache(maxsize=32)
 def _open_archive(path: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)

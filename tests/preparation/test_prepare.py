@@ -84,6 +84,13 @@ def test_several_processes_give_the_same_files(tmp_path: Path, source: Path) -> 
     assert steps == [4] * 4
 
 
+def test_several_processes_read_one_archive(tmp_path: Path, save, pack) -> None:
+    for number in range(12):
+        save(f'val/image/{number}.png', (200, 200))
+        save(f'val/label/{number}.png', np.zeros((200, 200)))
+    assert prepare(WHU, [pack('val', 'val.zip')], tmp_path / 'data', num_jobs=3).outcome.written == 12
+
+
 def test_killed_process_is_told(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversion, 'convert_pair', _die)
     with pytest.raises(DataError, match='fewer --jobs'):

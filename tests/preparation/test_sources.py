@@ -9,7 +9,7 @@ from PIL import Image
 
 from segearth.errors import DataError, MissingFileError
 from segearth.preparation.decoding import as_grey, decode, read_size
-from segearth.preparation.sources import list_members
+from segearth.preparation.sources import close_archives, list_members
 
 
 def test_folders_archives_and_archives_in_folders_look_alike(tmp_path: Path, save, pack) -> None:
@@ -24,6 +24,15 @@ def test_folders_archives_and_archives_in_folders_look_alike(tmp_path: Path, sav
     assert read_size(members[0]) == (4, 5)
     assert decode(members[0].read(), members[0]).bands.shape == (4, 5, 3)
     assert [member.path for member in list_members([tmp_path / 'raw'])][-1] == 'raw/set/set/val/image/1.png'
+
+
+def test_archives_are_opened_anew_after_a_fork(save, pack) -> None:
+    save('set/1.png', (4, 5))
+    member = list_members([pack('set', 'set.zip')])[0]
+    with member.open() as before:
+        close_archives()
+        with member.open() as after:
+            assert before._fileobj._file is not after._fileobj._file  # one position each
 
 
 def test_missing_source() -> None:
