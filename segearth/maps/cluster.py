@@ -1,0 +1,185 @@
+"""Blocks on a Dask cluster: each block is a task, each worker builds the model once, this process writes.
+
+A task holds all it needs (how to open the scene, its stretch, its box), so Dask runs the tasks of a lost worker again
+on another one, and a worker that joins late is of use at once. Finished blocks go into the same workspace as without a
+cluster, so a run may begin on one machine and be resumed on many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+from distributed.client import FutureCancelledError
+
+from segearth.errors import ConfigError, MissingFileError, ResultsError
+from segearth.maps.labelling import SegmentorModel, WindowModel
+from segearth.maps.run import MapPlan, Progress, WindowCount, compute_block
+from segearth.maps.scene import Scene, open_scene
+from segearth.maps.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+TASKS_A_THREAD = 3  # enough to keep workers busy; more would pile up results
+CONNECT_SECONDS = 15
+WORKER_SECONDS = 120  # until the first worker of a cluster has to be there
+
+_models: dict[str, WindowModel] = {}  # of this worker process
+_models_lock = threading.Lock()
+
+
+class DaskRunner:
+    """Computes blocks on the workers of a cluster.
+
+    Args:
+        client: Connected client.
+        build: Builds the model, in each worker once; picklable.
+        threads: Threads of torch in a worker; None leaves them as they are.
+    """
+
+    def __init__(self, client: Client, build: Callable[[], WindowModel], threads: int | None = None) -> None:
+        self._client = client
+        self._build = build
+        self._threads = threads
+        self._key = uuid.uuid4().hex  # a run's own: weights may change under one name
+
+    def __call__(
+        self,
+        plan: MapPlan,
+        missing: Sequence[int],
+        model: WindowModel,
+        scene: Scene,
+        workspace: Workspace,
+        progress: Progress,
+    ) -> None:
+        """Computes the missing blocks and keeps them in the workspace.
+
+        Raises:
+            ResultsError: Workers died again and again over one block, or the scheduler went away.
+        """
+        count = WindowCount(plan, missing, progress)
+        waiting = list(reversed(missing))
+        blocks: dict[Future, int] = {}
+        limit = TASKS_A_THREAD * max(sum(self._client.nthreads().values()), 1)
+        queue = as_completed()
+        try:
+            while waiting or blocks:
+                while waiting and len(blocks) < limit:
+                    index = waiting.pop()
+                    future = self._submit(plan, index)
+                    blocks[future] = index
+                    queue.add(future)
+                future = next(queue)
+                index = blocks.pop(future)
+                workspace.save_block(index, self._result(future, plan.blocks[index]))
+                future.release()
+                count(plan.grid.num_windows([plan.blocks[index]]))
+        finally:
+            self._client.cancel(list(blocks))
+
+    def _submit(self, plan: MapPlan, index: int) -> Future:
+        path = plan.source.path
+        source = replace(plan.source, path=os.path.abspath(path)) if os.path.exists(path) else plan.source
+        of_block = replace(plan, source=source, blocks=(plan.blocks[index],))
+        name = f'segearth-{self._key}-{index}-{uuid.uuid4().hex[:8]}'
+        return self._client.submit(_compute, of_block, self._build, self._key, self._threads, key=name, pure=False)
+
+    def _result(self, future: Future, box: tuple) -> dict[str, np.ndarray]:
+        try:
+            return future.result()
+        except MissingFileError as error:
+            raise MissingFileError(
+                f'{error}, on a worker: scene and weights must have one path on all machines'
+            ) from error
+        except KilledWorker as error:
+            raise ResultsError(
+                f'workers died several times over the block {box}, probably for want of memory: give a smaller '
+                '--block-size or workers with more memory, then go on with --resume'
+            ) from error
+        except (FutureCancelledError, asyncio.CancelledError, OSError) as error:
+            raise ResultsError(
+                f'the Dask scheduler went away ({error}): start it again and go on with --resume'
+            ) from error
+
+
+@contextmanager
+def dask_runner(
+    settings: Mapping[str, Any], scheduler: str | None = None, workers: int | None = None
+) -> Iterator[DaskRunner]:
+    """Connects to a cluster, or starts one on this machine for as long as the context lasts.
+
+    Args:
+        settings: Arguments of the :class:`segearth.Segmenter` that workers build.
+        scheduler: Address of a running scheduler.
+        workers: Number of processes to start here instead.
+
+    Raises:
+        ConfigError: No scheduler answers, it has no workers, or a number of workers below 1.
+    """
+    build = partial(build_model, dict(settings))
+    if scheduler is None:
+        if workers is None or workers < 1:
+            raise ConfigError(f'--workers is {workers}; allowed: 1 or more')
+        with (
+            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=':0') as cluster,
+            Client(cluster) as client,
+        ):
+            yield DaskRunner(client, build, max((os.cpu_count() or 1) // workers, 1))
+        return
+    with connected(scheduler) as client:
+        yield DaskRunner(client, build)
+
+
+@contextmanager
+def connected(scheduler: str, worker_seconds: float = WORKER_SECONDS) -> Iterator[Client]:
+    """A client of a running scheduler that has a worker at least.
+
+    Raises:
+        ConfigError: No scheduler answers, or it has no workers.
+    """
+    try:
+        client = Client(scheduler, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f'no Dask scheduler answers at {scheduler} ({error}): start one with "dask scheduler", workers with '
+            '"dask worker tcp://HOST:8786", and give its address as --scheduler'
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=worker_seconds)
+        except TimeoutError as error:
+            raise ConfigError(
+                f'the Dask scheduler at {scheduler} has no workers: start some with "dask worker {scheduler}", in an '
+                'environment with this package'
+            ) from error
+        yield client
+
+
+def build_model(settings: Mapping[str, Any]) -> WindowModel:
+    """The model of a worker."""
+    from segearth.segmenter import Segmenter
+
+    return SegmentorModel(Segmenter(**settings).segmentor)
+
+
+def _compute(plan: MapPlan, build: Callable[[], WindowModel], key: str, threads: int | None) -> dict[str, np.ndarray]:
+    with _models_lock:
+        if key not in _models:
+            if threads is not None:
+                torch.set_num_threads(threads)
+            _models.clear()
+            _models[key] = build()
+        model = _models[key]
+    with open_scene(plan.source) as scene:
+        return compute_block(plan, 0, model, scene)
