@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     """
     parser = _parser()
     parsed = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    logging.basicConfig(format='%(message)s')
+    for package in ('segearth', 'simfeatup'):  # other libraries tell more than anyone wants to know
+        logging.getLogger(package).setLevel(logging.INFO)
     return parsed.run(parsed)
 
 

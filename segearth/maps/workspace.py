@@ -115,7 +115,7 @@ def open_workspace(
             lock.acquire()
         except Timeout as error:
             raise ResultsError(
-                f'another run is writing {results[0]}: wait for its end, or give another --out'
+                f'another run is writing {results[-1]}: wait for its end, or give another --out'
             ) from error
     try:
         workspace = Workspace(out / f'.{name}.parts', name)
@@ -155,7 +155,7 @@ def _is_finished(
             shutil.rmtree(workspace.folder)
         elif not resume:
             raise ResultsError(
-                f'there is an unfinished run for {results[0]}: go on with it with --resume, or begin anew with '
+                f'there is an unfinished run for {results[-1]}: go on with it with --resume, or begin anew with '
                 '--overwrite'
             )
         else:
