@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Evaluates a config in several processes: bash dist_test.sh CONFIG [GPUS] [eval.py options]
 # From the environment: GPUS (processes on this machine), NNODES, NODE_RANK, MASTER_ADDR, PORT, PYTHON.
+# On one machine without PORT a free one is taken, so that several runs do not meet. docs/benchmarking.md has more.
 set -euo pipefail
 
 if [ $# -lt 1 ]; then
-    sed -n '2,3s/^# //p' "$0" >&2
+    sed -n '2,4s/^# //p' "$0" >&2
     exit 2
 fi
 CONFIG=$1
@@ -20,9 +21,12 @@ if [ -z "${PYTHON:-}" ]; then
         PYTHON=$HERE/.venv/bin/python
     fi
 fi
+if [ "${NNODES:-1}" = 1 ] && [ -z "${PORT:-}${MASTER_ADDR:-}" ]; then
+    MEETING=(--standalone --local_addr=127.0.0.1)
+else
+    MEETING=(--nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}"
+             --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}")
+fi
 
-exec "$PYTHON" -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
-    --nproc_per_node="${GPUS:-1}" \
+exec "$PYTHON" "$HERE/tools/launch.py" "${MEETING[@]}" --nproc_per_node="${GPUS:-1}" \
     "$HERE/eval.py" --config "$CONFIG" --launcher pytorch "$@"

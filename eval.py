@@ -12,37 +12,18 @@ import logging
 import signal
 from collections.abc import Sequence
 
-from mmengine.config import DictAction
-
 import segearth.register  # noqa: F401 - configs refer to what it registers
 from segearth.cli import run_cli
+from segearth.evaluation.options import add_config_options, build_parser
 from segearth.evaluation.runner import evaluate
-
-
-class ConfigOptions(DictAction):
-    """KEY=VALUE pairs, with a message of argparse's own kind when the sign is missing."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        """Parses the pairs; several --cfg-options add up."""
-        wrong = [value for value in values if '=' not in value]
-        if wrong:
-            parser.error(f'{option_string}: {wrong[0]!r} is not of the form KEY=VALUE')
-        before = getattr(namespace, self.dest) or {}
-        super().__call__(parser, namespace, values, option_string)
-        setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    summary, _, examples = __doc__.partition('\n\n')
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_parser(__doc__)
     parser.add_argument('--config', required=True, help='config, such as configs/cfg_demo.py')
     parser.add_argument('--work-dir', '--workdir', help='folder of logs and of the row (default: work_dirs/NAME)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help="settings in place of the config's"
-    )
+    add_config_options(parser)
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--show-dir', help='folder for pictures: image, ground truth, prediction')
     parser.add_argument('--results', default='results.xlsx', help='spreadsheet to append to (default: %(default)s)')

@@ -6,13 +6,16 @@ mmengine's own initialisation insists on CUDA; with the process group made here,
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 from torch import distributed
 
-from segearth.errors import ConfigError
+from segearth.errors import ConfigError, UserError
 
 LAUNCHERS = {  # names of rank, number of processes and rank within the machine in the environment
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
@@ -21,6 +24,11 @@ LAUNCHERS = {  # names of rank, number of processes and rank within the machine 
 }
 DEFAULT_PORT = '29500'
 DEFAULT_TIMEOUT = 1800  # seconds
+LOST = re.compile(r'gloo|Connection (closed|reset) by peer|timed out', re.IGNORECASE)
+
+
+class LostProcessError(UserError):
+    """Another process of the evaluation has ended or does not answer."""
 
 
 def join_processes(launcher: str, backend: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -55,7 +63,39 @@ def join_processes(launcher: str, backend: str | None = None, timeout: float = D
     elif backend == 'nccl':
         backend = None
     backend = backend or ('nccl' if torch.cuda.is_available() else 'gloo')
-    distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    try:
+        distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    except distributed.DistError as error:
+        place = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
+        raise ConfigError(f'the processes do not meet at {place} (MASTER_ADDR, PORT): {error}') from error
+
+
+def leave_processes() -> None:
+    """Takes the default process group down; without one it does nothing."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def lost_processes_named(timeout: float) -> Iterator[None]:
+    """Says in one message that another process is gone, where torch says it in many ways.
+
+    Args:
+        timeout: As given to :func:`join_processes`, for the message.
+
+    Raises:
+        LostProcessError: Another process ended, or did not answer in time.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        is_lost = isinstance(error, distributed.DistError) or LOST.search(str(error))
+        if not is_lost or not distributed.is_initialized() or distributed.get_world_size() == 1:
+            raise
+        raise LostProcessError(
+            f'another process of this evaluation ended, or did not answer within {timeout:.0f} s '
+            '(--cfg-options env_cfg.dist_cfg.timeout=SECONDS changes that). No row was written'
+        ) from error
 
 
 def _first_host() -> str:

@@ -23,7 +23,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from segearth.errors import DataError, ResultsError, UserError
-from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes
+from segearth.evaluation.console import quiet_console
+from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes, lost_processes_named
 from segearth.evaluation.metric import ClassIoUMetric
 from segearth.evaluation.pictures import PictureHook
 from segearth.evaluation.preflight import build_dataset, check_classes, check_files
@@ -53,6 +54,7 @@ class EvaluationRunner(Runner):
     def build_logger(self, *args: Any, **settings: Any) -> MMLogger:
         """Builds mmengine's logger; this project's messages go to its places too."""
         main = super().build_logger(*args, **settings)
+        quiet_console(main)
         for name in LIBRARIES:
             library = logging.getLogger(name)
             library.handlers = list(main.handlers)
@@ -89,26 +91,35 @@ def evaluate(
         UserError: Anything a user can mend; the message says how.
         KeyboardInterrupt: Interrupted; no row is written.
     """
-    with _clean_messages():
+    with clean_messages():
         results = check_results_path(Path(results))
         settings = load_config(config, overrides)
         settings.work_dir = _make_work_dir(work_dir or settings.get('work_dir'), Path(settings.filename).stem)
         process_group = settings.get('env_cfg', {}).get('dist_cfg', {})
-        join_processes(launcher, process_group.get('backend'), process_group.get('timeout', DEFAULT_TIMEOUT))
+        timeout = process_group.get('timeout', DEFAULT_TIMEOUT)
+        join_processes(launcher, process_group.get('backend'), timeout)
         init_default_scope(settings.get('default_scope', 'mmseg'))
         dataset = build_dataset(settings.test_dataloader.dataset, limit)
         check_classes(settings.model, dataset)
-        broken = check_files(dataset, skip_broken)
+        with lost_processes_named(timeout):
+            broken = check_files(dataset, skip_broken)
         runner = build_runner(settings, dataset, launcher, [PictureHook(show_dir)] if show_dir else [])
         for pair in broken:
             runner.logger.warning(f'skipped: {pair.reason}')
         started = time.perf_counter()
-        metrics = _test(runner, results)
+        with lost_processes_named(timeout):
+            metrics = _test(runner, results)
         seconds = time.perf_counter() - started
-        if not is_main_process():
+        num_processes, is_first = get_world_size(), is_main_process()
+        if launcher != 'none':
+            leave_processes()
+        if not is_first:
             return None
         row = _describe(
-            runner, settings, metrics, {'Skipped': len(broken), 'Limit': limit, 'Seconds': round(seconds, 1)}
+            runner,
+            settings,
+            metrics,
+            {'Skipped': len(broken), 'Limit': limit, 'Seconds': round(seconds, 1), 'Processes': num_processes},
         )
         _save(row, Path(runner.log_dir) / 'result.json', results, runner.logger)
         if broken:
@@ -183,7 +194,7 @@ def _describe(
 ) -> ResultRow:
     metric = _class_metric(runner)
     num_images = metric.num_images if metric else len(runner.test_dataloader.dataset)
-    measured = {'Images': num_images, **measured, 'Processes': get_world_size(), 'Device': device_name()}
+    measured = {'Images': num_images, **measured, 'Device': device_name()}
     class_scores = metric.class_scores if metric else []
     return build_row(uuid.uuid4().hex[:12], settings, runner.model, metrics, class_scores, measured)
 
@@ -211,7 +222,7 @@ def _save(row: ResultRow, own: Path, results: Path, run_logger: MMLogger) -> Non
 
 
 @contextmanager
-def _clean_messages() -> Iterator[None]:
+def clean_messages() -> Iterator[None]:
     """Takes from messages what registries and data loader workers put around them."""
     try:
         yield

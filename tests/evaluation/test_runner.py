@@ -9,7 +9,6 @@ from PIL import Image
 from segearth.datasets.raster import UnreadableFileError
 from segearth.errors import ConfigError, DataError, MissingFileError, UserError
 from segearth.evaluation import results, runner
-from segearth.evaluation.distributed import join_processes
 from segearth.evaluation.pictures import PictureHook, picture_name
 from segearth.evaluation.results import read_row, read_rows
 from segearth.evaluation.row import settings_digest
@@ -19,7 +18,7 @@ from segearth.evaluation.settings import load_config
 NUM_IMAGES, SIZE, WRONG = 5, 32 * 48, 6 * 8  # as the scenes are drawn
 
 
-def test_a_run_from_config_to_row(project):
+def test_a_run_from_config_to_row(project, capsys):
     row = evaluate('cfg_scenes.py', show_dir='pictures', work_dir='work', overrides={'test_dataloader.num_workers': 2})
     assert row.summary['aAcc'] == round(100 - 100 * WRONG / (NUM_IMAGES * SIZE), 2)
     assert row.summary['Images'] == NUM_IMAGES
@@ -30,6 +29,12 @@ def test_a_run_from_config_to_row(project):
     assert read_row(own) == row
     (log,) = (project / 'work').glob('*/*.log')
     assert 'building' in log.read_text()
+    console = capsys.readouterr().out
+    for dump in ('System environment', 'name_path', 'RuntimeInfoHook'):  # into the file, off the console
+        assert dump in log.read_text()
+        assert dump not in console
+    assert 'building' in console
+    assert f'run {row.run}' in console
     pictures = sorted((project / 'pictures').iterdir())
     assert [path.name for path in pictures] == [f'{index}.png' for index in range(NUM_IMAGES)]
     width, _ = Image.open(pictures[0]).size
@@ -221,15 +226,6 @@ def test_picture_names():
     assert picture_name('/e/1.tif', '/d/img') == '1.png'
     with pytest.raises(results.ResultsError, match='--show-dir'):
         PictureHook('/dev/null/x')
-
-
-def test_launchers_say_what_they_miss(monkeypatch):
-    for name in ('RANK', 'SLURM_PROCID'):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match='--launcher pytorch finds no RANK.*dist_test.sh'):
-        join_processes('pytorch')
-    with pytest.raises(ConfigError, match='SLURM_PROCID'):
-        join_processes('slurm')
 
 
 def test_messages_lose_what_was_put_around_them():

@@ -1,0 +1,67 @@
+"""Starts several processes of a program, like torchrun, and ends with the exit code of the worst of them.
+
+python tools/launch.py --standalone --nproc_per_node 2 eval.py --config configs/cfg_demo.py --launcher pytorch
+
+Takes torchrun's options. torchrun itself ends with code 1 and a traceback whatever happened; here a user's mistake
+stays code 2, a process killed by signal n gives 128 + n, and messages are those of the processes. When one ends with an
+error the others are ended too. It imports nothing of this project, which would cost seconds before each start.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterable
+
+from torch.distributed import DistError
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous.api import RendezvousError
+from torch.distributed.run import parse_args, run
+
+ELASTIC_LOGGER = 'torch.distributed.elastic'  # repeats as a table what the processes say themselves
+THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')
+SIGNAL_BASE = 128  # shells report signal n as 128 + n
+WHEN_TOLD_TO_END = (-signal.SIGTERM, SIGNAL_BASE + signal.SIGINT)
+"""Codes of processes that are ended because another failed: before and after eval.py minds that signal."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the program and returns its exit code."""
+    options = parse_args(arguments)
+    logging.getLogger(ELASTIC_LOGGER).setLevel(logging.CRITICAL)
+    if options.nproc_per_node.isdecimal():  # torchrun would give each process a single thread
+        num_processes = max(int(options.nproc_per_node), 1)
+        for name in THREAD_VARIABLES:
+            os.environ.setdefault(name, str(max((os.cpu_count() or 1) // num_processes, 1)))
+    try:
+        run(options)
+    except ChildFailedError as error:
+        codes = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
+        for rank, code in codes.items():
+            if code < 0 and code not in WHEN_TOLD_TO_END:
+                name = signal.Signals(-code).name
+                print(f'error: process {rank} was ended by {name}; the others were ended too', file=sys.stderr)
+        return worst_code(codes.values())
+    except SignalException as error:
+        return SIGNAL_BASE + error.sigval
+    except (DistError, RendezvousError) as error:
+        print(f'error: the processes do not find each other: {error}. Check MASTER_ADDR, PORT, NNODES', file=sys.stderr)
+        return 2
+    return 0
+
+
+def worst_code(codes: Iterable[int]) -> int:
+    """The highest exit code, signals (negative) counted as shells do; 1 where there is none but 0.
+
+    Codes of processes that were merely told to end count only where there are no others.
+    """
+    codes = [code for code in codes if code]
+    own = [code for code in codes if code not in WHEN_TOLD_TO_END] or codes
+    return max((SIGNAL_BASE - code if code < 0 else code for code in own), default=1)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
