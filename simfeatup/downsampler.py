@@ -1,0 +1,88 @@
+"""The attention downsampler: how a fine feature map would look through the encoder's coarse grid.
+
+Trained beside the upsampler and thrown away afterwards. Each output cell is an average of the pixels under it with
+weights that depend on their features: a pixel says how much it matters, so that a large thing may win its patch.
+
+Source: FeatUp (Fu et al., arXiv 2403.10516, section 3.2, the attention downsampler); followed: the equations, the
+dropout rates and the parameter names of the released code, checked against arrays that it computed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simfeatup.adaptive_conv import adaptive_conv
+from simfeatup.errors import UpsamplerError
+from simfeatup.padding import reflect_pad
+
+BLUR_SIZE, BLUR_SIGMA = 5, 1.0  # pixels; released settings
+FEATURE_DROPOUT = 0.2  # of single numbers, before the logits
+CELL_DROPOUT = 0.2  # of whole cells, whose weights then come from the bias alone
+
+
+class AttentionDownsampler(nn.Module):
+    """``out = sum_p a_p f_p`` over the pixels p of a cell, ``a = softmax_p(w_p <v, f_p> + b_p)``, f blurred features.
+
+    Args:
+        dim: Channels C.
+        kernel_size: Side of a cell in pixels, the encoder's patch size.
+        final_size: Side of the output grid, or (h, w).
+        with_blur: Blur the features first (5 x 5, sigma 1).
+    """
+
+    def __init__(self, dim: int, kernel_size: int, final_size: int | tuple[int, int], with_blur: bool = True) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.final_size = (final_size, final_size) if isinstance(final_size, int) else tuple(final_size)
+        self.with_blur = with_blur
+        self.attention_net = nn.Sequential(nn.Dropout(FEATURE_DROPOUT), nn.Linear(dim, 1))
+        self.w = nn.Parameter(1 + 0.01 * torch.randn(kernel_size, kernel_size))
+        self.b = nn.Parameter(0.01 * torch.randn(kernel_size, kernel_size))
+
+    def forward(self, hr_features: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, h, w), h and w of ``final_size``; cells overlap where H is less than h cells.
+
+        Raises:
+            UpsamplerError: A map smaller than one cell.
+        """
+        return self.downsample(hr_features)[0]
+
+    def downsample(self, hr_features: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, with the weights (B, k, k, h, w) of every cell's pixels, which sum to 1."""
+        if min(hr_features.shape[2:]) < self.kernel_size:
+            raise UpsamplerError(
+                f'The downsampler has cells of {self.kernel_size} pixels; got features of {tuple(hr_features.shape)}.'
+            )
+        inputs = blur(hr_features) if self.with_blur else hr_features
+        starts = [
+            _cell_starts(side, self.kernel_size, cells, hr_features.device)
+            for side, cells in zip(inputs.shape[2:], self.final_size, strict=True)
+        ]
+        dropout, linear = self.attention_net
+        logits = F.conv2d(dropout(inputs), linear.weight[:, :, None, None], linear.bias)[:, 0]  # (B, H, W)
+        taps = torch.arange(self.kernel_size, device=logits.device)[:, None]
+        rows, cols = (taps + start for start in starts)  # (k, h), (k, w)
+        logits = logits[:, rows[:, None, :, None], cols[None, :, None, :]]  # (B, k, k, h, w)
+        if self.training:
+            logits = logits * (torch.rand_like(logits[:, :1, :1]) > CELL_DROPOUT)
+        logits = logits * self.w[..., None, None] + self.b[..., None, None]
+        weights = logits.flatten(1, 2).softmax(1).view_as(logits)
+        return adaptive_conv(inputs, weights, *starts), weights
+
+
+def blur(features: Tensor, size: int = BLUR_SIZE, sigma: float = BLUR_SIGMA) -> Tensor:
+    """Gaussian blur with reflection at the borders: (B, C, H, W) -> (B, C, H, W)."""
+    offsets = torch.arange(size, device=features.device, dtype=features.dtype) - size // 2
+    weights = torch.exp(-(offsets**2) / (2 * sigma**2))
+    weights = (weights / weights.sum()).tolist()
+    padded = reflect_pad(features, size // 2)
+    height, width = features.shape[2:]
+    columns = sum(weight * padded.narrow(2, i, height) for i, weight in enumerate(weights))
+    return sum(weight * columns.narrow(3, i, width) for i, weight in enumerate(weights))
+
+
+def _cell_starts(length: int, kernel_size: int, cells: int, device: torch.device) -> Tensor:
+    stride = (length - kernel_size) // (cells - 1) if cells > 1 else 0
+    return stride * torch.arange(cells, device=device)

@@ -1,0 +1,100 @@
+"""Jitter: the small displacements, zooms and flips under which a coarse view must be explained by the fine one.
+
+Applied alike to the image, before the encoder, and to the upsampled features. Only the part that is cropped is ever
+computed: each axis is a matrix of two entries a row that pads, zooms, crops and flips in one product, so that memory
+stays that of the input whatever the zoom.
+
+Source: FeatUp (Fu et al., arXiv 2403.10516, section 3) and SimFeatUp (SegEarth-OV, arXiv 2410.01768, section 3.3);
+followed: the order of the steps and their ranges, checked against arrays that the original's code computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from simfeatup.errors import UpsamplerError
+from simfeatup.padding import reflect_indices
+
+MAX_PAD = 20  # pixels, SimFeatUp's released settings
+MAX_ZOOM = 2.0
+ZOOM_CHANCE, FLIP_CHANCE = 0.5, 0.5
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """One draw; the attributes are the arguments of :func:`apply_jitter`."""
+
+    max_pad: int
+    zoom: float
+    y: int
+    x: int
+    flip: bool
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Applies the draw to images or features (B, C, H, W)."""
+        return apply_jitter(images, self.max_pad, self.zoom, self.y, self.x, self.flip)
+
+
+def draw_jitter(
+    size: tuple[int, int],
+    max_pad: int = MAX_PAD,
+    max_zoom: float = MAX_ZOOM,
+    generator: torch.Generator | None = None,
+) -> Jitter:
+    """Draws a jitter.
+
+    Args:
+        size: (H, W) of the images.
+        max_pad: Pixels of reflection on each side.
+        max_zoom: Zooms are drawn evenly from 1 to this, in :data:`ZOOM_CHANCE` of the draws.
+        generator: On the CPU; None for torch's own.
+    """
+    zoom_draw, zoom, y, x, flip = torch.rand(5, generator=generator, dtype=torch.float64).tolist()
+    zoom = 1 + zoom * (max_zoom - 1) if zoom_draw < ZOOM_CHANCE else 1.0
+    spare = [int((side + 2 * max_pad) * zoom) - side for side in size]
+    return Jitter(max_pad, zoom, int(y * (spare[0] + 1)), int(x * (spare[1] + 1)), flip < FLIP_CHANCE)
+
+
+def apply_jitter(images: Tensor, max_pad: int, zoom: float, y: int, x: int, flip: bool) -> Tensor:
+    """Reflection padding, bilinear zoom, crop of the input's size, horizontal flip.
+
+    Args:
+        images: (B, C, H, W), images or features.
+        max_pad: Pixels of reflection on each side.
+        zoom: Factor, at least 1.
+        y: First row of the crop in the padded and zoomed image.
+        x: First column of it.
+        flip: Mirror left and right afterwards.
+
+    Returns:
+        (B, C, H, W).
+
+    Raises:
+        UpsamplerError: A zoom below 1, or a crop that lies outside.
+    """
+    height, width = images.shape[2:]
+    if zoom < 1 or max_pad < 0:
+        raise UpsamplerError(f'A jitter needs a zoom of 1 or more and a pad of 0 or more; got {zoom} and {max_pad}.')
+    for name, first, side in (('y', y, height), ('x', x, width)):
+        spare = int((side + 2 * max_pad) * zoom) - side
+        if not 0 <= first <= spare:
+            raise UpsamplerError(f'The crop of a jitter lies outside: {name} is {first}; allowed: 0 to {spare}.')
+    rows, cols = _axis(height, max_pad, zoom, y, images), _axis(width, max_pad, zoom, x, images)
+    return rows @ images @ (cols.flip(0) if flip else cols).T
+
+
+def _axis(length: int, pad: int, zoom: float, first: int, like: Tensor) -> Tensor:
+    """(length, length): row r holds the shares of the input's entries in output entry r."""
+    positions = torch.arange(first, first + length, dtype=torch.float64)
+    positions = ((positions + 0.5) / zoom - 0.5).clamp_min(0)  # in the padded axis, align_corners=False
+    low = positions.long()
+    high = (low + 1).clamp_max(length + 2 * pad - 1)
+    share = positions - low
+    sources = reflect_indices(length, pad)
+    matrix = torch.zeros(length, length, dtype=torch.float64)
+    matrix.scatter_add_(1, sources[low][:, None], (1 - share)[:, None])
+    matrix.scatter_add_(1, sources[high][:, None], share[:, None])
+    return matrix.to(like)
