@@ -7,8 +7,18 @@ Images" (arXiv 2508.18067). Importing the package registers its segmentor, data 
     segmenter('scene.png').picture.save('map.png')
 """
 
+from typing import Any
+
 from segearth import register as _register  # noqa: F401 - registration with mmseg
 from segearth.segmenter import Segmentation, Segmenter
 
 __version__ = '0.1.0'
-__all__ = ['Segmentation', 'Segmenter', '__version__']
+__all__ = ['Segmentation', 'Segmenter', '__version__', 'predict']
+
+
+def __getattr__(name: str) -> Any:
+    if name == 'predict':  # late: maps need more packages than everything else
+        from segearth.maps import predict
+
+        return predict
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

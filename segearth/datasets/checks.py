@@ -20,7 +20,7 @@ from segearth.errors import DataError, MissingFileError
 MAX_SHOWN = 3  # files named in a message
 NUM_THREADS = 8  # reading waits for the disk, and decoding runs outside the interpreter's lock
 WHERE = (
-    'Prepare the data set (README.md, "Data sets"), or say where it is: the environment variable SEGEARTH_DATA for '
+    'Prepare the data set (docs/datasets.md), or say where it is: the environment variable SEGEARTH_DATA for '
     'the folder of all data sets, --cfg-options test_dataloader.dataset.data_root=FOLDER for this one'
 )
 
