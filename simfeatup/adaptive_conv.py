@@ -1,7 +1,8 @@
 """The one operator of the package: a convolution with a kernel of its own at every output pixel.
 
-Joint bilateral upsampling, CARAFE and SAPA all end in it. Nothing here unfolds the features: each of the T x T
-taps is one multiply-add of a shifted view of all channels.
+Joint bilateral upsampling, CARAFE and SAPA all end in it. Nothing here unfolds the features. The plain loop over
+the taps, in torch, is the definition; :mod:`simfeatup.cpu.conv` and :mod:`simfeatup.cuda.conv` compute the same,
+forward and backward, and :mod:`simfeatup.backends` says which one runs.
 
 Source: written from the equation; the original calls a CUDA extension of the same meaning (FeatUp, Fu et al.,
 arXiv 2403.10516).
@@ -9,84 +10,157 @@ arXiv 2403.10516).
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from simfeatup.backends import choose_backend
 from simfeatup.errors import UpsamplerError
 
 
-def adaptive_conv(features: Tensor, kernels: Tensor, rows: Tensor | None = None, cols: Tensor | None = None) -> Tensor:
-    """Weighs the T x T neighbours of every output pixel with that pixel's own kernel.
+def adaptive_conv(
+    features: Tensor,
+    kernels: Tensor,
+    rows: Tensor | None = None,
+    cols: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Weighs the Ty x Tx neighbours of every output pixel with that pixel's own kernel.
 
-    ``out[b, c, y, x] = sum_ij kernels[b, i * T + j, y, x] * features[b, c, rows[y] + i, cols[x] + j]``
+    ``out[b, c, y, x] = sum_ij kernels[b, i, j, y, x] * features[b, c, rows[y] + i, cols[x] + j]``
 
     Args:
         features: (B, C, h, w), already padded so that every tap lies inside.
-        kernels: (B, T * T, H, W), taps in row-major order.
-        rows: (H,) integers, the first of the T feature rows of each output row, 0 to h - T. None is 0, 1, 2, ...,
-            the ordinary convolution, and needs h = H + T - 1.
+        kernels: (B, Ty, Tx, H, W).
+        rows: (H,) integers, the first feature row under each output row, 0 to h - Ty. None is 0, 1, 2, ..., the
+            ordinary convolution, and needs h = H + Ty - 1.
         cols: (W,) integers, the same for the columns.
+        backend: See :func:`simfeatup.backends.choose_backend`.
 
     Returns:
-        (B, C, H, W).
+        (B, C, H, W), differentiable once with respect to features and kernels.
 
     Raises:
-        UpsamplerError: The shapes do not belong together.
+        UpsamplerError: The shapes do not belong together, a start lies outside, or the back end cannot be used.
     """
-    taps = _check_shapes(features, kernels, rows, cols)
-    batch, channels = features.shape[:2]
-    height, width = kernels.shape[2:]
-    out = features.new_zeros(batch, channels, height, width)
-    for i in range(taps):
-        strip = features.narrow(2, i, height) if rows is None else features.index_select(2, rows + i)
-        for j in range(taps):
-            shifted = strip.narrow(3, j, width) if cols is None else strip.index_select(3, cols + j)
-            out.addcmul_(shifted, kernels[:, i * taps + j].unsqueeze(1))
+    rows, cols = _starts(features, kernels, rows, cols)
+    name = choose_backend(features, backend)
+    if name == 'reference':
+        return _reference(features, kernels, rows, cols)
+    return _AdaptiveConv.apply(features, kernels, rows, cols, implementation(name))
+
+
+def adaptive_conv_norm(
+    features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, num_maps: int, backend: str | None = None
+) -> tuple[Tensor, Tensor]:
+    """The operator where of most channels only their length is wanted; without gradients.
+
+    Args:
+        features: (B, C, h, w).
+        kernels: (B, Ty, Tx, H, W).
+        rows: As for :func:`adaptive_conv`.
+        cols: As for :func:`adaptive_conv`.
+        num_maps: Channels to return as they are.
+        backend: See :func:`simfeatup.backends.choose_backend`.
+
+    Returns:
+        (B, num_maps, H, W), the first channels, and (B, H, W), the sum of the squares of all others.
+    """
+    if choose_backend(features, backend) != 'cpu':
+        out = adaptive_conv(features, kernels, rows, cols, backend)
+        return out[:, :num_maps], out[:, num_maps:].square().sum(1)
+    rows, cols = _starts(features, kernels, rows, cols)
+    dtype = _compute_dtype(features, kernels)
+    maps, squares = implementation('cpu').forward_norm(
+        _channels_last(features, dtype), _rows_first(kernels, dtype), rows, cols, num_maps
+    )
+    return maps.to(features.dtype), squares.to(features.dtype)
+
+
+def implementation(name: str) -> ModuleType:
+    """The module of a back end other than the reference."""
+    return importlib.import_module(f'simfeatup.{name}.conv')
+
+
+def _reference(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    taps_y, taps_x, height, width = kernels.shape[1:]
+    is_dense = features.shape[2:] == (height + taps_y - 1, width + taps_x - 1)  # then the starts are 0, 1, 2, ...
+    out = features.new_zeros(*features.shape[:2], height, width)
+    for i in range(taps_y):
+        strip = features.narrow(2, i, height) if is_dense else features.index_select(2, rows + i)
+        for j in range(taps_x):
+            shifted = strip.narrow(3, j, width) if is_dense else strip.index_select(3, cols + j)
+            out.addcmul_(shifted, kernels[:, i, j].unsqueeze(1))
     return out
 
 
-def _check_shapes(features: Tensor, kernels: Tensor, rows: Tensor | None, cols: Tensor | None) -> int:
-    """Returns T, the taps a side."""
-    if features.ndim != 4 or kernels.ndim != 4 or features.shape[0] != kernels.shape[0]:
+class _AdaptiveConv(torch.autograd.Function):
+    """The operator by a compiled implementation; inside, channels last and the kernels of a row together."""
+
+    @staticmethod
+    def forward(ctx, features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, module: ModuleType) -> Tensor:
+        dtype = _compute_dtype(features, kernels)
+        features_last, kernels_used = _channels_last(features, dtype), _rows_first(kernels, dtype)
+        ctx.save_for_backward(features_last, kernels_used, rows, cols)
+        ctx.module, ctx.dtypes = module, (features.dtype, kernels.dtype)
+        out = module.forward(features_last, kernels_used, rows, cols)
+        return out.permute(0, 3, 1, 2).to(features.dtype)  # NHWC -> NCHW
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        features, kernels, rows, cols = ctx.saved_tensors
+        grad = _channels_last(grad, features.dtype)
+        grad_features = grad_kernels = None
+        if ctx.needs_input_grad[0]:
+            grad_features = ctx.module.backward_features(grad, kernels, features.shape, rows, cols)
+            grad_features = grad_features.permute(0, 3, 1, 2).to(ctx.dtypes[0])
+        if ctx.needs_input_grad[1]:
+            grad_kernels = ctx.module.backward_kernels(grad, features, kernels.shape, rows, cols)
+            grad_kernels = grad_kernels.permute(0, 2, 3, 1, 4).to(ctx.dtypes[1])
+        return grad_features, grad_kernels, None, None, None
+
+
+def _compute_dtype(*tensors: Tensor) -> torch.dtype:
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
+def _channels_last(features: Tensor, dtype: torch.dtype) -> Tensor:
+    return features.detach().to(dtype).permute(0, 2, 3, 1).contiguous()
+
+
+def _rows_first(kernels: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, Ty, Tx, H, W) -> (B, H, Ty, Tx, W): what a row of pixels needs lies together."""
+    return kernels.detach().to(dtype).permute(0, 3, 1, 2, 4).contiguous()
+
+
+def _starts(features: Tensor, kernels: Tensor, rows: Tensor | None, cols: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Checks that all shapes belong together; starts of the ordinary convolution where there are none."""
+    if features.ndim != 4 or kernels.ndim != 5 or features.shape[0] != kernels.shape[0]:
         raise UpsamplerError(
-            f'adaptive_conv needs features (B, C, h, w) and kernels (B, T*T, H, W) of one batch size; got '
+            f'adaptive_conv needs features (B, C, h, w) and kernels (B, Ty, Tx, H, W) of one batch size; got '
             f'{tuple(features.shape)} and {tuple(kernels.shape)}.'
         )
-    taps = round(kernels.shape[1] ** 0.5)
-    if taps * taps != kernels.shape[1]:
-        raise UpsamplerError(f'adaptive_conv needs T*T taps a pixel, a square number; got {kernels.shape[1]}.')
-    for starts, have, need, axis in zip((rows, cols), features.shape[2:], kernels.shape[2:], 'hw', strict=True):
-        if starts is None and have != need + taps - 1:
+    return tuple(
+        _axis_starts(starts, features.shape[2 + axis], kernels.shape[1 + axis], kernels.shape[3 + axis], features)
+        for axis, starts in enumerate((rows, cols))
+    )
+
+
+def _axis_starts(starts: Tensor | None, length: int, taps: int, outputs: int, like: Tensor) -> Tensor:
+    if starts is None:
+        if length != outputs + taps - 1:
             raise UpsamplerError(
-                f'adaptive_conv with kernels of {taps} x {taps} for an output of {axis} = {need} needs features padded '
-                f'to {axis} = {need + taps - 1}; got {have}.'
+                f'adaptive_conv with {taps} taps for {outputs} outputs a side needs features padded to '
+                f'{outputs + taps - 1}; got {length}.'
             )
-        if starts is not None and starts.shape != (need,):
-            raise UpsamplerError(
-                f'adaptive_conv needs one start for each of {need} outputs; got {tuple(starts.shape)}.'
-            )
-    return taps
-
-
-def reflect_pad(maps: Tensor, radius: int) -> Tensor:
-    """Pads the two last axes by reflection without repeating the edge, as often as a small map needs it.
-
-    Args:
-        maps: (B, C, H, W) of any size.
-        radius: Pixels added on each side.
-
-    Returns:
-        (B, C, H + 2 radius, W + 2 radius). Where both sides exceed the radius it is ``F.pad(mode='reflect')``.
-    """
-    if radius < min(maps.shape[2:]):
-        return torch.nn.functional.pad(maps, [radius] * 4, mode='reflect')
-    height, width = (reflect_indices(n, radius, maps.device) for n in maps.shape[2:])
-    return maps.index_select(2, height).index_select(3, width)
-
-
-def reflect_indices(length: int, radius: int, device: torch.device | None = None) -> Tensor:
-    """Indices (length + 2 radius,) into an axis of ``length`` entries that is mirrored at its first and last entry."""
-    positions = torch.arange(-radius, length + radius, device=device)
-    period = max(2 * (length - 1), 1)
-    positions = positions.remainder(period)
-    return torch.minimum(positions, period - positions) if length > 1 else torch.zeros_like(positions)
+        return torch.arange(outputs, device=like.device)
+    if starts.shape != (outputs,):
+        raise UpsamplerError(f'adaptive_conv needs one start for each of {outputs} outputs; got {tuple(starts.shape)}.')
+    # A look at the values waits for the device; on CPUs a wrong one would read foreign memory.
+    if starts.device.type == 'cpu' and outputs and not (starts.min() >= 0 and starts.max() + taps <= length):
+        raise UpsamplerError(f'adaptive_conv needs starts from 0 to {length - taps}; got {starts.tolist()}.')
+    return starts

@@ -167,4 +167,6 @@ def _nearest(grid: torch.Size, size: torch.Size, device: torch.device) -> tuple[
 def _reassemble(features: Tensor, kernels: Tensor, radius: int) -> Tensor:
     """Each output pixel from the features around its own cell."""
     rows, cols = _nearest(features.shape[2:], kernels.shape[2:], features.device)
+    taps = 2 * radius + 1
+    kernels = kernels.unflatten(1, (taps, taps))
     return adaptive_conv(F.pad(features, [radius] * 4, mode='replicate'), kernels, rows, cols)

@@ -16,14 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simfeatup.adaptive_conv import adaptive_conv, reflect_pad
+from simfeatup.adaptive_conv import adaptive_conv
+from simfeatup.backends import choose_backend
 from simfeatup.errors import UpsamplerError
+from simfeatup.folding import StageKernels, fold_kernels
+from simfeatup.joint_kernel import joint_kernel
+from simfeatup.padding import reflect_pad
 from simfeatup.stages import check_inputs, stage_sizes
 
 KERNEL_FIXUP_WEIGHT = 0.1  # share of the MLP in a layer's kernel, FeatUp's code
 FEATURE_FIXUP_WEIGHT = 0.1  # share of the last 1x1 convolution in the features, FeatUp's code
 TEMPERATURE_RANGE = (1e-4, 1e4)
-MIN_KERNEL_SUM = 1e-7
 KERNEL_DROPOUT = 0.1
 FEATURE_DROPOUT = 0.2
 
@@ -49,6 +52,16 @@ class JBULayer(nn.Module):
         self.range_proj = _two_convs(guidance_dim, key_dim)
         self.fixup_proj = _two_convs(guidance_dim + taps, taps)
 
+    @property
+    def temperature(self) -> Tensor:
+        """Of the range kernel's softmax."""
+        return self.range_temp.exp().clamp(*TEMPERATURE_RANGE)
+
+    def spatial_kernel(self) -> Tensor:
+        """Gaussian of the distance to the centre, (T, T); the window spans -1 to 1 on both axes."""
+        offsets = torch.linspace(-1, 1, 2 * self.radius + 1, device=self.sigma_spatial.device)
+        return torch.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * self.sigma_spatial**2))
+
     def kernels(self, guidance: Tensor) -> Tensor:
         """Weights of every pixel's neighbourhood.
 
@@ -56,54 +69,52 @@ class JBULayer(nn.Module):
             guidance: (B, 3, H, W) at the layer's output size, normalised as the encoder's input.
 
         Returns:
-            (B, T * T, H, W), ``k + 0.1 MLP(k, guidance)`` with k the range kernel times the spatial kernel,
-            normalised to sum 1.
+            (B, T, T, H, W), ``k + 0.1 MLP(k, guidance)``, k of :func:`simfeatup.joint_kernel.joint_kernel`.
         """
-        kernel = self.range_kernel(guidance) * self.spatial_kernel()
-        kernel = kernel / kernel.sum(1, keepdim=True).clamp_min(MIN_KERNEL_SUM)
-        return kernel + KERNEL_FIXUP_WEIGHT * self.fixup_proj(torch.cat([kernel, guidance], 1))
-
-    def range_kernel(self, guidance: Tensor) -> Tensor:
-        """Similarity of the guidance around each pixel to that pixel.
-
-        Args:
-            guidance: (B, 3, H, W).
-
-        Returns:
-            (B, T * T, H, W), softmax over the taps of ``temperature * <key of the neighbour, key of the pixel>``.
-        """
-        keys = self.range_proj(guidance)
-        padded = reflect_pad(keys, self.radius)
-        height, width = keys.shape[2:]
-        taps = 2 * self.radius + 1
-        similarity = [
-            (padded[:, :, i : i + height, j : j + width] * keys).sum(1) for i in range(taps) for j in range(taps)
-        ]
-        temperature = self.range_temp.exp().clamp(*TEMPERATURE_RANGE)
-        return torch.softmax(temperature * torch.stack(similarity, 1), 1)
-
-    def spatial_kernel(self) -> Tensor:
-        """Gaussian of the distance to the centre, (1, T * T, 1, 1); the window spans -1 to 1 on both axes."""
-        offsets = torch.linspace(-1, 1, 2 * self.radius + 1, device=self.sigma_spatial.device)
-        squares = offsets[:, None] ** 2 + offsets**2
-        return torch.exp(-squares / (2 * self.sigma_spatial**2)).reshape(1, -1, 1, 1)
+        keys = reflect_pad(self.range_proj(guidance), self.radius)
+        kernel = joint_kernel(keys, self.temperature, self.spatial_kernel())
+        fixup = self.fixup_proj(torch.cat([kernel.flatten(1, 2), guidance], 1))
+        return kernel + KERNEL_FIXUP_WEIGHT * fixup.unflatten(1, kernel.shape[1:3])
 
     def resample(self, features: Tensor, kernels: Tensor) -> Tensor:
-        """Applies the kernels to features, or to anything else on the features' grid.
+        """Applies kernels as the paper says: bicubic resizing, reflection, weighted sums.
 
         Args:
             features: (B, C, h, w), any C.
-            kernels: (B, T * T, H, W) of :meth:`kernels`.
+            kernels: (B, T, T, H, W) of :meth:`kernels`.
 
         Returns:
             (B, C, H, W).
         """
-        resized = F.interpolate(features, kernels.shape[2:], mode='bicubic', align_corners=False)
+        resized = F.interpolate(features, kernels.shape[3:], mode='bicubic', align_corners=False)
         return adaptive_conv(reflect_pad(resized, self.radius), kernels)
+
+    def stage_kernels(self, guidance: Tensor, grid: tuple[int, int]) -> StageKernels:
+        """Kernels that do the resizing too, for features on a grid (h, w); the same result, much cheaper.
+
+        Args:
+            guidance: (B, 3, H, W) at the layer's output size.
+            grid: (h, w).
+
+        Returns:
+            See :class:`simfeatup.folding.StageKernels`.
+        """
+        is_float64 = guidance.dtype == torch.float64  # asks for more than the fused loops compute
+        if choose_backend(guidance) == 'cpu' and not is_float64 and not self._needs_gradients(guidance):
+            from simfeatup.cpu.layer import stage_kernels  # numba is loaded where it is used
+
+            return stage_kernels(self, guidance, grid)
+        return fold_kernels(self.kernels(guidance), grid)
 
     def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
         """(B, C, h, w) features and (B, 3, H, W) guidance at the output size -> (B, C, H, W)."""
-        return self.resample(features, self.kernels(guidance))
+        if choose_backend(features) == 'reference':
+            return self.resample(features, self.kernels(guidance))
+        return self.stage_kernels(guidance, features.shape[2:]).apply(features)
+
+    def _needs_gradients(self, guidance: Tensor) -> bool:
+        tensors = (guidance, *self.parameters())
+        return self.training or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
 
 
 class JBU(nn.Module):
@@ -140,9 +151,19 @@ class JBU(nn.Module):
             UpsamplerError: Shapes that do not fit.
         """
         check_inputs(features, guidance, self.dim)
+        is_reference = choose_backend(features) == 'reference'
+        if not is_reference:  # a layer weighs pixels, the convolution channels: they commute
+            features = self._mix_channels(features)
         for layer, size in self.stages(features.shape[2:], guidance.shape[2:]):
             features = layer(features, F.adaptive_avg_pool2d(guidance, size))
-        return torch.add(features, self.fixup_proj(features), alpha=FEATURE_FIXUP_WEIGHT)
+        if is_reference:
+            features = self._mix_channels(features)
+        return features + FEATURE_FIXUP_WEIGHT * self.fixup_proj[1].bias[:, None, None]
+
+    def _mix_channels(self, features: Tensor) -> Tensor:
+        """``(I + 0.1 W) x``, with whole channels dropped in training."""
+        dropout, conv = self.fixup_proj
+        return torch.add(features, F.conv2d(dropout(features), conv.weight), alpha=FEATURE_FIXUP_WEIGHT)
 
 
 class JBUOne(JBU):

@@ -5,48 +5,73 @@ import torch
 from torch.nn import functional as F
 
 from simfeatup import UpsamplerError
-from simfeatup.adaptive_conv import adaptive_conv, reflect_indices, reflect_pad
+from simfeatup.adaptive_conv import adaptive_conv, adaptive_conv_norm
+from simfeatup.padding import reflect_indices, reflect_pad
+
+ROWS, COLS = torch.tensor([0, 0, 1, 1, 2, 2, 2]), torch.tensor([3, 0, 1, 1, 2])
+BACKENDS = ['reference', 'cpu']
 
 
 def naive(features, kernels, rows, cols):
-    taps = round(kernels.shape[1] ** 0.5)
-    out = torch.zeros(*features.shape[:2], *kernels.shape[2:], dtype=features.dtype)
+    height, width = kernels.shape[1:3]
+    out = torch.zeros(*features.shape[:2], *kernels.shape[3:], dtype=features.dtype)
     for b in range(len(features)):
         for y, row in enumerate(rows):
             for x, col in enumerate(cols):
-                patch = features[b, :, row : row + taps, col : col + taps]
-                out[b, :, y, x] = (patch * kernels[b, :, y, x].reshape(taps, taps)).sum((1, 2))
+                patch = features[b, :, row : row + height, col : col + width]
+                out[b, :, y, x] = (patch * kernels[b, :, :, y, x]).sum((1, 2))
     return out
 
 
-def test_equals_naive_loop():
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_equals_naive_loop(backend):
     torch.manual_seed(0)
-    features, kernels = torch.randn(2, 3, 9, 7), torch.randn(2, 9, 7, 5)
-    torch.testing.assert_close(adaptive_conv(features, kernels), naive(features, kernels, range(7), range(5)))
+    features, kernels = torch.randn(2, 3, 9, 8), torch.randn(2, 3, 4, 7, 5)
+    out = adaptive_conv(features, kernels, backend=backend)
+    torch.testing.assert_close(out, naive(features, kernels, range(7), range(5)), atol=1e-5, rtol=1e-5)
 
 
-def test_equals_naive_loop_with_starts():
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('channels', [1, 300])
+def test_equals_naive_loop_with_starts(backend, channels):
     torch.manual_seed(0)
-    features, kernels = torch.randn(2, 3, 5, 6), torch.randn(2, 9, 7, 5)
-    rows, cols = torch.tensor([0, 0, 1, 1, 2, 2, 2]), torch.tensor([3, 0, 1, 1, 2])
-    expected = naive(features, kernels, rows.tolist(), cols.tolist())
-    torch.testing.assert_close(adaptive_conv(features, kernels, rows, cols), expected)
+    features, kernels = torch.randn(2, channels, 5, 7), torch.randn(2, 3, 4, 7, 5)
+    expected = naive(features, kernels, ROWS.tolist(), COLS.tolist())
+    out = adaptive_conv(features, kernels, ROWS, COLS, backend)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+    maps, squares = adaptive_conv_norm(features, kernels, ROWS, COLS, 1, backend)
+    torch.testing.assert_close(maps, expected[:, :1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(squares, expected[:, 1:].square().sum(1), atol=1e-4, rtol=1e-5)
 
 
-def test_gradients():
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_gradients(backend):
     torch.manual_seed(0)
-    features = torch.randn(1, 2, 5, 4, dtype=torch.float64, requires_grad=True)
-    kernels = torch.randn(1, 9, 3, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(adaptive_conv, (features, kernels))
+    features = torch.randn(1, 2, 5, 7, dtype=torch.float64, requires_grad=True)
+    kernels = torch.randn(1, 3, 4, 7, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *args: adaptive_conv(*args, ROWS, COLS, backend), (features, kernels))
+
+
+def test_half_precision_and_layouts():
+    torch.manual_seed(0)
+    features = torch.randn(1, 8, 5, 7).to(memory_format=torch.channels_last)
+    kernels = torch.randn(1, 7, 5, 3, 4).permute(0, 3, 4, 1, 2)
+    expected = adaptive_conv(features, kernels, ROWS, COLS, 'reference')
+    torch.testing.assert_close(adaptive_conv(features, kernels, ROWS, COLS), expected)
+    half = adaptive_conv(features.bfloat16(), kernels.bfloat16(), ROWS, COLS)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, atol=0.1, rtol=0.05)
 
 
 @pytest.mark.parametrize(
     ('features', 'kernels', 'rows', 'message'),
     [
-        ((1, 2, 5, 5), (2, 9, 3, 3), None, 'one batch size'),
-        ((1, 2, 5, 5), (1, 8, 3, 3), None, 'a square number; got 8'),
-        ((1, 2, 6, 5), (1, 9, 3, 3), None, 'padded to h = 5; got 6'),
-        ((1, 2, 6, 5), (1, 9, 3, 3), [0, 1], 'one start for each of 3'),
+        ((1, 2, 5, 5), (2, 3, 3, 3, 3), None, 'one batch size'),
+        ((1, 2, 5, 5), (1, 9, 3, 3), None, 'one batch size'),
+        ((1, 2, 6, 5), (1, 3, 3, 3, 3), None, 'padded to 5; got 6'),
+        ((1, 2, 6, 5), (1, 3, 3, 3, 3), [0, 1], 'one start for each of 3'),
+        ((1, 2, 6, 5), (1, 3, 3, 3, 3), [0, 1, 4], 'starts from 0 to 3'),
+        ((1, 2, 6, 5), (1, 3, 3, 3, 3), [-1, 1, 2], 'starts from 0 to 3'),
     ],
 )
 def test_errors(features, kernels, rows, message):

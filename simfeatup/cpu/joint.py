@@ -1,0 +1,49 @@
+"""Joint kernels on CPUs, forward and backward: what :mod:`simfeatup.joint_kernel` calls."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from simfeatup.cpu.parallel import share_rows
+from simfeatup.cpu.rows import grad_key_rows, grad_similarity_rows, joint_kernel_rows
+
+
+def joint_kernel(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:
+    """Range times spatial kernel, normalised: keys (B, K, H + 2r, W + 2r), spatial (T*T,) -> (B, T*T, H, W)."""
+    border = math.isqrt(len(spatial)) - 1
+    batch, height, width = len(keys), keys.shape[2] - border, keys.shape[3] - border
+    out = keys.new_empty(batch, len(spatial), height, width)
+    keys, scale, weights, kernels = keys.numpy(), temperature.numpy()[()], spatial.numpy(), out.numpy()
+
+    def run(image: int, top: int, bottom: int) -> None:
+        joint_kernel_rows(keys[image], scale, weights, kernels[image], top, bottom)
+
+    share_rows(run, batch, height)
+    return out
+
+
+def joint_kernel_backward(
+    grad: Tensor, keys: Tensor, temperature: Tensor, spatial: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the keys, the temperature and the spatial kernel from that of :func:`joint_kernel`'s result."""
+    batch, taps, height, _ = grad.shape
+    grad_similarity, grad_keys = torch.empty_like(grad).numpy(), torch.zeros_like(keys)
+    grad_rows = torch.zeros(batch, height, taps + 1, dtype=torch.float64)  # spatial kernel, then temperature
+    grad, keys, scale, weights = grad.numpy(), keys.numpy(), temperature.numpy()[()], spatial.numpy()
+    out_keys, out_rows = grad_keys.numpy(), grad_rows.numpy()
+
+    def run(image: int, top: int, bottom: int) -> None:
+        grad_similarity_rows(
+            grad[image], keys[image], scale, weights, grad_similarity[image], out_rows[image], top, bottom
+        )
+
+    def run_keys(image: int, top: int, bottom: int) -> None:
+        grad_key_rows(grad_similarity[image], keys[image], out_keys[image], top, bottom)
+
+    share_rows(run, batch, height)
+    share_rows(run_keys, batch, keys.shape[2])
+    totals = grad_rows.sum((0, 1))
+    return grad_keys, totals[-1], totals[:-1]

@@ -1,0 +1,71 @@
+"""Compilation of inner loops and threads to run them.
+
+The loops release the interpreter's lock and know nothing of threads; ordinary Python threads call them on ranges
+of rows. So nothing depends on numba's threading layers, which end the process when two threads use them at once
+(workqueue) or after a fork (OpenMP): here both are safe.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from numba import njit
+
+CHUNKS_PER_THREAD = 4  # so that a thread that was held up does not hold up the others
+OPTIONS = {
+    'nogil': True,
+    'error_model': 'numpy',  # a division needs no test for zero, which would keep a loop from being vectorised
+    'fastmath': {'contract', 'reassoc', 'nsz', 'arcp'},  # all but the assumption that there is no NaN
+}
+
+logger = logging.getLogger(__name__)
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def compiled(function: Callable) -> Callable:
+    """Decorator: compiles at the first call, and keeps the result on disk where there is a place for it."""
+    try:
+        return njit(cache=True, **OPTIONS)(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        logger.info('No place to keep the compiled %s; it is compiled anew in every process.', function.__name__)
+        return njit(**OPTIONS)(function)
+
+
+def share_rows(run: Callable[[int, int, int], None], batch: int, height: int) -> None:
+    """Calls ``run(image, first_row, last_row)`` for all rows of all images, on as many threads as torch uses.
+
+    Args:
+        run: Works on rows ``first_row`` to ``last_row - 1`` of one image. Must be safe to call at the same time for
+            other rows.
+        batch: Number of images.
+        height: Rows of an image.
+    """
+    threads = torch.get_num_threads()
+    parts = min(max(-(-threads * CHUNKS_PER_THREAD // batch), 1), height)
+    bounds = [height * part // parts for part in range(parts + 1)]
+    jobs = [(image, *rows) for image in range(batch) for rows in itertools.pairwise(bounds)]
+    queue = iter(jobs)  # advancing a list iterator is atomic
+
+    def work() -> None:
+        for job in queue:
+            run(*job)
+
+    helpers = [_pool(threads - 1).submit(work) for _ in range(min(threads, len(jobs)) - 1)]
+    work()
+    for helper in helpers:
+        helper.result()
+
+
+def _pool(size: int) -> ThreadPoolExecutor:
+    if size not in _pools:
+        _pools[size] = ThreadPoolExecutor(size, thread_name_prefix='simfeatup')
+    return _pools[size]
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads

@@ -1,0 +1,116 @@
+"""Scores of every pixel against every text, without upsampling the features.
+
+With ``f = A u + c`` and u linear in the tokens X, only three things have to reach full size: the Q maps ``t A X``,
+the map ``<c, A u>``, and ``|A u|``. The length is kept by any coordinates in which the tokens have the same dot
+products; an orthonormal basis of the N tokens ``A X`` has r = min(C, N) of them. So Q + 1 + r channels are
+upsampled instead of C, nothing is mixed at full size, and the result is the same up to float32 rounding.
+
+Source: our own derivation; the scores are those of SegEarth-OV (arXiv 2410.01768), section 3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simfeatup.backends import use_backend
+from simfeatup.errors import UpsamplerError
+from simfeatup.linear import LinearMap, apply_norm, linear_map
+from simfeatup.stages import check_inputs
+
+MIN_LENGTH = 1e-12  # F.normalize's floor
+CHANNEL_MULTIPLE = 8  # whole vector registers in the innermost loops
+
+
+def score(
+    upsampler: nn.Module, features: Tensor, guidance: Tensor, text_embeddings: Tensor, rank: int | None = None
+) -> Tensor:
+    """Cosine similarity of upsampled features and texts.
+
+    Upsamplers that are no linear map (:func:`simfeatup.linear.linear_map` gives None) take the plain path.
+
+    Args:
+        upsampler: In eval mode.
+        features: (B, C, h, w).
+        guidance: (B, 3, H, W), normalised.
+        text_embeddings: (Q, C), L2-normalised.
+        rank: Keep only this many coordinates of the tokens for the length, those of largest energy. An
+            approximation: the length, so every score of a pixel by the same factor, is off by at most the share of
+            energy left out. None is exact.
+
+    Returns:
+        (B, Q, H, W), in the text embeddings' dtype.
+
+    Raises:
+        UpsamplerError: Shapes that do not fit, or a rank below 1.
+    """
+    upsampling = linear_map(upsampler)
+    if upsampling is None:
+        return score_reference(upsampler, features, guidance, text_embeddings)
+    return score_linear(upsampling, features, guidance, text_embeddings, rank)
+
+
+def score_linear(
+    upsampling: LinearMap, features: Tensor, guidance: Tensor, text_embeddings: Tensor, rank: int | None = None
+) -> Tensor:
+    """See :func:`score`."""
+    matrix, constant = (part.to(features.device, torch.float32) for part in upsampling.final())
+    _check(features, guidance, text_embeddings, len(constant), rank)
+    texts = text_embeddings.to(torch.float32)
+    grid = features.shape[2:]
+    tokens = features.to(torch.float32).flatten(2).transpose(1, 2) @ matrix.T  # (B, N, C)
+    queries = torch.cat([texts, constant[None]])  # the last one gives <c, A u>
+    maps = torch.cat([tokens @ queries.T, coordinates(tokens, rank)], 2)
+    maps = F.pad(maps, (0, -maps.shape[2] % CHANNEL_MULTIPLE))
+    kernels = upsampling.kernels(guidance.to(torch.float32), grid)
+    maps, squares = apply_norm(kernels, maps.transpose(1, 2).unflatten(2, grid), len(queries))
+    scores, bias = maps[:, :-1], maps[:, -1]
+    squares = squares.add_(bias, alpha=2).add_(constant.square().sum())  # |A u + c|^2
+    scores = scores.add_((texts @ constant)[:, None, None])
+    return scores.div_(squares.clamp_min_(MIN_LENGTH**2).sqrt_()[:, None]).to(text_embeddings.dtype)
+
+
+def coordinates(tokens: Tensor, rank: int | None = None) -> Tensor:
+    """Coordinates of tokens that keep their dot products.
+
+    Args:
+        tokens: (B, N, C).
+        rank: Keep this many, those of largest energy; None keeps min(N, C), which is exact.
+
+    Returns:
+        (B, N, r) with ``Z Z^T = X X^T``.
+    """
+    count, channels = tokens.shape[1:]
+    if rank is not None and rank < min(count, channels):
+        gram = (tokens.double() @ tokens.double().mT) if count < channels else (tokens.double().mT @ tokens.double())
+        values, vectors = torch.linalg.eigh(gram)  # ascending
+        values, vectors = values[:, -rank:].clamp_min(0), vectors[..., -rank:]
+        kept = vectors * values.sqrt()[:, None] if count < channels else tokens.double() @ vectors
+        return kept.to(tokens.dtype)
+    if count >= channels:
+        return tokens
+    return torch.linalg.qr(tokens.mT, mode='r').R.mT  # X^T = Q R, so X X^T = R^T R
+
+
+def score_reference(upsampler: nn.Module, features: Tensor, guidance: Tensor, text_embeddings: Tensor) -> Tensor:
+    """The same scores by the plain path: all channels at full size in plain torch, normalised, times the texts.
+
+    The definition that :func:`score` is tested against; slow, and one image at a time for its memory.
+    """
+    _check(features, guidance, text_embeddings, features.shape[1], None)
+    scores = []
+    with use_backend('reference'):
+        for image_features, image in zip(features.split(1), guidance.split(1), strict=True):
+            upsampled = upsampler(image_features.to(text_embeddings.dtype), image.to(text_embeddings.dtype))
+            lengths = upsampled.norm(dim=1, keepdim=True).clamp_min(MIN_LENGTH)
+            scores.append(F.conv2d(upsampled, text_embeddings[:, :, None, None]) / lengths)
+    return torch.cat(scores)
+
+
+def _check(features: Tensor, guidance: Tensor, text_embeddings: Tensor, dim: int, rank: int | None) -> None:
+    check_inputs(features, guidance, dim)
+    if text_embeddings.ndim != 2 or text_embeddings.shape[1] != dim:
+        raise UpsamplerError(f'Scoring needs text embeddings (Q, {dim}); got {tuple(text_embeddings.shape)}.')
+    if rank is not None and rank < 1:
+        raise UpsamplerError(f'The rank is {rank}; allowed: 1 or more, or None for exact scores.')

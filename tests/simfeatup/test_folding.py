@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from simfeatup.folding import axis_folding, fold_kernels
+from simfeatup.jbu import JBULayer
+from simfeatup.padding import reflect_pad
+
+SIZES = [(14, 28), (14, 25), (3, 6), (1, 2), (2, 9), (6, 6), (5, 3)]
+
+
+@pytest.mark.parametrize(('length', 'outputs'), SIZES)
+def test_axis_is_bicubic_then_reflection(length, outputs):
+    values = torch.randn(1, 1, length, 1, dtype=torch.float64)
+    resized = F.interpolate(values, (outputs, 1), mode='bicubic', align_corners=False)
+    expected = reflect_pad(resized, 5)[0, 0, :, 5].unfold(0, 11, 1)
+    folding = axis_folding(length, outputs, 5)
+    taps = folding.weights.shape[2]
+    windows = values.flatten().unfold(0, taps, 1)[folding.starts]
+    torch.testing.assert_close((folding.weights * windows[:, None]).sum(2), expected)
+
+
+def test_doubling_needs_nine_taps_for_eleven():
+    folding = axis_folding(56, 112, 5)
+    assert folding.weights.shape == (112, 11, 9)
+    assert torch.equal(folding.starts[::2], folding.starts[1::2])
+
+
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('size', [(8, 12), (7, 11), (3, 2)])
+def test_folded_equals_plain(training, size):
+    torch.manual_seed(0)
+    layer = JBULayer(radius=3, key_dim=5).train(training)
+    layer.range_proj[2].p = layer.fixup_proj[2].p = 0
+    features, guidance = torch.randn(2, 4, 4, 6), torch.randn(2, 3, *size)
+    with torch.no_grad():
+        kernels = layer.kernels(guidance)
+        expected = layer.resample(features, kernels)
+        torch.testing.assert_close(fold_kernels(kernels, (4, 6)).apply(features), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            layer.stage_kernels(guidance, (4, 6)).apply(features), expected, atol=1e-5, rtol=1e-5
+        )
+
+
+def test_wide_rows_are_cut_in_blocks():
+    torch.manual_seed(0)
+    layer = JBULayer(radius=1, key_dim=3).eval()
+    features, guidance = torch.randn(1, 2, 2, 150), torch.randn(1, 3, 4, 300)
+    with torch.no_grad():
+        expected = layer.resample(features, layer.kernels(guidance))
+        torch.testing.assert_close(layer(features, guidance), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_equal_those_of_the_plain_layer():
+    torch.manual_seed(0)
+    layer = JBULayer(radius=2, key_dim=4).double().eval()
+    features = torch.randn(1, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    guidance = torch.randn(1, 3, 8, 10, dtype=torch.float64)
+    inputs = (features, *layer.parameters())
+    weights = torch.randn(1, 3, 8, 10, dtype=torch.float64)
+    plain = torch.autograd.grad((layer.resample(features, layer.kernels(guidance)) * weights).sum(), inputs)
+    fast = torch.autograd.grad((layer(features, guidance) * weights).sum(), inputs)
+    for one, other in zip(plain, fast, strict=True):
+        torch.testing.assert_close(one, other)
