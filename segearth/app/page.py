@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from segearth.errors import ConfigError, UserError
 from segearth.models.dense_clip import ATTENTION_NAMES
 from segearth.models.encoders import ENCODERS
 from simfeatup.errors import UpsamplerError
+
+logger = logging.getLogger(__name__)
 
 __all__ = ['Limits', 'build_page', 'launch', 'serve']
 
@@ -70,7 +73,9 @@ def build_page(session: Session) -> gr.Blocks:
                     compare = gr.Button('Compare without and with', elem_id='compare')
                     notes = gr.Markdown('', elem_id='notes')
                     bias = gr.ImageSlider(label='without | with Global Bias Alleviation', elem_id='bias', format='png')
-                    upsampling = gr.ImageSlider(label='without | with SimFeatUp', elem_id='upsampling', format='png')
+                    upsampling = gr.ImageSlider(
+                        label='without | with SimFeatUp', elem_id='upsampling', format='png', visible=False
+                    )
                 with gr.Tab('Download'):
                     files = gr.File(label='map, polygons, areas, scores', file_count='multiple', elem_id='files')
         gr.Examples([[str(path), WORDS] for path in example_scenes()], inputs[:2], label='Examples', elem_id='examples')
@@ -92,7 +97,8 @@ def build_page(session: Session) -> gr.Blocks:
             with _errors_in_words():
                 found = session.compare(Request(*values), lambda done, total: progress((done, total), 'maps'))
             pairs = [_pair(labels, found.palette) for labels in (found.bias_alleviation, found.upsampling)]
-            return *pairs, '' if found.upsampling else WITHOUT_UPSAMPLER
+            has_both = found.upsampling is not None
+            return pairs[0], gr.update(value=pairs[1], visible=has_both), '' if has_both else WITHOUT_UPSAMPLER
 
         def fade(found: Answer | None, value: float):
             return None if found is None else map_over_scene(found, value)
@@ -103,15 +109,14 @@ def build_page(session: Session) -> gr.Blocks:
     return page
 
 
-def launch(page: gr.Blocks, session: Session, host: str, port: int | None, is_blocking: bool, is_opened: bool = False):
-    """Serves a page.
+def launch(page: gr.Blocks, session: Session, host: str, port: int | None, is_opened: bool = False) -> str:
+    """Serves a page until it is closed; returns its address at once.
 
     Args:
         page: Built by :func:`build_page`.
         session: Its session.
         host: Address to listen on.
         port: None for the first free one.
-        is_blocking: Return only when the server ends.
         is_opened: Open the browser.
 
     Raises:
@@ -119,7 +124,7 @@ def launch(page: gr.Blocks, session: Session, host: str, port: int | None, is_bl
     """
     theme = gr.themes.Default(font=FONT, font_mono=MONO_FONT)
     try:
-        return page.launch(
+        _, url, _ = page.launch(
             server_name=host,
             server_port=port,
             max_file_size=session.limits.upload_bytes,
@@ -128,11 +133,12 @@ def launch(page: gr.Blocks, session: Session, host: str, port: int | None, is_bl
             share=False,
             ssr_mode=False,
             footer_links=[],
-            quiet=not is_blocking,
+            quiet=True,
             show_error=True,
             inbrowser=is_opened,
-            prevent_thread_lock=not is_blocking,
+            prevent_thread_lock=True,
         )
+        return url
     except (OSError, ValueError) as error:
         where = f'port {port}' if port else 'the ports from 7860'
         raise ConfigError(f'cannot listen on {host}, {where}: {error}; give another --port or --host') from error
@@ -142,7 +148,10 @@ def serve(host: str, port: int | None, limits: Limits, device: str | None, is_op
     """Serves the page until it is interrupted."""
     session = Session(limits, device)
     try:
-        launch(build_page(session), session, host, port, is_blocking=True, is_opened=is_opened)
+        page = build_page(session)
+        url = launch(page, session, host, port, is_opened)
+        logger.info('%s is ready for the browser; Ctrl-C ends it', url)
+        page.block_thread()
     finally:
         session.close()
 

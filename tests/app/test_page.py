@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-pytest.importorskip('gradio', reason='needs gradio, of the extra "app"')
+gradio = pytest.importorskip('gradio', reason='needs gradio, of the extra "app"')
 
 from segearth.app.page import build_page, launch
 from segearth.app.session import Limits, Session
@@ -20,7 +20,7 @@ def url(browser, tmp_path_factory):
         patch.setattr('segearth.app.examples.SIZE', 128)
         session = Session(Limits(pixels=300_000), make_segmenter=TinySegmenter)
         blocks = build_page(session)
-        _, url, _ = launch(blocks, session, '127.0.0.1', None, is_blocking=False)
+        url = launch(blocks, session, '127.0.0.1', None)
     yield url
     blocks.close(verbose=False)
     session.close()
@@ -78,6 +78,10 @@ def test_example_classes_scores_comparison_download(page, url):
     page.click('#compare')
     page.wait_for_selector('#bias img')
     page.wait_for_selector('#notes:has-text("SimFeatUp is switched off")')
+    page.locator('#encoder input').fill('CLIP')
+    page.get_by_role('option', name='CLIP', exact=True).click()
+    page.click('#compare')
+    page.wait_for_selector('#upsampling img')
 
     open_tab(page, 'Download')
     with page.expect_download() as download:
@@ -118,4 +122,4 @@ def test_a_port_that_is_taken_is_explained(url):
     session = Session(make_segmenter=TinySegmenter)
     port = int(url.rstrip('/').rsplit(':', 1)[1])
     with pytest.raises(ConfigError, match=f'cannot listen on 127.0.0.1, port {port}.*--port'):
-        launch(build_page(session), session, '127.0.0.1', port, is_blocking=False)
+        launch(gradio.Blocks(), session, '127.0.0.1', port)
