@@ -1,9 +1,8 @@
 """The page end to end, in a browser."""
 
+import gradio
 import pytest
 from PIL import Image
-
-gradio = pytest.importorskip('gradio', reason='needs gradio, of the extra "app"')
 
 from segearth.app.page import build_page, launch
 from segearth.app.session import Limits, Session
@@ -121,5 +120,7 @@ def test_too_large_an_image_is_refused(page, tmp_path):
 def test_a_port_that_is_taken_is_explained(url):
     session = Session(make_segmenter=TinySegmenter)
     port = int(url.rstrip('/').rsplit(':', 1)[1])
+    with gradio.Blocks() as blank:
+        pass
     with pytest.raises(ConfigError, match=f'cannot listen on 127.0.0.1, port {port}.*--port'):
-        launch(gradio.Blocks(), session, '127.0.0.1', port)
+        launch(blank, session, '127.0.0.1', port)
