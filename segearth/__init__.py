@@ -18,7 +18,7 @@ __all__ = ['Segmentation', 'Segmenter', '__version__', 'predict']
 
 def __getattr__(name: str) -> Any:
     if name == 'predict':  # late: maps need more packages than everything else
-        from segearth.maps import predict
+        from segearth.maps.api import predict
 
         return predict
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
