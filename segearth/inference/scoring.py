@@ -3,15 +3,18 @@
 The centre of the method's figure, in its order: dense encoder, feature upsampling, cosine similarity with the text
 embeddings, Global Bias Alleviation.
 
+Upsampling and similarity are one step: only the scores and the length of the features have to reach full size, not
+their channels (simfeatup/scoring.py). The plain path, all channels at full size, is what it is tested against.
+
 Source: SegEarth-OV (arXiv 2410.01768) sections 3.2 and 3.3; SegEarth-OV-2 (arXiv 2508.18067).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from simfeatup.scoring import score, score_reference
 
 
 def score_windows(
@@ -19,7 +22,9 @@ def score_windows(
     windows: Tensor,
     text_embeddings: Tensor,
     cls_token_weight: float,
-    upsampler: Callable[[Tensor, Tensor], Tensor] | None = None,
+    upsampler: nn.Module | None = None,
+    exact_reference: bool = False,
+    rank: int | None = None,
 ) -> Tensor:
     """Cosine similarity of pixels and queries, with the global bias of [CLS] taken off.
 
@@ -32,6 +37,8 @@ def score_windows(
         text_embeddings: (Q, C), L2-normalised.
         cls_token_weight: lambda of Global Bias Alleviation (paper: -0.3); 0 switches it off.
         upsampler: (B, C, h, w), guidance (B, 3, H, W) -> (B, C, H, W).
+        exact_reference: Take the plain path, slow and large.
+        rank: See :func:`simfeatup.scoring.score`; None is exact.
 
     Returns:
         (B, Q, H, W) in the text embeddings' dtype; within [-1, 1] for weight 0.
@@ -43,11 +50,11 @@ def score_windows(
     if upsampler is None:
         scores = F.interpolate(similarity(features, text_embeddings), size=size, mode='bilinear', align_corners=False)
     else:
-        scores = text_embeddings.new_empty(len(windows), len(text_embeddings), *size)
-        for index in range(len(windows)):  # one at a time: full-size features of all channels are the memory's peak
-            one = slice(index, index + 1)
-            upsampled = upsampler(features[one], windows[one].to(features.dtype))
-            scores[one] = similarity(upsampled, text_embeddings)
+        guidance = windows.to(features.dtype)
+        if exact_reference:
+            scores = score_reference(upsampler, features, guidance, text_embeddings)
+        else:
+            scores = score(upsampler, features, guidance, text_embeddings, rank)
     return scores + global_bias(cls_token, text_embeddings, cls_token_weight)
 
 

@@ -10,8 +10,10 @@ from torch import nn
 
 from segearth.errors import ConfigError
 from segearth.models.encoders import EncoderRecord
+from segearth.models.upsamplers import upsampler_record
 from segearth.paths import find_file, weights_folders
 from simfeatup import UPSAMPLERS, build_upsampler, load_upsampler
+from simfeatup.linear import linear_map
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +60,11 @@ def build_feature_upsampler(
         return build_upsampler(name, dim)
     if not settings.get('model_path'):
         raise ConfigError(f'feature_up_cfg of {name} needs model_path, the file of its weights')
-    path = find_file(
-        settings['model_path'],
-        weights_folders(),
-        f'weights of the upsampler {name}',
-        'Get them with: python tools/download_weights.py --list; or run without: '
-        '--cfg-options model.feature_up=False (or model.feature_up_cfg.model_name=bilinear)',
-    )
-    return load_upsampler(name, dim, path)
+    released = upsampler_record(settings['model_path'])
+    fetch = released.remedy if released else 'Released weights: "python tools/download_weights.py --list".'
+    remedy = f'{fetch} Or run without: feature_up=False (eval.py: --cfg-options model.feature_up=False).'
+    path = find_file(settings['model_path'], weights_folders(), f'weights of the upsampler {name}', remedy)
+    upsampler = load_upsampler(name, dim, path)
+    if linear_map(upsampler) is None:
+        logger.info('%s is no linear map of the features: all channels are upsampled, which is slow', name)
+    return upsampler

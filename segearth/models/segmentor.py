@@ -23,6 +23,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from segearth.errors import ConfigError
+from segearth.inference.memory import AUTO, window_batch_size
 from segearth.inference.postprocess import classify
 from segearth.inference.scoring import score_windows
 from segearth.inference.sliding_window import as_pair, score_padded, slide
@@ -58,7 +59,9 @@ class SegEarthSegmentation(BaseSegmentor):
         feature_up_cfg: ``model_name`` and ``model_path`` of the upsampler.
         clip_path: Weight file that overrides the record's.
         precision: Of the encoder: fp32, bf16, fp16, or auto (fp16 on CUDA, as the original ran; else fp32).
-        window_batch_size: Windows encoded at once.
+        window_batch_size: Windows encoded and scored at once; 'auto' takes what the free memory holds.
+        exact_reference: Score by the plain path, all channels at full size: slow, for comparison.
+        score_rank: Coordinates kept for the length of upsampled features; None is exact (docs/performance.md).
         data_preprocessor: mmseg configuration; default is CLIP's normalisation of BGR images in [0, 255].
 
     Raises:
@@ -85,7 +88,9 @@ class SegEarthSegmentation(BaseSegmentor):
         feature_up_cfg: Mapping[str, str] | None = None,
         clip_path: str | None = None,
         precision: str = 'auto',
-        window_batch_size: int = 8,
+        window_batch_size: int | str = AUTO,
+        exact_reference: bool = False,
+        score_rank: int | None = None,
         data_preprocessor: Mapping | nn.Module | None = None,
         init_cfg: Mapping | None = None,
     ) -> None:
@@ -116,6 +121,8 @@ class SegEarthSegmentation(BaseSegmentor):
             cls_token_lambda=cls_token_lambda,
             bg_idx=bg_idx,
             window_batch_size=window_batch_size,
+            exact_reference=exact_reference,
+            score_rank=score_rank,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
@@ -139,8 +146,8 @@ class SegEarthSegmentation(BaseSegmentor):
             query_to_class: (Q,), class index of each query.
             upsampler: (B, C, h, w), guidance (B, 3, H, W) -> (B, C, H, W); None for interpolated scores.
             **settings: Keys of the constructor that concern inference: prob_thd, logit_scale, slide_stride,
-                slide_crop, cls_token_lambda, bg_idx, window_batch_size, feature_up (False leaves the upsampler
-                out), data_preprocessor, and the three above.
+                slide_crop, cls_token_lambda, bg_idx, window_batch_size, exact_reference, score_rank, feature_up
+                (False leaves the upsampler out), data_preprocessor, and the three above.
 
         Raises:
             ConfigError: Settings or shapes that do not fit together.
@@ -166,7 +173,9 @@ class SegEarthSegmentation(BaseSegmentor):
         slide_crop: int | tuple[int, int] = 224,
         cls_token_lambda: float = -0.3,
         bg_idx: int = 0,
-        window_batch_size: int = 8,
+        window_batch_size: int | str = AUTO,
+        exact_reference: bool = False,
+        score_rank: int | None = None,
         data_preprocessor: Mapping | nn.Module | None = None,
         init_cfg: Mapping | None = None,
     ) -> None:
@@ -184,6 +193,8 @@ class SegEarthSegmentation(BaseSegmentor):
         self.cls_token_weight = cls_token_lambda
         self.background_index = bg_idx
         self.window_batch_size = window_batch_size
+        self.exact_reference = exact_reference
+        self.score_rank = score_rank
         self.register_buffer('text_embeddings', torch.empty(0), persistent=False)
         self.register_buffer('query_to_class', torch.empty(0, dtype=torch.long), persistent=False)
         self.set_vocabulary(text_embeddings, query_to_class)
@@ -242,7 +253,11 @@ class SegEarthSegmentation(BaseSegmentor):
 
     def slide_inference(self, inputs: Tensor) -> Tensor:
         """Scores (B, Q, H, W) of images (B, 3, H, W), averaged over overlapping windows."""
-        return slide(inputs, self.whole_inference, self.crop_size, self.stride, self.window_batch_size)
+        batch_size = self.window_batch_size
+        if batch_size == AUTO:
+            sides = [min(crop, side) for crop, side in zip(self.crop_size, inputs.shape[-2:], strict=True)]
+            batch_size = window_batch_size(inputs.device, sides, len(self.text_embeddings), self.encoder.embed_dim)
+        return slide(inputs, self.whole_inference, self.crop_size, self.stride, batch_size)
 
     def whole_inference(self, inputs: Tensor) -> Tensor:
         """Scores (B, Q, H, W) of images (B, 3, H, W) of any size, each encoded at once."""
@@ -252,6 +267,8 @@ class SegEarthSegmentation(BaseSegmentor):
             text_embeddings=self.text_embeddings,
             cls_token_weight=self.cls_token_weight,
             upsampler=self.upsampler,
+            exact_reference=self.exact_reference,
+            rank=self.score_rank,
         )
         return score_padded(inputs, score, self.encoder.patch_size)
 

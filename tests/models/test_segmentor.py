@@ -53,6 +53,39 @@ def test_equals_the_original(case, golden, parts):
     assert same.mean() >= 0.999
 
 
+@pytest.mark.parametrize('settings', [{}, {'slide_crop': 0}, {'slide_crop': 56, 'slide_stride': 40}])
+@pytest.mark.parametrize('name', ['jbu_one', 'jbu_stack', 'bilinear'])
+def test_fast_scores_equal_the_plain_path(name, settings, golden, parts):
+    visual, jbu_one, text_embeddings, query_to_class = parts
+    torch.manual_seed(0)
+    upsampler = jbu_one if name == 'jbu_one' else build_upsampler(name, 24).eval()
+    image = torch.from_numpy(golden['image'])
+    settings = {'slide_crop': 64, 'slide_stride': 32} | settings
+    fast, plain = (
+        SegEarthSegmentation.from_parts(
+            visual, text_embeddings, query_to_class, upsampler, exact_reference=exact, **settings
+        )
+        for exact in (False, True)
+    )
+    # 1e-5 on trained weights (docs/performance.md); these random ones cancel features to 1/200 of their length at some
+    # pixels, where the plain path itself is 5e-6 from float64
+    torch.testing.assert_close(fast.encode_decode(image), plain.encode_decode(image), atol=2e-5, rtol=0)
+    same = fast.predict(image)[0].pred_sem_seg.data == plain.predict(image)[0].pred_sem_seg.data
+    assert same.float().mean() >= 0.9999
+
+
+def test_truncated_rank_is_close_and_full_rank_exact(golden, parts):
+    image = torch.from_numpy(golden['image'])
+    exact, full, truncated = (
+        SegEarthSegmentation.from_parts(*parts[:1], *parts[2:], parts[1], slide_crop=0, score_rank=rank)
+        for rank in (None, 24, 8)
+    )
+    scores = exact.encode_decode(image)
+    torch.testing.assert_close(full.encode_decode(image), scores, atol=2e-5, rtol=0)
+    error = (truncated.encode_decode(image) - scores).abs().max()
+    assert 1e-6 < error < 0.5
+
+
 @pytest.fixture
 def small_parts():
     torch.manual_seed(0)
