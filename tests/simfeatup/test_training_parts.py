@@ -20,6 +20,7 @@ from simfeatup.losses import (
     scaled_squared_error,
     total_variation,
 )
+from simfeatup.training import Recipe, SimFeatUp
 
 
 @pytest.fixture(scope='module')
@@ -147,3 +148,45 @@ def test_crf_prefers_edges_of_the_image():
     guidance[..., 8:] = 3
     along = torch.cat([guidance[:, :1], 3 - guidance[:, :1]], 1)
     assert crf_loss(guidance, along, 200) < crf_loss(guidance, along.transpose(2, 3), 200)
+
+
+def test_objective_trains_the_upsampler_and_undoes_its_scale():
+    torch.manual_seed(0)
+    recipe = Recipe(2, max_pad=2, crf_weight=1.0, tv_weight=1.0, entropy_weight=1.0, projection_dim=2)
+    objective = SimFeatUp(build_upsampler('jbu_one', 3, radius=1, key_dim=2), 3, 4, (4, 4), recipe)
+    images = torch.randn(2, 3, 16, 16)
+
+    def encode(images):
+        return 5 * torch.nn.functional.avg_pool2d(images, 4)
+
+    objective.calibrate(encode, images)
+    losses = objective(encode, images)
+    assert {name.removeprefix('loss_') for name in losses} == {'features', 'reconstruction', 'crf', 'tv', 'entropy'}
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None for parameter in objective.parameters())
+    objective.eval()
+    released = build_upsampler('jbu_one', 3, radius=1, key_dim=2).eval()
+    weights = objective.released_weights()
+    released.load_state_dict({name.removeprefix('upsampler.'): value for name, value in weights.items()})
+    expected = objective.feature_scale * objective.upsample(encode(images), images)
+    torch.testing.assert_close(released(encode(images), images), expected)
+
+
+def test_checkpointing_changes_memory_alone():
+    torch.manual_seed(0)
+    upsampler = build_upsampler('bilinear', 3)
+    images, gradients = torch.randn(1, 3, 16, 16), []
+    for with_checkpointing in (False, True):
+        torch.manual_seed(1)
+        objective = SimFeatUp(upsampler, 3, 4, (4, 4), Recipe(2, 2, with_checkpointing=with_checkpointing))
+        sum(objective(lambda x: torch.nn.functional.avg_pool2d(x, 4), images).values()).backward()
+        gradients.append([parameter.grad for parameter in objective.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+def test_objective_errors():
+    with pytest.raises(UpsamplerError, match='1 or more'):
+        SimFeatUp(build_upsampler('bilinear', 3), 3, 4, (4, 4), Recipe(num_jitters=0))
+    with pytest.raises(UpsamplerError, match='without calibration'):
+        objective = SimFeatUp(build_upsampler('bilinear', 3), 3, 4, (4, 4))
+        objective.calibrate(lambda images: images, torch.zeros(1, 3, 16, 16))

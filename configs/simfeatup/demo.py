@@ -1,0 +1,26 @@
+# The demo encoder on generated scenes: minutes on two cores.
+_base_ = '../_base_/training.py'
+
+model = dict(
+    type='SimFeatUpModel',
+    encoder=dict(clip_type='Demo', attention='SegEarth'),
+    upsampler=dict(name='jbu_one'),
+    features='readout',
+    size=224,
+    recipe=dict(num_jitters=2, projection_dim=0, reconstruction_weight=0.1),
+)
+train_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    sampler=dict(type='StepSampler'),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='DemoScenes', folder='work_dirs/demo_training/scenes', num_scenes=64, size=224),
+)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=700)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='NAdam', lr=1e-3))
+custom_hooks = [
+    *_base_.custom_hooks[:-1],
+    dict(type='Checkpoints', interval=100, keep=10),
+    dict(type='Calibration', num_images=8),
+    dict(type='ClipFirstSteps', num_steps=10, max_norm=1e-4),
+]

@@ -1,0 +1,153 @@
+"""From a config to a trained model: mmengine's Runner with checkpoints that continue exactly.
+
+One engine for tools/train_simfeatup.py and tools/train_alignearth.py; the configs say what is trained. Under torchrun
+the processes average their gradients, by gloo where there is no CUDA.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from torch import nn
+
+from segearth.errors import ConfigError, UserError
+from segearth.evaluation.console import quiet_console
+from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes
+from segearth.paths import PROJECT_ROOT, find_file
+from segearth.training.checkpoints import bare_model, last_checkpoint, restore
+
+NEEDED_KEYS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+LIBRARIES = ('segearth', 'simfeatup')  # whose messages go where mmengine's go
+
+
+class TrainingRunner(Runner):
+    """mmengine's Runner with this project's checkpoints, and with gradients averaged on CPUs too."""
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Moves the model to its device and wraps it where there are several processes."""
+        from mmengine.device import get_device
+        from mmengine.model import MMDistributedDataParallel
+
+        model = model.to(get_device())
+        if not self.distributed:
+            return model
+        device_ids = None if get_device() == 'cpu' else [int(os.environ['LOCAL_RANK'])]
+        return MMDistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True)
+
+    def resume(self, filename: str, *_: Any, **__: Any) -> None:
+        """Goes on from a checkpoint of :class:`segearth.training.checkpoints.Checkpoints`."""
+        restore(self, Path(filename))
+        self.logger.info('resumed from %s at step %d of %d', filename, self.iter, self.max_iters)
+
+    def get_hooks_info(self) -> str:
+        """Names of the hooks; mmengine's own table of when each is called fills a screen."""
+        return ', '.join(type(hook).__name__ for hook in self.hooks)
+
+    def build_logger(self, *args: Any, **settings: Any) -> MMLogger:
+        """Builds mmengine's logger; this project's messages go to its places too."""
+        main = super().build_logger(*args, **settings)
+        quiet_console(main)
+        for name in LIBRARIES:
+            library = logging.getLogger(name)
+            library.handlers = list(main.handlers)
+            library.setLevel(main.level)
+        return main
+
+
+def train(
+    config: str | Config,
+    work_dir: str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    launcher: str | None = None,
+) -> nn.Module:
+    """Trains what a config describes.
+
+    Args:
+        config: Path of a config, also below configs/; or the config itself.
+        work_dir: For checkpoints, exported weights, logs, curves and pictures; None for work_dirs/NAME.
+        overrides: Dotted key of the config -> value.
+        resume: Go on from the last checkpoint in the work folder; without one the training starts.
+        launcher: 'none' or 'pytorch'; None sees by the environment whether torchrun started the process.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        UserError: Anything a user can mend.
+    """
+    settings = load_training_config(config, overrides)
+    name = Path(settings.filename).stem if settings.filename else 'training'
+    settings.work_dir = str(Path(work_dir or Path('work_dirs') / name).resolve())
+    found = last_checkpoint(settings.work_dir)
+    if found and not resume:
+        raise ConfigError(
+            f'{settings.work_dir} holds a training already ({found.name}): go on with --resume, or choose another '
+            '--work-dir'
+        )
+    if launcher is None:
+        launcher = 'pytorch' if 'LOCAL_RANK' in os.environ and 'RANK' in os.environ else 'none'
+    settings.launcher = launcher
+    settings.experiment_name = f'{name}_{time.time_ns()}'  # mmengine shares state between runs of one name
+    if found:
+        settings.resume, settings.load_from = True, str(found)
+    settings.visualizer = dict(type='Visualizer', vis_backends=_log_places(settings.work_dir))
+    join_processes(launcher, timeout=settings.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', DEFAULT_TIMEOUT))
+    try:
+        runner = _build_runner(settings)
+        runner.train()
+        return bare_model(runner)
+    finally:
+        leave_processes()
+
+
+def load_training_config(config: str | Config, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Loads a config of a training.
+
+    Raises:
+        ConfigError: It cannot be used, or an override does not fit it.
+        MissingFileError: There is no such file.
+    """
+    if not isinstance(config, Config):
+        folders = [Path(), PROJECT_ROOT, PROJECT_ROOT / 'configs']
+        known = [str(path.relative_to(PROJECT_ROOT)) for path in sorted((PROJECT_ROOT / 'configs').glob('*/*.py'))]
+        known = ', '.join(path for path in known if 'simfeatup' in path or 'alignearth' in path)
+        path = find_file(config, folders, 'config', f'There are: {known}.')
+        try:
+            config = Config.fromfile(str(path))
+        except Exception as error:  # a config is a program: it can fail in any way
+            raise ConfigError(f'config {path} cannot be loaded: {type(error).__name__}: {error}') from error
+    try:
+        config.merge_from_dict(dict(overrides or {}))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ConfigError(f'--cfg-options do not fit the config: {error}') from error
+    missing = [key for key in NEEDED_KEYS if config.get(key) is None]
+    if missing:
+        raise ConfigError(f'the config has no {", ".join(missing)}: give one of configs/simfeatup, configs/alignearth')
+    return config
+
+
+def _build_runner(settings: Config) -> TrainingRunner:
+    try:
+        return TrainingRunner.from_cfg(settings)
+    except UserError:
+        raise
+    except TypeError as error:  # a mistyped key of a class that the config names
+        raise ConfigError(f'the config does not fit: {error}') from error
+
+
+def _log_places(work_dir: str) -> list[dict]:
+    """Scalars as JSON lines, and TensorBoard where it is installed."""
+    places = [dict(type='LocalVisBackend')]
+    if importlib.util.find_spec('tensorboard'):
+        places.append(dict(type='TensorboardVisBackend', save_dir=str(Path(work_dir) / 'tensorboard')))
+    return places

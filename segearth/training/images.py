@@ -1,0 +1,101 @@
+"""Training images: any folder tree of pictures or GeoTIFFs, cropped at random."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.registry import DATASETS
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from segearth.datasets.optical_rgb import read_optical
+from segearth.datasets.sar_rgb import read_sar
+from segearth.errors import ConfigError, DataError, MissingFileError
+from segearth.models.preprocessor import CLIP_MEAN, CLIP_STD
+from segearth.training.sampler import draw_index
+
+SUFFIXES = frozenset({'.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.jp2', '.vrt', '.img'})
+READERS = {'optical': read_optical, 'sar': read_sar}
+
+
+@DATASETS.register_module()
+class ImageFolder(Dataset):
+    """All images below a folder, in random crops; the layout does not matter (Million-AID: ``test/*.jpg``).
+
+    Args:
+        root: The folder.
+        size: Side of the crops in pixels; smaller images are extended by reflection.
+        kind: 'optical' or 'sar'.
+        bands: Numbers of the bands, from 1, of files with several; None as in :func:`read_optical` and
+            :func:`read_sar`.
+        seed: Of the order and of the crops.
+
+    Raises:
+        ConfigError: Unknown kind.
+        MissingFileError: There is no such folder.
+        DataError: It holds no images.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        size: int = 224,
+        kind: str = 'optical',
+        bands: tuple[int, ...] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if kind not in READERS:
+            raise ConfigError(f'unknown kind {kind!r} of images; known: {", ".join(READERS)}')
+        self.files = list_images(root)
+        self.size, self.seed, self.kind = size, seed, kind
+        self.bands = tuple(bands) if bands else None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """Sample ``number``, see :func:`draw_index`: ``images`` (3, size, size) uint8, RGB."""
+        index, rng = draw_index(number, len(self.files), self.seed)
+        image = READERS[self.kind](self.files[index], self.bands)
+        image = extend(image, self.size)
+        y, x = (int(rng.integers(side - self.size + 1)) for side in image.shape[:2])
+        return {'images': to_tensor(image[y : y + self.size, x : x + self.size])}
+
+
+def list_images(root: str | os.PathLike[str]) -> list[Path]:
+    """All image files below a folder, by path.
+
+    Raises:
+        MissingFileError: There is no such folder.
+        DataError: It holds no images.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise MissingFileError(f'image folder not found: {root}')
+    files = sorted(path for path in root.rglob('*') if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise DataError(f'{root} holds no images ({", ".join(sorted(SUFFIXES))}), nor do its subfolders')
+    return files
+
+
+def extend(image: np.ndarray, size: int) -> np.ndarray:
+    """Reflects an image (H, W) or (H, W, C) at its borders until no side is below ``size``."""
+    missing = [max(size - side, 0) for side in image.shape[:2]]
+    if not any(missing):
+        return image
+    pads = [(n // 2, n - n // 2) for n in missing] + [(0, 0)] * (image.ndim - 2)
+    return np.pad(image, pads, mode='reflect' if min(image.shape[:2]) > 1 else 'edge')
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """(H, W, 3) -> (3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def normalise(images: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8, RGB -> float32 as CLIP was trained."""
+    mean, std = (images.new_tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return (images.float() - mean) / std

@@ -1,0 +1,35 @@
+"""The command line of both training programs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from mmengine.config import DictAction
+
+from segearth.training.engine import train
+
+
+def main(description: str, arguments: Sequence[str] | None = None) -> None:
+    """Trains what the command line says.
+
+    Args:
+        description: The program's docstring.
+        arguments: None for those of the process.
+
+    Raises:
+        UserError: Anything a user can mend.
+    """
+    summary, _, examples = description.partition('\n\n')
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config of the training')
+    parser.add_argument('--work-dir', help='checkpoints, weights, logs, curves (default: work_dirs/NAME)')
+    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint of the work folder')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+        help="settings in place of the config's",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    train(options.config, options.work_dir, options.cfg_options, options.resume)

@@ -1,0 +1,123 @@
+"""SimFeatUp as mmengine trains it: an encoder of the table and :class:`simfeatup.training.SimFeatUp`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from segearth.errors import ConfigError
+from segearth.models.build import PRECISIONS, build_encoder
+from segearth.training.features import DenseFeatures, grid_of
+from segearth.training.files import save_checkpoint, save_weights
+from segearth.training.images import normalise
+from segearth.training.pictures import PictureRow, principal_components, to_picture
+from simfeatup import build_upsampler
+from simfeatup.training import Recipe, SimFeatUp
+
+
+@MODELS.register_module()
+class SimFeatUpModel(BaseModel):
+    """Trains an upsampler for a frozen encoder.
+
+    Args:
+        encoder: Arguments of :func:`segearth.models.build.build_encoder`, without device and precision; or a module
+            (B, 3, H, W) -> [CLS] and patch tokens such as :class:`segearth.models.dense_clip.DenseCLIP`.
+        upsampler: ``name`` and options of :func:`simfeatup.build_upsampler`.
+        features: See :class:`segearth.training.features.DenseFeatures`.
+        size: Side of the training images in pixels, a multiple of the patch.
+        recipe: Arguments of :class:`simfeatup.training.Recipe`; None for the released ones.
+        precision: Of the computation: fp32, bf16 or fp16 (mixed; the last with ``AmpOptimWrapper`` on CUDA only).
+
+    Raises:
+        UserError: Settings that cannot be used.
+    """
+
+    def __init__(
+        self,
+        encoder: Mapping[str, Any] | nn.Module,
+        upsampler: Mapping[str, Any] | None = None,
+        features: str = 'last_block_input',
+        size: int = 224,
+        recipe: Mapping[str, Any] | None = None,
+        precision: str = 'fp32',
+    ) -> None:
+        super().__init__()
+        visual = encoder if isinstance(encoder, nn.Module) else build_encoder(**encoder, precision='fp32').visual
+        self.encoder = DenseFeatures(visual, features).requires_grad_(False).eval()
+        options = dict(upsampler or {'name': 'jbu_one'})
+        try:
+            recipe = Recipe(**(recipe or {}))
+        except TypeError as error:
+            raise ConfigError(f'model.recipe: {error}; known: {", ".join(Recipe.__dataclass_fields__)}') from error
+        network = build_upsampler(options.pop('name'), visual.embed_dim, **options)
+        grid = grid_of(visual, size)
+        self.objective = SimFeatUp(network, visual.embed_dim, visual.patch_size[0], grid, recipe)
+        self.dtype = autocast_dtype(precision)
+
+    def train(self, mode: bool = True) -> SimFeatUpModel:
+        """Sets the mode of all but the encoder, which stays in eval mode."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, images: Tensor, mode: str = 'loss', **_: Any) -> dict[str, Tensor]:
+        """Terms of the loss, and the widths of a joint bilateral layer to watch.
+
+        Args:
+            images: (B, 3, H, W) uint8, RGB.
+            mode: 'loss'; mmengine asks for nothing else.
+            **_: What a data set gives beside the images.
+        """
+        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            losses = self.objective(self.encoder, normalise(images))
+        layer = getattr(self.objective.upsampler, 'up', None)
+        if layer is not None:
+            losses |= {'sigma': layer.sigma_spatial.detach(), 'temperature': layer.temperature.detach()}
+        return losses
+
+    def calibrate(self, images: Tensor) -> None:
+        """See :meth:`simfeatup.training.SimFeatUp.calibrate`; images as for :meth:`forward`."""
+        self.objective.calibrate(self.encoder, normalise(images))
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What a checkpoint of the training holds: all but the encoder."""
+        return {f'objective.{name}': value for name, value in self.objective.state_dict().items()}
+
+    def export(self, folder: Path, name: str) -> list[Path]:
+        """Writes NAME.ckpt (``state_dict`` with ``upsampler.*``, as the original's) and NAME.safetensors."""
+        weights = self.objective.released_weights()
+        return [
+            save_checkpoint(folder / f'{name}.ckpt', {'state_dict': weights}),
+            save_weights(folder / f'{name}.safetensors', weights),
+        ]
+
+    @torch.no_grad()
+    def draw(self, images: Tensor, **_: Any) -> list[PictureRow]:
+        """Image, features before and after (first three principal components), reconstruction."""
+        pictures = normalise(images)
+        features = self.encoder(pictures)
+        hr_features = self.objective.upsample(features, pictures)
+        rebuilt = self.objective.reconstruction(hr_features)
+        rows = []
+        for image, low, high, again in zip(pictures, features, hr_features, rebuilt, strict=True):
+            coarse, fine = principal_components([low / self.objective.feature_scale, high])
+            parts = {'image': to_picture(image), 'features': coarse, 'upsampled': fine, 'rebuilt': to_picture(again)}
+            rows.append(parts)
+        return rows
+
+
+def autocast_dtype(precision: str) -> torch.dtype:
+    """The dtype of mixed precision; float32 for none.
+
+    Raises:
+        ConfigError: Unknown name.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f'unknown precision {precision!r}; known: {", ".join(PRECISIONS)}')
+    return PRECISIONS[precision]

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import copy
+import csv
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from segearth.errors import CheckpointError, ConfigError, MissingFileError
+from segearth.models.build import build_encoder
+from segearth.training.checkpoints import last_checkpoint
+from segearth.training.engine import load_training_config, train
+from segearth.training.files import read_checkpoint
+from simfeatup import load_upsampler
+
+
+class Killed(Exception):
+    pass
+
+
+@HOOKS.register_module()
+class KillAt(Hook):
+    def __init__(self, step):
+        self.step = step
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if batch_idx == self.step:
+            raise Killed
+
+
+def trained(work_dir, step=6):
+    return read_checkpoint(work_dir / f'step_{step}.pt')
+
+
+@pytest.mark.parametrize('accumulated', [1, 2])
+def test_a_resumed_run_ends_with_the_same_weights(micro, tmp_path, accumulated):
+    micro.optim_wrapper.accumulative_counts = accumulated
+    train(copy.deepcopy(micro), tmp_path / 'whole')
+    killed = copy.deepcopy(micro)
+    killed.custom_hooks.append(dict(type='KillAt', step=5))
+    with pytest.raises(Killed):
+        train(killed, tmp_path / 'cut')
+    assert last_checkpoint(tmp_path / 'cut').name == 'step_4.pt'
+    train(copy.deepcopy(micro), tmp_path / 'cut', resume=True)
+    whole, resumed = trained(tmp_path / 'whole'), trained(tmp_path / 'cut')
+    for name, value in whole['model'].items():
+        torch.testing.assert_close(resumed['model'][name], value, msg=name)
+    start = trained(tmp_path / 'whole', 4)['model']
+    assert any(not torch.equal(start[name], value) for name, value in whole['model'].items())
+    histories = [list(csv.DictReader((tmp_path / run / 'history.csv').open())) for run in ('whole', 'cut')]
+    assert [row['step'] for row in histories[0]] == [row['step'] for row in histories[1]] == list('123456')
+
+
+def test_what_a_run_leaves_behind(micro, tmp_path, tiny_clip):
+    validation = dict(micro.train_dataloader.dataset, seed=9)
+    micro.custom_hooks[1] = dict(
+        type='Monitor', interval=2, validation=validation, num_samples=2, validation_interval=2
+    )
+    micro.custom_hooks.append(dict(type='Pictures', interval=6, num_images=2))
+    model = train(micro, tmp_path / 'run')
+    names = {path.name for path in (tmp_path / 'run').iterdir()}
+    assert {'last.ckpt', 'last.safetensors', 'best.ckpt', 'best.safetensors', 'best.json', 'history.csv'} <= names
+    assert {path.name for path in (tmp_path / 'run').glob('step_*.pt')} == {'step_4.pt', 'step_6.pt'}
+    assert (tmp_path / 'run' / 'pictures' / 'step_6.png').stat().st_size > 1000
+    assert (tmp_path / 'run' / 'curves.png').stat().st_size > 1000
+
+    # the weights of the file, on features as the encoder gives them, do what training did on scaled ones
+    features, guidance = torch.randn(1, 16, 4, 4), torch.randn(1, 3, 32, 32)
+    objective = model.objective.eval()
+    assert objective.feature_scale != 1
+    expected = objective.feature_scale * objective.upsample(features, guidance)
+    import simfeatup.jbu
+
+    for suffix in ('ckpt', 'safetensors'):
+        from simfeatup.checkpoints import read_weights
+
+        weights = read_weights(tmp_path / 'run' / f'last.{suffix}')
+        upsampler = simfeatup.jbu.JBUOne(16, radius=1, key_dim=4).eval()
+        upsampler.load_state_dict(weights)
+        torch.testing.assert_close(upsampler(features, guidance), expected)
+    encoder = build_encoder('Demo', clip_path=str(tiny_clip)).visual.state_dict()
+    for name, value in model.encoder.visual.state_dict().items():
+        assert torch.equal(value, encoder[name])
+
+
+def test_the_exported_file_loads_as_the_original_does(micro, tmp_path):
+    micro.model.upsampler = dict(name='jbu_one')
+    micro.train_cfg.max_iters = 1
+    micro.optim_wrapper.accumulative_counts = 1
+    train(micro, tmp_path / 'run')
+    assert load_upsampler('jbu_one', 16, tmp_path / 'run' / 'last.ckpt') is not None
+    content = torch.load(tmp_path / 'run' / 'last.ckpt', weights_only=True)
+    assert all(name.startswith('upsampler.') for name in content['state_dict'])
+
+
+def test_errors(micro, tmp_path):
+    train(copy.deepcopy(micro), tmp_path / 'run', {'train_cfg.max_iters': 2})
+    with pytest.raises(ConfigError, match='--resume'):
+        train(copy.deepcopy(micro), tmp_path / 'run')
+    with pytest.raises(CheckpointError, match='other settings'):
+        train(copy.deepcopy(micro), tmp_path / 'run', {'model.upsampler.radius': 2}, resume=True)
+    with pytest.raises(ConfigError, match='no multiple of the 4 accumulated'):
+        train(copy.deepcopy(micro), tmp_path / 'other', {'optim_wrapper.accumulative_counts': 4})
+    (tmp_path / 'run' / 'step_2.pt').write_bytes(b'nonsense')
+    with pytest.raises(CheckpointError, match='step_2.pt cannot be read'):
+        train(copy.deepcopy(micro), tmp_path / 'run', resume=True)
+    with pytest.raises(MissingFileError, match='simfeatup/demo.py'):
+        load_training_config('configs/simfeatup/none.py')
+    with pytest.raises(ConfigError, match='has no train_dataloader'):
+        load_training_config('configs/cfg_demo.py')
+
+
+@pytest.mark.parametrize(
+    ('override', 'message'),
+    [
+        ({'model.size': 30}, 'nearest: 24 and 32'),
+        ({'model.features': 'nothing'}, 'known: readout, last_block_input'),
+        ({'model.recipe.jitters': 2}, 'num_jitters'),
+        ({'model.precision': 'fp8'}, 'known: fp32'),
+        ({'train_dataloader.dataset.root': 'nowhere'}, 'image folder not found'),
+        ({'train_dataloader.dataset.kind': 'lidar'}, 'known: optical, sar'),
+    ],
+)
+def test_mistakes_in_a_config(micro, tmp_path, override, message):
+    with pytest.raises((ConfigError, MissingFileError), match=message):
+        train(micro, tmp_path / 'run', override)

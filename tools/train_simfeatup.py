@@ -1,0 +1,14 @@
+"""Trains an upsampler (SimFeatUp) for an encoder on unlabelled images.
+
+python tools/train_simfeatup.py configs/simfeatup/clip_vitb16.py
+python tools/train_simfeatup.py configs/simfeatup/clip_vitb16.py --resume
+torchrun --nproc-per-node 2 tools/train_simfeatup.py configs/simfeatup/remoteclip_vitb32.py
+"""
+
+from __future__ import annotations
+
+from segearth.cli import run_cli
+from segearth.training.program import main
+
+if __name__ == '__main__':
+    run_cli(lambda: main(__doc__))
