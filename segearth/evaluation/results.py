@@ -14,7 +14,8 @@ import logging
 import os
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def write_row(row: ResultRow, path: Path) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    _write_at_once(path, (row.to_json() + '\n').encode())
+    write_at_once(path, (row.to_json() + '\n').encode())
 
 
 def read_row(path: Path) -> ResultRow:
@@ -112,6 +113,25 @@ def read_row(path: Path) -> ResultRow:
     if not path.is_file():
         raise MissingFileError(f'result row not found: {path}. Each run of eval.py writes one into its work folder')
     return ResultRow.from_json(path.read_text(encoding='utf-8'))
+
+
+def write_at_once(path: Path, data: bytes) -> None:
+    """Writes a file so that it is there either as before or whole.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        with open(temporary, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def append_row(row: ResultRow, path: Path, kept_in: Path | None = None) -> None:
@@ -142,18 +162,40 @@ def append_row(row: ResultRow, path: Path, kept_in: Path | None = None) -> None:
         raise ResultsError(f'cannot write {path}: {error.strerror or error}. {remedy}') from error
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path, sheet: str | None = None) -> list[dict[str, Any]]:
     """Reads the rows of a spreadsheet of results, column -> value.
+
+    Args:
+        path: Spreadsheet.
+        sheet: Name of the sheet, such as :data:`CLASS_SHEET`; None for the first, the runs.
 
     Raises:
         ResultsError: It cannot be read or is no spreadsheet of results.
     """
     try:
-        sheet = _load(path).worksheets[0]
+        workbook = _load(path)
     except (OSError, _NotResultsError) as error:
         raise ResultsError(f'cannot read results from {path}: {error}') from error
-    header, *rows = sheet.iter_rows(values_only=True)
+    if sheet is not None and sheet not in workbook.sheetnames:
+        return []
+    header, *rows = (workbook[sheet] if sheet else workbook.worksheets[0]).iter_rows(values_only=True)
     return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+@contextmanager
+def edit_workbook(path: Path) -> Iterator[openpyxl.Workbook]:
+    """Opens a spreadsheet of results for changes besides the rows, alone; it is written when the block ends.
+
+    Raises:
+        ResultsError: It cannot be read or written; the old file is whole.
+    """
+    try:
+        with FileLock(f'{path}.lock', timeout=LOCK_TIMEOUT):
+            workbook = _load(path)
+            yield workbook
+            _save(workbook, path)
+    except (OSError, Timeout, _NotResultsError) as error:
+        raise ResultsError(f'cannot change {path}: {error}. The file is as it was') from error
 
 
 class _NotResultsError(Exception):
@@ -190,9 +232,13 @@ def _append_to_workbook(row: ResultRow, path: Path) -> None:
     shared = {RUN_COLUMN: row.run, 'Config': row.summary.get('Config'), 'Dataset': row.summary.get('Dataset')}
     for name, iou, accuracy in row.classes:
         _append_values(workbook[CLASS_SHEET], {**shared, 'Class': name, 'IoU': iou, 'Acc': accuracy})
+    _save(workbook, path)
+
+
+def _save(workbook: openpyxl.Workbook, path: Path) -> None:
     data = io.BytesIO()
     workbook.save(data)  # into memory: a full disk then shows itself in one place
-    _write_at_once(path, data.getvalue())
+    write_at_once(path, data.getvalue())
 
 
 def _new_workbook() -> openpyxl.Workbook:
@@ -231,7 +277,7 @@ def _append_to_text(row: ResultRow, path: Path) -> None:
         return
     if old and not old.endswith(b'\n'):
         old += b'\n'
-    _write_at_once(path, old + (row.to_line() + '\n').encode())
+    write_at_once(path, old + (row.to_line() + '\n').encode())
 
 
 def _set_aside(path: Path) -> Path:
@@ -241,18 +287,3 @@ def _set_aside(path: Path) -> Path:
     aside = next(name for name in names if not name.exists())
     path.rename(aside)
     return aside
-
-
-def _write_at_once(path: Path, data: bytes) -> None:
-    """Writes a file so that it is there either as before or whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -1,0 +1,97 @@
+"""What a sweep shows: a bar for each job under way, a line for each that is over, a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from segearth.evaluation.jobs import DONE, FAILED, SKIPPED, STOPPED, Job, Outcome, RunningJob
+
+STYLES = {DONE: 'green', FAILED: 'bold red', SKIPPED: 'cyan', STOPPED: 'yellow'}
+
+
+class JobDisplay:
+    """Progress of a sweep; a context manager.
+
+    Args:
+        num_jobs: All of them.
+        console: Where to.
+    """
+
+    def __init__(self, num_jobs: int, console: Console) -> None:
+        self.outcomes: list[Outcome] = []
+        self._num_jobs = num_jobs
+        self._console = console
+        self._progress = Progress(
+            TextColumn('{task.description}'),
+            BarColumn(),
+            TextColumn('{task.percentage:>3.0f} %  {task.fields[note]}'),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._bars: dict[Job, TaskID] = {}
+        self._total = self._progress.add_task('all', total=1.0, note='')
+        self._started = time.monotonic()
+        self._images_done = 0.0
+        self._left = ''
+
+    def __enter__(self) -> JobDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def report(self, outcome: Outcome) -> None:
+        """Says what became of a job."""
+        self.outcomes.append(outcome)
+        if outcome.state == DONE:
+            self._images_done += outcome.job.num_images
+        if outcome.job in self._bars:
+            self._progress.remove_task(self._bars.pop(outcome.job))
+        score = f'mIoU {outcome.row.summary.get("mIoU")}  ' if outcome.row else ''
+        place = f'[{len(self.outcomes)}/{self._num_jobs}]'
+        self._console.print(
+            f'{escape(place)} {outcome.job.config.stem}: [{STYLES[outcome.state]}]{outcome.state}[/]  '
+            f'{score}{escape(outcome.reason)}{self._left}',
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    def watch(self, running: Sequence[RunningJob], waiting: Sequence[Job]) -> None:
+        """Moves the bars."""
+        done, left = self._images_done, float(sum(job.num_images for job in waiting))
+        for entry in running:
+            share, number = entry.share_done, entry.job.num_images
+            done, left = done + share * number, left + (1 - share) * number
+            if entry.job not in self._bars:
+                self._bars[entry.job] = self._progress.add_task(entry.job.config.stem, total=1.0, note='')
+            self._progress.update(self._bars[entry.job], completed=share, note=f'of {number} images')
+        elapsed = time.monotonic() - self._started
+        seconds = timedelta(seconds=round(elapsed * left / done)) if done and left else None
+        self._left = f'  about {seconds} left' if seconds else ''
+        over = len(self.outcomes)
+        note = f'{over} of {self._num_jobs} configs{self._left}'
+        self._progress.update(self._total, completed=done / max(done + left, 1e-9), note=note)
+
+
+def summary_table(outcomes: Sequence[Outcome]) -> Table:
+    """Config, state, mIoU, seconds, and why."""
+    table = Table('config', 'state', 'mIoU', 'images', 'seconds', 'why')
+    for outcome in outcomes:
+        summary = outcome.row.summary if outcome.row else {}
+        cells = [
+            summary.get('mIoU', ''),
+            summary.get('Images', ''),
+            f'{outcome.seconds:.0f}' if outcome.seconds else '',
+        ]
+        state = f'[{STYLES[outcome.state]}]{outcome.state}[/]'
+        table.add_row(outcome.job.config.stem, state, *map(str, cells), escape(outcome.reason))
+    return table

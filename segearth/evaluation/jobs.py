@@ -1,0 +1,280 @@
+"""Runs evaluations as processes: several at once, each in its folder, none twice, none lost.
+
+A job holds a lock on its folder, and its process inherits it: when the program that started the jobs is killed, a job
+that goes on keeps the lock until it ends. A second start therefore waits for it and then, resuming, finds its row.
+Rows are known by their run, so appending one that is there already changes nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from segearth.errors import ResultsError
+from segearth.evaluation.results import ResultRow, append_row, read_row, read_rows
+
+DONE, FAILED, SKIPPED, STOPPED = 'done', 'failed', 'skipped', 'not done'
+CONSOLE_LOG, ROW_FILE, LOCK_FILE = 'console.log', 'result.json', 'running.lock'
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 20.0  # between being told to end and being ended
+TAIL_BYTES = 20_000
+PROGRESS = re.compile(r'Iter\(test\) \[\s*(\d+)/(\d+)\]')
+ERROR = re.compile(r'^(?:error: )(.*)$', re.MULTILINE)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """An evaluation to run.
+
+    Attributes:
+        config: Path of the config.
+        folder: Of its logs and rows.
+        digest: Of its settings, as its row will have it; None where the config cannot be read.
+        num_images: Images it will take, as far as known before; for the time left.
+        fault: Why it cannot be run; empty where it can.
+    """
+
+    config: Path
+    folder: Path
+    digest: str | None
+    num_images: int = 1
+    fault: str = ''
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+        job: The job.
+        state: done, failed, skipped or not done.
+        reason: Why, where it is not done.
+        row: Its row, where there is one.
+        seconds: How long the process ran.
+    """
+
+    job: Job
+    state: str
+    reason: str = ''
+    row: ResultRow | None = None
+    seconds: float = 0.0
+
+
+class RunningJob:
+    """A job under way, on some devices."""
+
+    def __init__(
+        self, job: Job, devices: Sequence[str], lock: IO, command: Sequence[str], environment: dict[str, str]
+    ) -> None:
+        self.job = job
+        self.devices = devices
+        self.started = time.time()
+        self._lock = lock
+        with open(job.folder / CONSOLE_LOG, 'wb') as console:
+            self._process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                pass_fds=(lock.fileno(),),
+                start_new_session=True,  # an interruption reaches it through stop(), once
+            )
+
+    @property
+    def share_done(self) -> float:
+        """Share of the images that are done, in [0, 1], as its console says."""
+        counts = PROGRESS.findall(_tail(self.job.folder / CONSOLE_LOG))
+        return int(counts[-1][0]) / max(int(counts[-1][1]), 1) if counts else 0.0
+
+    def poll(self, results: Path) -> Outcome | None:
+        """What became of it; None while it runs. Makes sure that its row is in the results."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        seconds = time.time() - self.started
+        if code == 0:
+            rows = [row for path, row in kept_rows(self.job.folder) if path.stat().st_mtime >= self.started - 1]
+            outcome = self._recorded(rows, results, seconds)
+        else:
+            outcome = Outcome(self.job, FAILED, failure_reason(self.job.folder / CONSOLE_LOG, code), None, seconds)
+        self._lock.close()
+        return outcome
+
+    def stop(self) -> None:
+        """Tells its processes to end."""
+        self._signal(signal.SIGTERM)
+
+    def end(self, results: Path, deadline: float) -> Outcome:
+        """Waits for its end until a time (of ``time.monotonic``), then ends it."""
+        try:
+            self._process.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+        outcome = self.poll(results)
+        return outcome if outcome.state == DONE else Outcome(self.job, STOPPED, 'interrupted', None, outcome.seconds)
+
+    def _recorded(self, rows: Sequence[ResultRow], results: Path, seconds: float) -> Outcome:
+        if not rows:
+            return Outcome(self.job, FAILED, f'it left no row in {self.job.folder}', None, seconds)
+        try:
+            append_row(rows[-1], results)  # it is there, unless the process was hindered: then it is now
+        except ResultsError as error:
+            return Outcome(self.job, FAILED, str(error), None, seconds)
+        return Outcome(self.job, DONE, '', rows[-1], seconds)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, number)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    slots: Sequence[Sequence[str]],
+    start: Callable[[Job, Sequence[str]], tuple[Sequence[str], dict[str, str]]],
+    results: Path,
+    resume: bool = False,
+    report: Callable[[Outcome], None] = lambda _: None,
+    watch: Callable[[Sequence[RunningJob], Sequence[Job]], None] = lambda *_: None,
+) -> None:
+    """Runs jobs, as many at once as there are slots.
+
+    Args:
+        jobs: In the order of their start.
+        slots: Devices of each slot.
+        start: Job, devices -> command and environment.
+        results: Spreadsheet that the jobs append to.
+        resume: Skip jobs whose row is in the results, or kept in their folder (it is appended then).
+        report: Called with each outcome as it is known.
+        watch: Called with what runs and what waits, several times a second.
+
+    Raises:
+        KeyboardInterrupt: Interrupted; the jobs under way were told to end, and all outcomes were reported.
+    """
+    waiting, running, free = list(jobs), [], list(slots)
+    try:
+        while waiting or running:
+            for job in list(waiting):
+                if not free:
+                    break
+                begun = _begin(job, free[0], start, results, resume)
+                if begun is None:
+                    continue  # its folder is still in use
+                waiting.remove(job)
+                if isinstance(begun, RunningJob):
+                    free.pop(0)
+                    running.append(begun)
+                else:
+                    report(begun)
+            for entry in list(running):
+                outcome = entry.poll(results)
+                if outcome:
+                    running.remove(entry)
+                    free.append(entry.devices)
+                    report(outcome)
+            watch(running, waiting)
+            if waiting or running:
+                time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        for entry in running:
+            entry.stop()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for entry in running:
+            report(entry.end(results, deadline))
+        for job in waiting:
+            report(Outcome(job, STOPPED, 'not started'))
+        raise
+
+
+def find_row(job: Job, results: Path) -> ResultRow | None:
+    """The row of a job's settings, from its folder or from the results.
+
+    One from the folder is appended to the results, which changes nothing where they have all of it.
+
+    Raises:
+        ResultsError: The results cannot be written.
+    """
+    wanted = (job.digest, job.config.stem)
+    for path, row in reversed(kept_rows(job.folder)):
+        if (row.summary.get('Settings'), row.summary.get('Config')) == wanted:
+            append_row(row, results, kept_in=path)
+            return row
+    for row in reversed(read_rows(results) if results.exists() else []):
+        if (row.get('Settings'), row.get('Config')) == wanted:
+            return ResultRow(row['Run'], row)
+    return None
+
+
+def kept_rows(folder: Path) -> list[tuple[Path, ResultRow]]:
+    """Rows that runs left in a job's folder, the oldest first."""
+    rows = []
+    for path in sorted(folder.glob(f'*/{ROW_FILE}'), key=lambda path: path.stat().st_mtime):
+        try:
+            rows.append((path, read_row(path)))
+        except ResultsError as error:
+            logger.warning('%s is left out: %s', path, error)
+    return rows
+
+
+def failure_reason(console: Path, code: int) -> str:
+    """Why a process failed: its last message, or the end of its console."""
+    text = _tail(console)
+    messages = ERROR.findall(text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    reason = messages[-1] if messages else (lines[-1] if lines else 'no output')
+    if code < 0:
+        reason = f'ended by {signal.Signals(-code).name}; {reason}'
+    return reason if messages else f'{reason} (exit code {code}; all of it in {console})'
+
+
+def _begin(job: Job, devices: Sequence[str], start: Callable, results: Path, resume: bool):
+    """The job running, or its outcome where it need not or cannot run; None where its folder is in use."""
+    if job.fault:
+        return Outcome(job, FAILED, job.fault)
+    lock = _lock(job.folder)
+    if lock is None:
+        return None
+    try:
+        row = find_row(job, results) if resume else None
+        if row is None:
+            return RunningJob(job, devices, lock, *start(job, devices))
+    except ResultsError as error:
+        lock.close()
+        return Outcome(job, FAILED, str(error))
+    except OSError as error:
+        lock.close()
+        return Outcome(job, FAILED, f'cannot be started: {error}')
+    lock.close()
+    return Outcome(job, SKIPPED, f'has run {row.run} with these settings', row)
+
+
+def _lock(folder: Path) -> IO | None:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = open(folder / LOCK_FILE, 'a')  # noqa: SIM115 - held as long as the job runs
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
+
+
+def _tail(path: Path) -> str:
+    try:
+        with open(path, 'rb') as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - TAIL_BYTES, 0))
+            return file.read().decode(errors='replace')
+    except OSError:
+        return ''
