@@ -106,8 +106,10 @@ class _AdaptiveConv(torch.autograd.Function):
         features_last, kernels_used = _channels_last(features, dtype), _rows_first(kernels, dtype)
         ctx.save_for_backward(features_last, kernels_used, rows, cols)
         ctx.module, ctx.dtypes = module, (features.dtype, kernels.dtype)
-        out = module.forward(features_last, kernels_used, rows, cols)
-        return out.permute(0, 3, 1, 2).to(features.dtype)  # NHWC -> NCHW
+        shape = *features.shape[:2], *kernels.shape[3:]
+        out = torch.empty(shape, dtype=dtype, device=features.device, memory_format=torch.channels_last)
+        module.forward(features_last, kernels_used, rows, cols, out.permute(0, 2, 3, 1))
+        return out.to(features.dtype)
 
     @staticmethod
     @once_differentiable

@@ -58,6 +58,7 @@ class StageKernels:
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # kept for later calls, which may be training
 def axis_folding(length: int, outputs: int, radius: int) -> AxisFolding:
     """Bicubic resizing (align_corners=False) of one axis, then reflection by ``radius``, as weights of each tap.
 

@@ -11,10 +11,12 @@ section 3.3). Followed: the equations, the constants below and the parameter nam
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from simfeatup.adaptive_conv import adaptive_conv
 from simfeatup.backends import choose_backend
@@ -104,13 +106,21 @@ class JBULayer(nn.Module):
             from simfeatup.cpu.layer import stage_kernels  # numba is loaded where it is used
 
             return stage_kernels(self, guidance, grid)
-        return fold_kernels(self.kernels(guidance), grid)
+        if not torch.is_grad_enabled():
+            return self._fold(guidance, grid)
+        # Image by image, and again in the backward pass: what lies between guidance and folded kernels is many
+        # times larger than they are.
+        stages = [checkpoint(self._fold, image, grid, use_reentrant=False) for image in guidance.split(1)]
+        return replace(stages[0], kernels=torch.cat([stage.kernels for stage in stages]))
 
     def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
         """(B, C, h, w) features and (B, 3, H, W) guidance at the output size -> (B, C, H, W)."""
         if choose_backend(features) == 'reference':
             return self.resample(features, self.kernels(guidance))
         return self.stage_kernels(guidance, features.shape[2:]).apply(features)
+
+    def _fold(self, guidance: Tensor, grid: tuple[int, int]) -> StageKernels:
+        return fold_kernels(self.kernels(guidance), grid)
 
     def _needs_gradients(self, guidance: Tensor) -> bool:
         tensors = (guidance, *self.parameters())
@@ -151,14 +161,16 @@ class JBU(nn.Module):
             UpsamplerError: Shapes that do not fit.
         """
         check_inputs(features, guidance, self.dim)
-        is_reference = choose_backend(features) == 'reference'
-        if not is_reference:  # a layer weighs pixels, the convolution channels: they commute
-            features = self._mix_channels(features)
+        if choose_backend(features) == 'reference':
+            features = self._mix_channels(self._resample(features, guidance))
+        else:  # a layer weighs pixels, the convolution channels: they commute
+            features = self._resample(self._mix_channels(features), guidance)
+        return features.add_(FEATURE_FIXUP_WEIGHT * self.fixup_proj[1].bias[:, None, None])
+
+    def _resample(self, features: Tensor, guidance: Tensor) -> Tensor:
         for layer, size in self.stages(features.shape[2:], guidance.shape[2:]):
             features = layer(features, F.adaptive_avg_pool2d(guidance, size))
-        if is_reference:
-            features = self._mix_channels(features)
-        return features + FEATURE_FIXUP_WEIGHT * self.fixup_proj[1].bias[:, None, None]
+        return features
 
     def _mix_channels(self, features: Tensor) -> Tensor:
         """``(I + 0.1 W) x``, with whole channels dropped in training."""

@@ -15,12 +15,9 @@ from simfeatup.cpu.parallel import compiled, share_rows
 CHANNEL_BLOCK = 256  # channels at a time, so that the features under a kernel stay in the cache
 
 
-def forward(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """The operator: features (B, h, w, C), kernels (B, H, Ty, Tx, W), starts (H,) and (W,) -> (B, H, W, C)."""
-    batch, height, width = len(features), kernels.shape[1], kernels.shape[4]
-    out = features.new_empty(batch, height, width, features.shape[3])
-    _share(_forward, (features, kernels), (rows, cols), (out,), height)
-    return out
+def forward(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, out: Tensor) -> None:
+    """The operator: features (B, h, w, C), kernels (B, H, Ty, Tx, W), starts (H,) and (W,) -> out (B, H, W, C)."""
+    _share(_forward, (features, kernels), (rows, cols), (out,), kernels.shape[1])
 
 
 def forward_norm(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, num_maps: int) -> tuple[Tensor, Tensor]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from simfeatup.cpu.grad_rows import grad_key_rows, grad_similarity_rows
 from simfeatup.cpu.parallel import share_rows
-from simfeatup.cpu.rows import grad_key_rows, grad_similarity_rows, joint_kernel_rows
+from simfeatup.cpu.rows import joint_kernel_rows, softmax_rows
 
 
 def joint_kernel(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:
@@ -29,16 +31,16 @@ def joint_kernel_backward(
     grad: Tensor, keys: Tensor, temperature: Tensor, spatial: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the keys, the temperature and the spatial kernel from that of :func:`joint_kernel`'s result."""
-    batch, taps, height, _ = grad.shape
+    batch, taps, height, width = grad.shape
     grad_similarity, grad_keys = torch.empty_like(grad).numpy(), torch.zeros_like(keys)
     grad_rows = torch.zeros(batch, height, taps + 1, dtype=torch.float64)  # spatial kernel, then temperature
     grad, keys, scale, weights = grad.numpy(), keys.numpy(), temperature.numpy()[()], spatial.numpy()
     out_keys, out_rows = grad_keys.numpy(), grad_rows.numpy()
 
     def run(image: int, top: int, bottom: int) -> None:
-        grad_similarity_rows(
-            grad[image], keys[image], scale, weights, grad_similarity[image], out_rows[image], top, bottom
-        )
+        parts = [np.empty((count, bottom - top, width), keys.dtype) for count in (taps, taps, 3)]
+        softmax_rows(keys[image], scale, weights, *parts, top, bottom)
+        grad_similarity_rows(grad[image], *parts, scale, weights, grad_similarity[image], out_rows[image], top, bottom)
 
     def run_keys(image: int, top: int, bottom: int) -> None:
         grad_key_rows(grad_similarity[image], keys[image], out_keys[image], top, bottom)

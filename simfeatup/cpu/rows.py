@@ -103,13 +103,16 @@ def key_rows(guidance, weight1, bias1, weight2, bias2, radius, keys, top, bottom
     out = np.zeros((len(weight2), width), np.float32)
     tails = np.empty(width, np.float32)
     for y in range(top, bottom):
-        inputs[: len(guidance)] = guidance[:, y]
+        for channel in range(len(guidance)):
+            for x in range(width):
+                inputs[channel, x] = guidance[channel, y, x]
         _dense(weight1, bias1, inputs, hidden, width)
         _gelu(hidden, len(weight1), width, tails)
         _dense(weight2, bias2, hidden, out, width)
         for channel in range(len(out)):
             row = keys[channel, y + radius]
-            row[radius : radius + width] = out[channel]
+            for x in range(width):
+                row[radius + x] = out[channel, x]
             for x in range(radius):
                 row[x] = out[channel, reflected(x - radius, width)]
                 row[radius + width + x] = out[channel, reflected(width + x, width)]
@@ -152,8 +155,8 @@ def _similarity(keys, side, y, left, n, out):
 def _softmax(logits, temperature, spatial, n, out, sums):
     """exp(temperature (logits - max)) -> out (T*T, >= n); sums (3, >= n): max, sum, sum with the spatial kernel."""
     peak, total, joint = sums[0, :n], sums[1, :n], sums[2, :n]
-    peak[:], total[:], joint[:] = logits[0, :n], 0, 0
-    for tap in range(1, len(spatial)):
+    peak[:], total[:], joint[:] = -np.inf, 0, 0
+    for tap in range(len(spatial)):
         row = logits[tap]
         for x in range(n):
             peak[x] = max(peak[x], row[x])
@@ -183,11 +186,37 @@ def _joint_row(keys, side, y, left, n, temperature, spatial, logits, out, sums):
 @compiled
 def joint_kernel_rows(keys, temperature, spatial, out, top, bottom):
     """Kernels (T*T, H, W) of rows top to bottom from padded keys (K, H + 2r, W + 2r)."""
-    side = int(math.sqrt(len(spatial)))
-    width = out.shape[2]
-    sums, logits = np.empty((3, width), keys.dtype), np.empty((len(spatial), width), keys.dtype)
+    taps, _, width = out.shape
+    side = int(math.sqrt(taps))
+    sums = np.empty((3, ROW_BLOCK), keys.dtype)
+    logits, joint = np.empty((taps, ROW_BLOCK), keys.dtype), np.empty((taps, ROW_BLOCK), keys.dtype)
     for y in range(top, bottom):
-        _joint_row(keys, side, y, 0, width, temperature, spatial, logits, out[:, y], sums)
+        for left in range(0, width, ROW_BLOCK):
+            n = min(ROW_BLOCK, width - left)
+            _joint_row(keys, side, y, left, n, temperature, spatial, logits, joint, sums)
+            for tap in range(taps):
+                for x in range(n):
+                    out[tap, y, left + x] = joint[tap, x]
+
+
+@compiled
+def softmax_rows(keys, temperature, spatial, logits, weights, sums, top, bottom):
+    """What :func:`_softmax` computes, for rows top to bottom: logits, weights (T*T, rows, W) and sums (3, rows, W)."""
+    taps, _, width = logits.shape
+    side = int(math.sqrt(taps))
+    own_logits, own_weights = np.empty((taps, ROW_BLOCK), keys.dtype), np.empty((taps, ROW_BLOCK), keys.dtype)
+    own_sums = np.empty((3, ROW_BLOCK), keys.dtype)
+    for y in range(top, bottom):
+        for left in range(0, width, ROW_BLOCK):
+            n = min(ROW_BLOCK, width - left)
+            _similarity(keys, side, y, left, n, own_logits)
+            _softmax(own_logits, temperature, spatial, n, own_weights, own_sums)
+            for x in range(n):
+                for tap in range(taps):
+                    logits[tap, y - top, left + x] = own_logits[tap, x]
+                    weights[tap, y - top, left + x] = own_weights[tap, x]
+                for which in range(3):
+                    sums[which, y - top, left + x] = own_sums[which, x]
 
 
 @compiled
@@ -208,7 +237,9 @@ def folded_kernel_rows(
             pixels = min(block, width - left)
             n = _rounded(pixels)  # what is computed beyond the last pixel is cut off in the end
             _joint_row(keys, side, y, left, n, temperature, spatial, full, joint, sums)
-            joint[taps : taps + len(guidance), :pixels] = guidance[:, y, left : left + pixels]
+            for channel in range(len(guidance)):
+                for x in range(pixels):
+                    joint[taps + channel, x] = guidance[channel, y, left + x]
             _dense(weight1, bias1, joint, hidden, n)
             _gelu(hidden, len(weight1), n, sums[0])
             _dense(weight2, bias2, hidden, full, n)
@@ -242,60 +273,5 @@ def _fold_row(full, fold_y, fold_x, left, pixels, n, partial, target, out):
                 row, weights = partial[j], fold_x[j, c, left : left + n]
                 for x in range(n):
                     target[x] += weights[x] * row[x]
-            out[a, c, left : left + pixels] = target[:pixels]
-
-
-@compiled
-def grad_similarity_rows(grad, keys, temperature, spatial, out, grad_rows, top, bottom):
-    """Gradients of the similarities (T*T, H, W), of the spatial kernel and, last, of the temperature (H, T*T + 1)."""
-    taps, _, width = grad.shape
-    side = int(math.sqrt(taps))
-    logits, weights = np.empty((taps, width), keys.dtype), np.empty((taps, width), keys.dtype)
-    sums, mean = np.empty((3, width), keys.dtype), np.empty(width, keys.dtype)
-    least = spatial.dtype.type(MIN_KERNEL_SUM)
-    for y in range(top, bottom):
-        _similarity(keys, side, y, 0, width, logits)
-        _softmax(logits, temperature, spatial, width, weights, sums)
-        mean[:] = 0
-        for x in range(width):
-            sums[0, x] = 1 / max(sums[2, x], least * sums[1, x])
-        for tap in range(taps):
-            for x in range(width):
-                mean[x] += grad[tap, y, x] * weights[tap, x] * spatial[tap] * sums[0, x]
-        for tap in range(taps):
-            row = out[tap, y]
-            for x in range(width):
-                share = weights[tap, x] * sums[0, x]  # of the spatial weight in the kernel
-                is_clamped = sums[2, x] < least * sums[1, x]
-                own = share * grad[tap, y, x]
-                others = weights[tap, x] / sums[1, x] if is_clamped else share * spatial[tap]
-                slope = own * spatial[tap] - others * mean[x]
-                row[x] = temperature * slope
-                grad_rows[y, tap] += own if is_clamped else own - share * mean[x]
-                grad_rows[y, taps] += slope * logits[tap, x]
-
-
-@compiled
-def grad_key_rows(grad_similarity, keys, out, top, bottom):
-    """Gradient of the padded keys, rows top to bottom of them, each as centre and as neighbour."""
-    taps, height, width = grad_similarity.shape
-    side = int(math.sqrt(taps))
-    radius = side // 2
-    for row in range(top, bottom):
-        for i in range(side):
-            y = row - i
-            if 0 <= y < height:  # as the neighbour of the pixels of row y
-                for k in range(len(keys)):
-                    centre = keys[k, y + radius, radius : radius + width]
-                    for j in range(side):
-                        slope, target = grad_similarity[i * side + j, y], out[k, row, j : j + width]
-                        for x in range(width):
-                            target[x] += slope[x] * centre[x]
-            y = row - radius
-            if 0 <= y < height:  # as the centre
-                for k in range(len(keys)):
-                    target = out[k, row, radius : radius + width]
-                    for j in range(side):
-                        slope, neighbour = grad_similarity[i * side + j, y], keys[k, y + i, j : j + width]
-                        for x in range(width):
-                            target[x] += slope[x] * neighbour[x]
+            for x in range(pixels):
+                out[a, c, left + x] = target[x]

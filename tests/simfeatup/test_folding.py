@@ -53,6 +53,15 @@ def test_wide_rows_are_cut_in_blocks():
         torch.testing.assert_close(layer(features, guidance), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_training_after_inference():
+    layer = JBULayer(radius=1, key_dim=2)
+    features, guidance = torch.randn(1, 2, 3, 3), torch.randn(1, 3, 6, 6)
+    axis_folding.cache_clear()
+    with torch.inference_mode():
+        layer.eval()(features, guidance)
+    layer.train()(features, guidance).sum().backward()
+
+
 def test_gradients_equal_those_of_the_plain_layer():
     torch.manual_seed(0)
     layer = JBULayer(radius=2, key_dim=4).double().eval()
