@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segearth.errors import ConfigError, MissingFileError, ResultsError
+from segearth.evaluation.runner import evaluate
+from segearth.evaluation.settings import load_config
+from segearth.evaluation.settings_sweep import build_words, score_settings
+from segearth.paths import PROJECT_ROOT
+from tools import sweep_settings as program
+
+CONFIG = """
+_base_ = '{root}/configs/cfg_demo.py'
+model = dict(clip_path='{clip}', slide_crop=32, slide_stride=24, bg_idx=1, name_path='./own.txt')
+test_pipeline = [
+    dict(type='LoadOpticalImage'),
+    dict(type='Resize', scale=(64, 64), keep_ratio=True),
+    dict(type='LoadSegLabel'),
+    dict(type='PackSegInputs'),
+]
+test_dataloader = dict(
+    num_workers=0, persistent_workers=False,
+    dataset=dict(type='RoadValDataset', data_root='scenes', img_suffix='.png', pipeline=test_pipeline),
+)
+"""
+THRESHOLDS, WEIGHTS = [0.0, 0.52, 0.55], [-0.3, 0.0, 2.0]
+
+
+@pytest.fixture
+def scenes(tmp_path, monkeypatch, tiny_clip):
+    """Road scenes of two sizes, a config and two files of class words."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for folder, top, channels in (('img_dir', 256, (3,)), ('ann_dir', 2, ())):
+        (tmp_path / 'scenes' / folder).mkdir(parents=True)
+        for index, size in enumerate(((50, 60), (40, 30))):
+            array = random.integers(0, top, (*size, *channels), dtype=np.uint8)
+            Image.fromarray(array).save(tmp_path / 'scenes' / folder / f'{index}.png')
+    config = CONFIG.format(root=PROJECT_ROOT, clip=tiny_clip)
+    (tmp_path / 'cfg_mine.py').write_text(config)
+    (tmp_path / 'own.txt').write_text('background,field\nroad\n')
+    (tmp_path / 'other.txt').write_text('ground\nroad,street,way\n')
+    return tmp_path
+
+
+def read_csv(folder):
+    (path,) = folder.glob('*.csv')
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_combination_equals_a_run_of_its_own(scenes, capsys):
+    arguments = ['cfg_mine.py', '--out', 'out', '--words-file', 'own.txt', 'other.txt', '--lambda', *map(str, WEIGHTS)]
+    program.main([*arguments, '--prob-thd', *map(str, THRESHOLDS)])
+    console = capsys.readouterr()
+    assert 'not annotation-free' in ' '.join(console.err.split())
+    assert 'other.txt' in console.out
+    lines = read_csv(scenes / 'out')
+    assert len(lines) == 2 * len(WEIGHTS) * len(THRESHOLDS)
+    assert len({line['mIoU'] for line in lines}) > 6  # the settings do matter here
+    for line in lines[::4]:
+        overrides = {
+            'model.name_path': line['words'], 'model.cls_token_lambda': float(line['lambda']),
+            'model.prob_thd': float(line['threshold']),
+        }  # fmt: skip
+        row = evaluate('cfg_mine.py', overrides=overrides)
+        assert [float(line[name]) for name in ('aAcc', 'mIoU', 'mAcc')] == [
+            row.summary[name] for name in ('aAcc', 'mIoU', 'mAcc')
+        ]
+        assert [float(line['IoU background']), float(line['IoU road'])] == [iou for _, iou, _ in row.classes]
+    (picture,) = (scenes / 'out').glob('*.png')
+    assert Image.open(picture).size[0] > 300
+
+
+@pytest.mark.parametrize('crop', [32, 0])
+@pytest.mark.parametrize('upsampler', ['none', 'jbu_one'])
+def test_scores_are_those_of_the_segmentor_bit_by_bit(scenes, crop, upsampler):
+    overrides = {'model.slide_crop': crop, 'model.feature_up': upsampler != 'none'}
+    model_settings = load_config('cfg_mine.py', overrides).model
+    if upsampler != 'none':
+        model_settings.feature_up_cfg = {'model_name': 'bilinear'}
+    model, words = build_words(model_settings, ['own.txt', 'other.txt'])
+    images = torch.rand(1, 3, 50, 60)
+    maps = score_settings(model, images, words, WEIGHTS)
+    for index, entry in enumerate(words):
+        model.set_vocabulary(entry.text_embeddings, entry.query_to_class)
+        for place, weight in enumerate(WEIGHTS):
+            model.cls_token_weight = weight
+            with torch.inference_mode():
+                assert torch.equal(maps[index * len(WEIGHTS) + place], model.encode_decode(images))
+
+
+def test_defaults_are_the_configs_and_the_limit_counts(scenes, capsys):
+    program.main(['cfg_mine.py', '--limit', '1', '--cfg-options', 'model.prob_thd=0.25'])
+    (line,) = read_csv(scenes / 'work_dirs' / 'sweep_settings' / 'cfg_mine')
+    assert (line['lambda'], line['threshold']) == ('-0.3', '0.25')
+    assert '1 images' in capsys.readouterr().out
+    program.main(['cfg_mine.py', '--lambda', '0', '-0.5', '--out', 'over_lambda'])
+    assert [line['lambda'] for line in read_csv(scenes / 'over_lambda')] == ['0.0', '-0.5']
+
+
+def test_mistakes(scenes):
+    for arguments, kind, message in (
+        (['--prob-thd', '1.5'], ConfigError, '--prob-thd 1.5'),
+        (['--words-file', 'no.txt'], MissingFileError, 'no.txt'),
+        (['--limit', '0'], ConfigError, '--limit 0'),
+        (['--out', 'own.txt/x'], ResultsError, '--out own.txt/x'),
+        (['--lambda', *map(str, range(200)), '--prob-thd', *(f'0.{n:03}' for n in range(99))], ConfigError, '19800'),
+    ):
+        with pytest.raises(kind, match=message):
+            program.main(['cfg_mine.py', *arguments])
+    (scenes / 'three.txt').write_text('a\nb\nc\n')
+    with pytest.raises(ConfigError, match='three.txt has 3 lines, but the data set has 2 classes'):
+        program.main(['cfg_mine.py', '--words-file', 'own.txt', 'three.txt'])
