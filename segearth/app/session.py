@@ -20,6 +20,7 @@ import numpy as np
 
 from segearth.errors import ConfigError, DataError
 from segearth.maps.area import ClassArea, read_areas
+from segearth.maps.colours import palette_of
 from segearth.maps.grid import WindowGrid
 from segearth.maps.labelling import SegmentorModel, label_block
 from segearth.maps.predict import MapLegend, MapOptions, predict_to_files
@@ -29,6 +30,7 @@ from segearth.maps.scene import SceneSource, open_scene
 from segearth.maps.stretch import decide_stretch
 from segearth.models.segmentor import SegEarthSegmentation
 from segearth.segmenter import Segmenter
+from segearth.text.vocabulary import Vocabulary
 from segearth.visualization import Palette
 
 DRIVERS = ('GTiff', 'COG', 'JP2OpenJPEG', 'PNG', 'JPEG')
@@ -210,14 +212,19 @@ class Session:
     def _segmenter(self, request: Request):
         """A segmenter with the words and settings of the request; encoders are kept."""
         words = [line.strip() for line in request.words.splitlines() if line.strip()]
+        palette = palette_of(Vocabulary.from_classes(words).class_names)
         key = request.clip_type, request.attention, request.with_upsampling
         segmenter = self._segmenters.pop(key, None)
         if segmenter is None:
             segmenter = self._make_segmenter(
-                words, clip_type=request.clip_type, model_type=request.attention, feature_up=request.with_upsampling
+                words,
+                clip_type=request.clip_type,
+                model_type=request.attention,
+                feature_up=request.with_upsampling,
+                palette=palette,
             )
         else:
-            segmenter.set_classes(words)
+            segmenter.set_classes(words, palette)
         segmenter.segmentor.cls_token_weight = request.cls_token_weight
         segmenter.segmentor.prob_threshold = request.prob_threshold
         self._segmenters[key] = segmenter

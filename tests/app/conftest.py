@@ -20,7 +20,7 @@ CHROMIUM_FLAGS = [
 class TinySegmenter:
     """Random encoder; each word has an embedding of its own."""
 
-    def __init__(self, classes, clip_type='Demo', model_type='SegEarth', feature_up=True, device=None):
+    def __init__(self, classes, clip_type='Demo', model_type='SegEarth', feature_up=True, device=None, palette=None):
         from open_clip.model import CLIP
 
         from segearth.models.dense_clip import DenseCLIP
@@ -36,7 +36,7 @@ class TinySegmenter:
             encoder, *self._words(classes), upsampler, slide_crop=64, slide_stride=64, window_batch_size=16
         )
 
-    def set_classes(self, classes):
+    def set_classes(self, classes, palette=None):
         self.segmentor.set_vocabulary(*self._words(classes))
 
     def _words(self, classes):
