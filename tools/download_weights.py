@@ -57,12 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _list(console: Console, items: list[Item]) -> int:
-    table = Table('name', 'group', 'state', 'licence', 'from')
+    table = Table(box=None)
+    table.add_column('name', no_wrap=True, min_width=max(len(item.name) for item in items))
+    for title in ('state', 'licence', 'from'):
+        table.add_column(title, overflow='fold')
     for item in items:
         state = 'there' if locate(item) else item.source if item.source in (PAGE, REPOSITORY) else 'not there'
-        table.add_row(
-            item.name, item.group, state, item.licence, item.origin, style='green' if state == 'there' else None
-        )
+        table.add_row(item.name, state, item.licence, item.origin, style='green' if state == 'there' else None)
     console.print(table)
     console.print(f'Files go to {target_folder()}')
     return 0
