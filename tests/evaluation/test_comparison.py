@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import openpyxl
 import pytest
 from mmseg.registry import DATASETS
 from PIL import Image
 
+from segearth.evaluation import comparison
 from segearth.evaluation.chart import save_chart
 from segearth.evaluation.comparison import average_groups, compare
 from segearth.evaluation.groups import group_configs
@@ -26,6 +28,11 @@ class Model:
 @functools.cache
 def load(name: str):
     return load_config(str(PROJECT_ROOT / 'configs' / f'{name}.py'))
+
+
+@pytest.fixture(autouse=True)
+def each_config_loaded_once(monkeypatch):
+    monkeypatch.setattr(comparison, 'load_config', lambda path: load(Path(path).stem))
 
 
 def make_run(name: str, miou: float, ious=(50.0,), overrides=None, **measured) -> ResultRow:
