@@ -29,8 +29,6 @@ from segearth.maps.run import MapPlan, Progress, WindowCount, compute_block
 from segearth.maps.scene import Scene, open_scene
 from segearth.maps.workspace import Workspace
 
-logger = logging.getLogger(__name__)
-
 TASKS_A_THREAD = 3  # enough to keep workers busy; more would pile up results
 CONNECT_SECONDS = 15
 WORKER_SECONDS = 120  # until the first worker of a cluster has to be there
@@ -132,7 +130,9 @@ def dask_runner(
         if workers is None or workers < 1:
             raise ConfigError(f'--workers is {workers}; allowed: 1 or more')
         with (
-            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=':0') as cluster,
+            LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address=':0', silence_logs=logging.ERROR
+            ) as cluster,
             Client(cluster) as client,
         ):
             yield DaskRunner(client, build, max((os.cpu_count() or 1) // workers, 1))
