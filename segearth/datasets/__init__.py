@@ -10,6 +10,7 @@ from segearth.datasets.binary import (
     xBDDataset,
 )
 from segearth.datasets.demo import DemoDataset
+from segearth.datasets.demo_sar import DemoSARDataset
 from segearth.datasets.optical import OpenEarthMapDataset
 from segearth.datasets.sar import (
     DDHR_Korea_SARDataset,
@@ -30,6 +31,7 @@ __all__ = [
     'DDHR_Shandong_SARDataset',
     'DDHR_Xian_SARDataset',
     'DemoDataset',
+    'DemoSARDataset',
     'FUSARDataset',
     'HRSID_SARDataset',
     'InriaDataset',

@@ -127,7 +127,7 @@ class Monitor(Hook):
         """Adds up the losses; validates and writes when it is time."""
         step = batch_idx + 1
         for name, value in (outputs or {}).items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+            self.sums[name] = self.sums.get(name, 0.0) + float(torch.as_tensor(value).detach())
         self.count += 1
         is_last = step == runner.max_iters
         if not torch.isfinite(torch.tensor(list(self.sums.values()))).all():

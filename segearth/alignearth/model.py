@@ -1,0 +1,198 @@
+"""AlignEarth as mmengine trains it: teacher, student, weighted losses."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from segearth.alignearth.losses import (
+    CONTRAST_TEMPERATURE,
+    MATCH_TEMPERATURE,
+    dense_alignment,
+    global_cosine,
+    info_nce,
+    relational,
+    valid_cells,
+)
+from segearth.alignearth.student import build_student, merged_state
+from segearth.errors import ConfigError
+from segearth.models.build import build_encoder, weights_file
+from segearth.models.dense_clip import DenseCLIP
+from segearth.training.features import grid_of
+from segearth.training.files import save_checkpoint, save_weights
+from segearth.training.images import normalise
+from segearth.training.pictures import PictureRow, principal_components, to_picture
+from segearth.training.simfeatup import autocast_dtype
+
+LOSSES = ('global_cosine', 'info_nce', 'dense', 'relational', 'blocks')
+DEFAULT_WEIGHTS = {'global_cosine': 1.0, 'dense': 1.0}
+
+
+@MODELS.register_module()
+class AlignEarthModel(BaseModel):
+    """Distils an optical encoder into a SAR encoder.
+
+    Args:
+        teacher: Arguments of :func:`segearth.models.build.build_encoder`, without device and precision; an open_clip
+            ViT. Its ``attention`` and ``num_readout_blocks`` are those of the teacher's dense read-out.
+        student: ``attention``, ``ignore_residual``, ``num_readout_blocks`` of the student's read-out; what is left
+            out is as in the teacher's.
+        loss_weights: Name of :data:`LOSSES` -> weight; those left out are 0. 'dense' aligns the projected patch
+            tokens at the read-out, 'blocks' the tokens after :attr:`blocks`.
+        blocks: Numbers of blocks, from 1, for the 'blocks' loss; the last one has no output of its own.
+        radius: Window of the soft matching, in cells of the grid; 0 for none.
+        match_temperature: See :func:`segearth.alignearth.losses.dense_alignment`.
+        contrast_temperature: See :func:`segearth.alignearth.losses.info_nce`.
+        trainable: See :func:`segearth.alignearth.student.build_student`.
+        activation: See :func:`segearth.alignearth.student.build_student`.
+        size: Side of the training images in pixels, a multiple of the patch.
+        precision: As for :class:`segearth.training.simfeatup.SimFeatUpModel`.
+
+    Raises:
+        UserError: Settings that cannot be used.
+    """
+
+    def __init__(
+        self,
+        teacher: Mapping[str, Any],
+        student: Mapping[str, Any] | None = None,
+        loss_weights: Mapping[str, float] | None = None,
+        blocks: tuple[int, ...] = (),
+        radius: int = 0,
+        match_temperature: float = MATCH_TEMPERATURE,
+        contrast_temperature: float = CONTRAST_TEMPERATURE,
+        trainable: str | int | Mapping[str, int] = 'all',
+        activation: str | None = None,
+        size: int = 224,
+        precision: str = 'fp32',
+    ) -> None:
+        super().__init__()
+        encoder = build_encoder(**teacher, precision='fp32')
+        if not isinstance(encoder.visual, DenseCLIP):
+            raise ConfigError(f'the teacher must be an open_clip ViT; {encoder.record.name} is none')
+        self.teacher = encoder.visual
+        names = ('attention', 'ignore_residual', 'num_readout_blocks')
+        readout = {name: getattr(self.teacher, name) for name in names} | dict(student or {})
+        unknown = sorted(set(readout) - set(names))
+        if unknown:
+            raise ConfigError(f'unknown keys in model.student: {", ".join(unknown)}; known: {", ".join(names)}')
+        self.student = build_student(self.teacher, readout, trainable, activation)
+        self.text_state = encoder.encode_text.model.state_dict()
+        config = weights_file(encoder.record, teacher.get('clip_path')).with_suffix('.json')
+        self.model_config = config if encoder.record.model_config and config.is_file() else None
+        self.loss_weights = _check_weights(loss_weights or DEFAULT_WEIGHTS, blocks, self.teacher)
+        self.blocks, self.radius = tuple(blocks), radius
+        self.match_temperature, self.contrast_temperature = match_temperature, contrast_temperature
+        self.grid = grid_of(self.teacher, size)
+        self.dtype = autocast_dtype(precision)
+
+    def train(self, mode: bool = True) -> AlignEarthModel:
+        """Sets the mode of the student; the teacher stays in eval mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def forward(self, optical: Tensor, sar: Tensor, valid: Tensor, mode: str = 'loss') -> dict[str, Tensor]:
+        """The weighted losses.
+
+        Args:
+            optical: (B, 3, H, W) uint8, RGB.
+            sar: (B, 3, H, W) uint8, as :mod:`segearth.datasets.sar_rgb` makes it.
+            valid: (B, H, W) bool, pixels with data in both.
+            mode: 'loss'; mmengine asks for nothing else.
+        """
+        with torch.autocast(sar.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with torch.no_grad(), _outputs_of(self.teacher, self.blocks) as teacher_blocks:
+                teacher_cls, teacher_tokens = self._encode(self.teacher, optical)
+            with _outputs_of(self.student, self.blocks) as student_blocks:
+                student_cls, student_tokens = self._encode(self.student, sar)
+        cells = valid_cells(valid, student_tokens.shape[2:])
+        window = (cells, self.radius, self.match_temperature)
+        terms = {
+            'global_cosine': lambda: global_cosine(student_cls, teacher_cls),
+            'info_nce': lambda: info_nce(student_cls, teacher_cls, self.contrast_temperature),
+            'dense': lambda: dense_alignment(student_tokens, teacher_tokens, *window),
+            'relational': lambda: relational(student_tokens, teacher_tokens, cells),
+            'blocks': lambda: self._align_blocks(student_blocks, teacher_blocks, window),
+        }
+        return {f'loss_{name}': weight * terms[name]() for name, weight in self.loss_weights.items()}
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What a checkpoint of the training holds: the student."""
+        return {f'student.{name}': value for name, value in self.student.state_dict().items()}
+
+    def export(self, folder: Path, name: str) -> list[Path]:
+        """Writes the whole open_clip model, the teacher's text tower included: NAME.pt and NAME.safetensors.
+
+        For an architecture of our own its model config goes beside them.
+        """
+        weights = {f'visual.{key}': value.detach().cpu() for key, value in merged_state(self.student.visual).items()}
+        weights |= {key: value.cpu() for key, value in self.text_state.items()}
+        paths = [
+            save_checkpoint(folder / f'{name}.pt', {'state_dict': weights}),
+            save_weights(folder / f'{name}.safetensors', weights),
+        ]
+        if self.model_config is not None:
+            shutil.copyfile(self.model_config, folder / f'{name}.json')
+        return paths
+
+    @torch.no_grad()
+    def draw(self, optical: Tensor, sar: Tensor, valid: Tensor) -> list[PictureRow]:
+        """Both images and the features that each encoder sees in them, in the same colours."""
+        tokens = [self._encode(tower, images)[1] for tower, images in ((self.teacher, optical), (self.student, sar))]
+        rows = []
+        for image, radar, *features in zip(normalise(optical), normalise(sar), *tokens, strict=True):
+            seen, learned = principal_components(features)
+            rows.append({'optical': to_picture(image), 'sar': to_picture(radar), 'teacher': seen, 'student': learned})
+        return rows
+
+    def _encode(self, tower: DenseCLIP, images: Tensor) -> tuple[Tensor, Tensor]:
+        """[CLS] token (B, C) and patch tokens as maps (B, C, h, w), in float32."""
+        cls_token, tokens = tower(normalise(images))
+        grid = tower.grid_size(*images.shape[2:])
+        return cls_token.float(), tokens.float().transpose(1, 2).unflatten(2, grid)
+
+    def _align_blocks(self, student: list[Tensor], teacher: list[Tensor], window: tuple) -> Tensor:
+        grid = window[0].shape[1:]
+        losses = [
+            dense_alignment(*(part[:, 1:].float().transpose(1, 2).unflatten(2, grid) for part in pair), *window)
+            for pair in zip(student, teacher, strict=True)
+        ]
+        return torch.stack(losses).mean()
+
+
+@contextmanager
+def _outputs_of(tower: DenseCLIP, blocks: tuple[int, ...]) -> Iterator[list[Tensor]]:
+    """Collects what the blocks (numbers from 1) give, (B, 1 + N, width) each, while the tower runs."""
+    outputs: list[Tensor] = []
+    resblocks: nn.ModuleList = tower.visual.transformer.resblocks
+    handles = [
+        resblocks[number - 1].register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        for number in sorted(blocks)
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_weights(weights: Mapping[str, float], blocks: tuple[int, ...], teacher: DenseCLIP) -> dict[str, float]:
+    unknown = sorted(set(weights) - set(LOSSES))
+    if unknown:
+        raise ConfigError(f'unknown losses {", ".join(unknown)}; known: {", ".join(LOSSES)}')
+    used = {name: weight for name, weight in weights.items() if weight}
+    if not used or min(used.values()) < 0:
+        raise ConfigError(f'loss_weights must be 0 or more, and one of them more than 0; got {dict(weights)}')
+    last = len(teacher.visual.transformer.resblocks) - 1
+    if 'blocks' in used and (not blocks or not all(1 <= number <= last for number in blocks)):
+        raise ConfigError(f"the loss 'blocks' needs blocks, numbers from 1 to {last}; got {tuple(blocks)}")
+    return used

@@ -1,0 +1,262 @@
+"""Which optical image belongs to which SAR image, and both on one grid of pixels.
+
+Pairs are found by stem in two folders or read from a list file. Where both files are georeferenced, the SAR image is
+brought onto the optical image's grid within the footprint that both cover (bilinear; averaged where it is finer);
+otherwise both must have the same size. Pixels without data in either are marked, and no loss looks at them.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio import windows
+from rasterio.errors import RasterioError
+from rasterio.warp import Resampling, reproject, transform_bounds
+
+from segearth.datasets.optical_rgb import stretch_to_uint8
+from segearth.datasets.raster import GDAL_SUFFIXES, UnreadableFileError, read_raster, select_bands
+from segearth.datasets.sar_rgb import NODATA_AT_MOST, sar_to_rgb
+from segearth.errors import DataError, MissingFileError
+from segearth.training.images import list_images
+
+SHOWN = 5  # names listed in a message
+ROUNDING = 1e-3  # of a pixel, in coordinates that went through a projection
+PairOfPaths = tuple[Path, Path]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images of one place on one grid.
+
+    Attributes:
+        optical: (H, W, 3) uint8, RGB.
+        sar: (H, W, 3) uint8, as :func:`segearth.datasets.sar_rgb.sar_to_rgb` makes it.
+        valid: (H, W) bool, pixels with data in both.
+    """
+
+    optical: np.ndarray
+    sar: np.ndarray
+    valid: np.ndarray
+
+
+def match_folders(
+    optical: str | os.PathLike[str], sar: str | os.PathLike[str], optical_ending: str = '', sar_ending: str = ''
+) -> list[PairOfPaths]:
+    """Pairs files of two folder trees by their path below the folder, without suffix.
+
+    Args:
+        optical: Folder of the optical images.
+        sar: Folder of the SAR images; may be the same, if the endings tell the files apart.
+        optical_ending: End of the optical stems that is not compared, such as ``_S2Hand``; other files are left out.
+        sar_ending: The same for SAR.
+
+    Raises:
+        MissingFileError: A folder does not exist.
+        DataError: Files without a partner, twice the same stem, or nothing to pair.
+    """
+    optical_files, sar_files = _stems(optical, optical_ending), _stems(sar, sar_ending)
+    lonely = [str(path) for name, path in optical_files.items() if name not in sar_files]
+    lonely += [str(path) for name, path in sar_files.items() if name not in optical_files]
+    if lonely:
+        more = f' and {len(lonely) - SHOWN} more' if len(lonely) > SHOWN else ''
+        raise DataError(
+            f'{len(lonely)} images have no partner of the same stem: {", ".join(lonely[:SHOWN])}{more}. Remove them, '
+            'set optical_ending and sar_ending to what follows the common stem, or write the pairs into a list file'
+        )
+    return [(path, sar_files[name]) for name, path in optical_files.items()]
+
+
+def read_list(path: str | os.PathLike[str]) -> list[PairOfPaths]:
+    """Pairs of a list file: one a line, the optical file first, a comma or tab between; relative to the list's folder.
+
+    Raises:
+        MissingFileError: The list or a file in it does not exist.
+        DataError: A line is no pair, or there are none.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise MissingFileError(f'list of pairs not found: {path}')
+    pairs = []
+    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+        if not line.strip() or line.startswith('#'):
+            continue
+        fields = next(csv.reader([line], delimiter='\t' if '\t' in line else ','))
+        if len(fields) != 2 or not all(field.strip() for field in fields):
+            raise DataError(f'{path}, line {number}: {line!r} is no pair; write OPTICAL,SAR')
+        pair = tuple(path.parent / field.strip() for field in fields)
+        for file in pair:
+            if not file.is_file():
+                raise MissingFileError(f'{path}, line {number}: file not found: {file}')
+        pairs.append(pair)
+    if not pairs:
+        raise DataError(f'{path} lists no pairs; write one a line: OPTICAL,SAR')
+    return pairs
+
+
+def read_pair(
+    optical: Path,
+    sar: Path,
+    optical_bands: tuple[int, ...] | None = None,
+    sar_bands: tuple[int, ...] | None = None,
+    sar_scale: str = 'auto',
+) -> Pair:
+    """Reads two images of one place.
+
+    Args:
+        optical: File of the optical image.
+        sar: File of the SAR image.
+        optical_bands: Red, green and blue, from 1; None as in :func:`segearth.datasets.optical_rgb.read_optical`.
+        sar_bands: One or two bands, co-polarised first; None for all.
+        sar_scale: See :func:`segearth.datasets.sar_rgb.sar_to_rgb`.
+
+    Raises:
+        DataError: A file cannot be read, the images do not overlap, differ in size, or show no data in common.
+        MissingFileError: There is no such file.
+    """
+    for path in (optical, sar):
+        if not path.is_file():
+            raise MissingFileError(f'file not found: {path}')
+    if _is_georeferenced(optical) and _is_georeferenced(sar):
+        bands = _read_on_common_grid(optical, sar, optical_bands, sar_bands)
+    else:
+        bands = _read_as_they_are(optical, sar, optical_bands, sar_bands)
+    (optical_values, optical_valid), (sar_values, sar_valid) = bands
+    valid = optical_valid & sar_valid
+    if not valid.any():
+        raise DataError(f'{optical} and {sar} have no pixel with data in both')
+    try:
+        radar = sar_to_rgb(sar_values, sar_scale)
+    except DataError as error:
+        raise DataError(f'{sar}: {error}') from error
+    return Pair(_to_picture(optical, optical_values, optical_valid), radar, valid)
+
+
+def _to_picture(path: Path, bands: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    bands = bands[:3] if len(bands) == 4 else bands
+    if len(bands) not in (1, 3):
+        raise DataError(
+            f'{path} has {len(bands)} bands: say which are red, green and blue, as in optical_bands=(4, 3, 2) for '
+            'Sentinel-2'
+        )
+    if bands.dtype != np.uint8:
+        bands = stretch_to_uint8(np.where(valid, bands.astype(np.float32), np.nan))
+    picture = bands.transpose(1, 2, 0)
+    return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+
+
+def _stems(folder: str | os.PathLike[str], ending: str) -> dict[str, Path]:
+    root = Path(folder).expanduser()
+    stems: dict[str, Path] = {}
+    for path in list_images(root):
+        name = str(path.relative_to(root).with_suffix(''))
+        if not name.endswith(ending):
+            continue
+        name = name.removesuffix(ending)
+        if name in stems:
+            raise DataError(f'{stems[name]} and {path} have the same stem: which one is meant? Remove one')
+        stems[name] = path
+    if not stems:
+        raise DataError(f'{root} holds no image whose name ends with {ending!r}')
+    return stems
+
+
+def _is_georeferenced(path: Path) -> bool:
+    if path.suffix.lower() not in GDAL_SUFFIXES:
+        return False
+    try:
+        with rasterio.open(path) as source:
+            return source.crs is not None and source.transform != Affine.identity()
+    except RasterioError as error:
+        raise UnreadableFileError(f'cannot read {path}: {error}. The file is damaged or incomplete') from error
+
+
+def _read_as_they_are(
+    optical: Path, sar: Path, optical_bands: tuple[int, ...] | None, sar_bands: tuple[int, ...] | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    parts = []
+    for path, selection in ((optical, optical_bands), (sar, sar_bands)):
+        raster = read_raster(path)
+        bands = select_bands(raster.bands, selection, path)
+        parts.append((bands, _has_data(bands, raster.nodata)))
+    sizes = [bands.shape[1:] for bands, _ in parts]
+    if sizes[0] != sizes[1]:
+        raise DataError(
+            f'{optical} is {sizes[0][0]} x {sizes[0][1]} pixels and {sar} {sizes[1][0]} x {sizes[1][1]}, and they are '
+            'not both georeferenced: bring them to one size, or give GeoTIFFs with a coordinate system'
+        )
+    return parts
+
+
+def _read_on_common_grid(
+    optical: Path, sar: Path, optical_bands: tuple[int, ...] | None, sar_bands: tuple[int, ...] | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    try:
+        with rasterio.open(optical) as one, rasterio.open(sar) as other:
+            transform, size = _common_grid(one, other)
+            return [
+                _resample(source, selection, one.crs, transform, size)
+                for source, selection in ((one, optical_bands), (other, sar_bands))
+            ]
+    except RasterioError as error:
+        raise UnreadableFileError(f'cannot read {optical} with {sar}: {error}') from error
+
+
+def _common_grid(optical: rasterio.DatasetReader, sar: rasterio.DatasetReader) -> tuple[Affine, tuple[int, int]]:
+    """Transform and (H, W) of the optical image's grid, cut to what the SAR image covers too."""
+    if optical.transform.b or optical.transform.d:
+        raise DataError(f'{optical.name} is rotated against north; warp it first (gdalwarp)')
+    box, other = optical.bounds, transform_bounds(sar.crs, optical.crs, *sar.bounds)
+    left, bottom = max(box.left, other[0]), max(box.bottom, other[1])
+    right, top = min(box.right, other[2]), min(box.top, other[3])
+    if left >= right or bottom >= top:
+        raise DataError(f'{optical.name} and {sar.name} do not overlap: their footprints are disjoint')
+    window = windows.from_bounds(left, bottom, right, top, optical.transform)
+    x1, y1 = (math.ceil(start - ROUNDING) for start in (window.col_off, window.row_off))
+    x2 = math.floor(window.col_off + window.width + ROUNDING)
+    y2 = math.floor(window.row_off + window.height + ROUNDING)
+    if x2 <= x1 or y2 <= y1:
+        raise DataError(f'{optical.name} and {sar.name} have less than a pixel in common')
+    window = windows.Window(x1, y1, x2 - x1, y2 - y1)
+    return windows.transform(window, optical.transform), (y2 - y1, x2 - x1)
+
+
+def _resample(
+    source: rasterio.DatasetReader,
+    selection: tuple[int, ...] | None,
+    crs: rasterio.crs.CRS,
+    transform: Affine,
+    size: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bands (B, H, W) in the file's type and validity (H, W) on a grid."""
+    bands = select_bands(source.read(), selection, source.name)
+    valid = _has_data(bands, source.nodata) & (source.dataset_mask() > 0)
+    values = np.where(valid, bands.astype(np.float32), np.nan)
+    west, south, east, north = transform_bounds(source.crs, crs, *source.bounds)
+    pixel = math.sqrt(abs((east - west) * (north - south)) / (source.width * source.height))
+    is_finer = pixel < 0.67 * math.sqrt(abs(transform.a * transform.e))
+    result = np.full((len(bands), *size), np.nan, np.float32)
+    reproject(
+        values, result, src_transform=source.transform, src_crs=source.crs, dst_transform=transform, dst_crs=crs,
+        src_nodata=np.nan, dst_nodata=np.nan, resampling=Resampling.average if is_finer else Resampling.bilinear,
+    )  # fmt: skip
+    covered = np.isfinite(result).all(0)
+    if np.issubdtype(bands.dtype, np.integer):
+        limits = np.iinfo(bands.dtype)
+        result = np.clip(np.rint(np.nan_to_num(result)), limits.min, limits.max).astype(bands.dtype)
+    return result, covered
+
+
+def _has_data(bands: np.ndarray, nodata: float | None) -> np.ndarray:
+    """(B, H, W) -> (H, W): finite, not the declared number, and not -9999 or its kin."""
+    values = np.abs(bands) if np.iscomplexobj(bands) else bands
+    valid = np.isfinite(values) & (values > NODATA_AT_MOST)
+    if nodata is not None and np.isfinite(nodata):
+        valid &= values != nodata
+    return valid.all(0)
