@@ -69,12 +69,13 @@ def adaptive_conv_norm(
     Returns:
         (B, num_maps, H, W), the first channels, and (B, H, W), the sum of the squares of all others.
     """
-    if choose_backend(features, backend) != 'cpu':
-        out = adaptive_conv(features, kernels, rows, cols, backend)
+    name = choose_backend(features, backend)
+    if name == 'reference':
+        out = adaptive_conv(features, kernels, rows, cols, name)
         return out[:, :num_maps], out[:, num_maps:].square().sum(1)
     rows, cols = _starts(features, kernels, rows, cols)
     dtype = _compute_dtype(features, kernels)
-    maps, squares = implementation('cpu').forward_norm(
+    maps, squares = implementation(name).forward_norm(
         _channels_last(features, dtype), _rows_first(kernels, dtype), rows, cols, num_maps
     )
     return maps.to(features.dtype), squares.to(features.dtype)

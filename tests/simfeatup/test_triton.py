@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from simfeatup import UpsamplerError, build_upsampler
+from simfeatup.adaptive_conv import adaptive_conv, adaptive_conv_norm
+from simfeatup.joint_kernel import joint_kernel
+
+triton = pytest.importorskip('triton', reason='Triton comes with torch for CUDA')
+
+IS_INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
+DEVICE = 'cpu' if IS_INTERPRETED else 'cuda'
+needs_device = pytest.mark.skipif(
+    not IS_INTERPRETED and not torch.cuda.is_available(), reason='needs a CUDA device or TRITON_INTERPRET=1'
+)
+
+
+def test_in_the_interpreter():
+    """Triton decides when it is imported whether it interprets, so this file runs again in a process of its own."""
+    if IS_INTERPRETED:
+        pytest.skip('this is that process')
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, 'TRITON_INTERPRET': '1', 'OMP_NUM_THREADS': '1', 'PYTEST_ADDOPTS': ''}
+    command = [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', str(Path(__file__))]
+    result = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert '5 passed' in result.stdout
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Several blocks, the last one partly filled, on tensors small enough for the interpreter."""
+    from simfeatup.cuda import conv, joint
+
+    for module, name in ((conv, 'PIXELS'), (conv, 'CHANNELS'), (joint, 'PIXELS')):
+        monkeypatch.setattr(module, name, 4)
+
+
+@needs_device
+def test_adaptive_conv_equals_reference(small_blocks):
+    torch.manual_seed(0)
+    features = torch.randn(1, 5, 3, 6, device=DEVICE, requires_grad=True)
+    kernels = torch.randn(1, 2, 3, 2, 6, device=DEVICE, requires_grad=True)
+    starts = torch.tensor([0, 1], device=DEVICE), torch.tensor([0, 0, 1, 1, 3, 2], device=DEVICE)
+    outputs, gradients = [], []
+    for backend in ('reference', 'cuda'):
+        out = adaptive_conv(features, kernels, *starts, backend)
+        outputs.append(out)
+        gradients.append(torch.autograd.grad(out.square().sum(), (features, kernels)))
+    torch.testing.assert_close(*outputs)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@needs_device
+def test_norm_equals_reference(small_blocks):
+    torch.manual_seed(0)
+    features, kernels = torch.randn(2, 7, 3, 6, device=DEVICE), torch.randn(2, 2, 2, 2, 5, device=DEVICE)
+    results = [adaptive_conv_norm(features, kernels, None, None, 3, backend) for backend in ('reference', 'cuda')]
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@needs_device
+@pytest.mark.parametrize('faintness', [1.0, 1e-9])
+def test_joint_kernel_equals_reference(faintness, small_blocks):
+    torch.manual_seed(0)
+    keys, spatial = torch.randn(1, 3, 3, 7, device=DEVICE), torch.rand(3, 3, device=DEVICE) * faintness
+    arguments = [tensor.requires_grad_() for tensor in (keys, torch.tensor(0.7, device=DEVICE), spatial)]
+    weights = torch.randn(1, 3, 3, 1, 5, device=DEVICE)
+    outputs, gradients = [], []
+    for backend in ('reference', 'cuda'):
+        out = joint_kernel(*arguments, backend)
+        outputs.append(out)
+        gradients.append(torch.autograd.grad((out * weights).sum(), arguments))
+    torch.testing.assert_close(*outputs)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@needs_device
+def test_whole_upsampler(monkeypatch):
+    torch.manual_seed(0)
+    upsampler = build_upsampler('jbu_one', 4, radius=1, key_dim=3).to(DEVICE).eval()
+    features, guidance = torch.randn(1, 4, 1, 2, device=DEVICE), torch.randn(1, 3, 2, 4, device=DEVICE)
+    outputs = []
+    for backend in ('reference', 'cuda'):
+        monkeypatch.setenv('SIMFEATUP_BACKEND', backend)
+        outputs.append(upsampler(features, guidance))
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(IS_INTERPRETED, reason='compiles')
+def test_compiles_to_machine_code_without_a_device(monkeypatch, tmp_path):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from simfeatup.cuda import conv, joint
+
+    monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
+    numbers = ['num_maps', 'h', 'w', 'channels', 'height', 'width', 'taps_y', 'taps_x', 'key_dim', 'side']
+    types = {**dict.fromkeys(numbers, 'i32'), 'rows': '*i64', 'cols': '*i64', 'least': 'fp32'}
+    blocks = {'PIXELS': joint.PIXELS, 'CHANNELS': conv.CHANNELS, 'KEYS': 32}
+    for kernel in (conv._forward_norm, conv._backward_kernels, conv._backward_features, joint._grad_similarity,
+                   joint._grad_keys):  # fmt: skip
+        constants = {name: blocks[name] for name in kernel.arg_names if name in blocks}
+        signature = {name: 'constexpr' if name in blocks else types.get(name, '*fp32') for name in kernel.arg_names}
+        source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+        assert triton.compile(source, target=GPUTarget('cuda', 90, 32)).asm['cubin']
+
+
+@pytest.mark.skipif(IS_INTERPRETED or torch.cuda.is_available(), reason='for machines without a CUDA device')
+def test_needs_its_device():
+    with pytest.raises(UpsamplerError, match='not for tensors on cpu'):
+        adaptive_conv(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1, 1), backend='cuda')
