@@ -57,6 +57,8 @@ def join_processes(launcher: str, backend: str | None = None, timeout: float = D
     os.environ.setdefault('MASTER_ADDR', _first_host() if launcher == 'slurm' else '127.0.0.1')
     if torch.cuda.is_available():
         local_rank, num_devices = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+        if launcher == 'slurm' and num_devices == 1:  # --gpus-per-task: each process sees its own
+            local_rank = 0
         if local_rank >= num_devices:
             raise ConfigError(f'{local_rank + 1} processes or more on a machine with {num_devices} CUDA devices')
         torch.cuda.set_device(local_rank)
@@ -99,7 +101,12 @@ def lost_processes_named(timeout: float) -> Iterator[None]:
 
 
 def _first_host() -> str:
-    command = ['scontrol', 'show', 'hostnames', os.environ.get('SLURM_NODELIST', '')]
+    command = [
+        'scontrol',
+        'show',
+        'hostnames',
+        os.environ.get('SLURM_JOB_NODELIST') or os.environ.get('SLURM_NODELIST', ''),
+    ]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
     except (OSError, subprocess.CalledProcessError, IndexError) as error:

@@ -155,6 +155,10 @@ def build_runner(settings: Config, dataset: BaseDataset, launcher: str = 'none',
             experiment_name=f'{Path(settings.filename).stem}_{uuid.uuid4().hex[:6]}',
             cfg=settings,
         )
+    except SyntaxError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # mmengine's printing of a config turns one into the other
+            raise KeyboardInterrupt from None
+        raise
     except OSError as error:
         if isinstance(error, UserError) or error.errno not in CANNOT_WRITE:
             raise

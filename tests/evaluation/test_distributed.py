@@ -184,3 +184,14 @@ def test_a_killed_process_ends_the_run_with_its_code(project, tiny_clip, shared)
     assert 'was ended by SIGKILL' in messages
     assert 'Traceback' not in messages
     assert not (project / 'results.xlsx').exists()
+
+
+def test_an_interruption_while_the_config_is_printed_is_one(project, monkeypatch):
+    """mmengine catches everything there and calls it a syntax error."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate('cfg_scenes.py')
