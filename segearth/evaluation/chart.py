@@ -34,14 +34,17 @@ def save_chart(comparisons: Sequence[Comparison], path: Path) -> None:
         colour, hatch = (DIFFERING, '///') if entry.differences else (MEASURED, None)
         if entry.measured is not None:
             axes.barh(place, entry.measured, color=colour, hatch=hatch, edgecolor='white')
-            axes.text(entry.measured + 0.6, place, f'{entry.measured:.1f}', va='center', fontsize=7)
+            figures = ' / '.join(
+                '-' if value is None else f'{value:.1f}' for value in (entry.measured, entry.record.figure)
+            )
+            axes.text(99, place, figures, va='center', ha='right', fontsize=7)
         if entry.record.figure is not None:
             style = '-' if entry.record.is_verified else ':'
             axes.plot([entry.record.figure] * 2, [place - 0.42, place + 0.42], color=REPORTED, ls=style, lw=2)
     axes.set_yticks(range(len(shown)), [_label(entry) for entry in shown], fontsize=8)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, 100)
-    axes.set_xlabel('mIoU in percent; * IoU of the foreground')
+    axes.set_xlabel('mIoU in percent, * IoU of the foreground; on the right: measured / reported')
     axes.barh([-9], [0], color=MEASURED, label='measured, settings as published')
     axes.barh([-9], [0], color=DIFFERING, hatch='///', edgecolor='white', label='measured, settings or data differ')
     axes.plot([], [], color=REPORTED, lw=2, label='reported')
