@@ -16,6 +16,7 @@ import segearth.register  # noqa: F401 - configs refer to what it registers
 from segearth.cli import run_cli
 from segearth.evaluation.options import add_config_options, build_parser
 from segearth.evaluation.runner import evaluate
+from segearth.models.build import AUTO, PRECISIONS
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -24,6 +25,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--config', required=True, help='config, such as configs/cfg_demo.py')
     parser.add_argument('--work-dir', '--workdir', help='folder of logs and of the row (default: work_dirs/NAME)')
     add_config_options(parser)
+    parser.add_argument(
+        '--precision', choices=(AUTO, *PRECISIONS), help='of the encoder (default: auto, fp16 on CUDA and else fp32)'
+    )
+    parser.add_argument(
+        '--exact-reference', action='store_true', help='score by the plain path: slow, to compare with'
+    )
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--show-dir', help='folder for pictures: image, ground truth, prediction')
     parser.add_argument('--results', default='results.xlsx', help='spreadsheet to append to (default: %(default)s)')
@@ -39,10 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: Anything a user can mend.
     """
     options = parse_arguments(arguments)
+    overrides = dict(options.cfg_options or {})
+    if options.precision:
+        overrides['model.precision'] = options.precision
+    if options.exact_reference:
+        overrides['model.exact_reference'] = True
     evaluate(
         options.config,
         work_dir=options.work_dir,
-        overrides=options.cfg_options,
+        overrides=overrides,
         launcher=options.launcher,
         show_dir=options.show_dir,
         results=options.results,
