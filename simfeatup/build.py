@@ -10,11 +10,13 @@ from torch import nn
 from simfeatup.baselines import IFA, Carafe, ResizeConv, Sapa
 from simfeatup.errors import UpsamplerError
 from simfeatup.jbu import Bilinear, JBUOne, JBUStack
+from simfeatup.joint_bilateral import JointBilateral
 
 UPSAMPLERS: dict[str, type[nn.Module]] = {
     'jbu_one': JBUOne,
     'jbu_stack': JBUStack,
     'bilinear': Bilinear,
+    'joint_bilateral': JointBilateral,
     'resize_conv': ResizeConv,
     'carafe': Carafe,
     'sapa': Sapa,

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from simfeatup.adaptive_conv import adaptive_conv_norm
 from simfeatup.folding import StageKernels
 from simfeatup.jbu import FEATURE_FIXUP_WEIGHT, JBU, Bilinear
+from simfeatup.joint_bilateral import JointBilateral, LinearJointBilateral
 
 
 class LinearMap(Protocol):
@@ -104,7 +105,11 @@ class LinearBilinear:
         return torch.eye(self.upsampler.dim), torch.zeros(self.upsampler.dim)
 
 
-ADAPTERS: dict[type[nn.Module], type[LinearMap]] = {JBU: LinearJBU, Bilinear: LinearBilinear}
+ADAPTERS: dict[type[nn.Module], type[LinearMap]] = {
+    JBU: LinearJBU,
+    Bilinear: LinearBilinear,
+    JointBilateral: LinearJointBilateral,
+}
 
 
 def _bilinear_taps(length: int, outputs: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT = {'model_name': 'jbu_one', 'model_path': 'xclip_jbu_one_million_aid.ckpt'}  # SegEarth-OV's released weights
 KEYS = tuple(DEFAULT)
-WITHOUT_WEIGHTS = ('bilinear',)  # upsamplers that have nothing to load
+WITHOUT_WEIGHTS = ('bilinear', 'joint_bilateral')  # upsamplers that have nothing to load
 
 
 def build_feature_upsampler(

@@ -96,7 +96,7 @@ def test_gradients_reach_every_parameter(name):
 @pytest.mark.parametrize(
     ('name', 'dim', 'options', 'message'),
     [
-        ('jbu', 4, {}, "no upsampler 'jbu'. Known: jbu_one, jbu_stack, bilinear, resize_conv, carafe, sapa, ifa"),
+        ('jbu', 4, {}, "no upsampler 'jbu'. Known: jbu_one, jbu_stack, bilinear, joint_bilateral, resize_conv"),
         ('jbu_one', 0, {}, 'positive integer; got 0'),
         ('jbu_one', '4', {}, "positive integer; got '4'"),
         ('jbu_one', 4, {'depth': 2}, 'no option depth. Its options: radius, key_dim'),

@@ -9,7 +9,7 @@ from simfeatup import UPSAMPLERS, UpsamplerError, build_upsampler, load_upsample
 from simfeatup.linear import apply, linear_map
 from simfeatup.scoring import coordinates, score, score_reference
 
-LINEAR = ['jbu_one', 'jbu_stack', 'bilinear']
+LINEAR = ['jbu_one', 'jbu_stack', 'bilinear', 'joint_bilateral']
 DIM, QUERIES = 24, 5
 
 
