@@ -41,6 +41,7 @@ class JobDisplay:
         self._started = time.monotonic()
         self._images_done = 0.0
         self._left = ''
+        self._says_waiting = False
 
     def __enter__(self) -> JobDisplay:
         self._progress.start()
@@ -53,7 +54,7 @@ class JobDisplay:
         """Says what became of a job."""
         self.outcomes.append(outcome)
         if outcome.state == DONE:
-            self._images_done += outcome.job.num_images
+            self._images_done += outcome.row.summary.get('Images') or 0
         if outcome.job in self._bars:
             self._progress.remove_task(self._bars.pop(outcome.job))
         score = f'mIoU {outcome.row.summary.get("mIoU")}  ' if outcome.row else ''
@@ -69,14 +70,18 @@ class JobDisplay:
         """Moves the bars."""
         done, left = self._images_done, float(sum(job.num_images for job in waiting))
         for entry in running:
-            share, number = entry.share_done, entry.job.num_images
-            done, left = done + share * number, left + (1 - share) * number
+            finished, total = entry.images or (0, entry.job.num_images)
+            done, left = done + finished, left + total - finished
             if entry.job not in self._bars:
                 self._bars[entry.job] = self._progress.add_task(entry.job.config.stem, total=1.0, note='')
-            self._progress.update(self._bars[entry.job], completed=share, note=f'of {number} images')
+            note = f'{finished} of {total} images' if entry.images else 'starting'
+            self._progress.update(self._bars[entry.job], completed=finished / max(total, 1), note=note)
+        if waiting and not running and not self._says_waiting:
+            self._says_waiting = True
+            self._console.print('waiting for configs that an earlier start left running (their folders are locked)')
         elapsed = time.monotonic() - self._started
         seconds = timedelta(seconds=round(elapsed * left / done)) if done and left else None
-        self._left = f'  about {seconds} left' if seconds else ''
+        self._left = f'  about {seconds} left' if seconds is not None else ''
         over = len(self.outcomes)
         note = f'{over} of {self._num_jobs} configs{self._left}'
         self._progress.update(self._total, completed=done / max(done + left, 1e-9), note=note)

@@ -93,10 +93,10 @@ class RunningJob:
             )
 
     @property
-    def share_done(self) -> float:
-        """Share of the images that are done, in [0, 1], as its console says."""
+    def images(self) -> tuple[int, int] | None:
+        """Images done and images in all, as its console says; None before the first ones are."""
         counts = PROGRESS.findall(_tail(self.job.folder / CONSOLE_LOG))
-        return int(counts[-1][0]) / max(int(counts[-1][1]), 1) if counts else 0.0
+        return (int(counts[-1][0]), int(counts[-1][1])) if counts else None
 
     def poll(self, results: Path) -> Outcome | None:
         """What became of it; None while it runs. Makes sure that its row is in the results."""

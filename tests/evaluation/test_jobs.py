@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -7,12 +8,15 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from segearth.evaluation import jobs as module
-from segearth.evaluation.jobs import DONE, FAILED, SKIPPED, STOPPED, Job, failure_reason, run_jobs
-from segearth.evaluation.results import FIRST_COLUMNS, append_row, read_row, read_rows
+from segearth.evaluation.job_display import JobDisplay, summary_table
+from segearth.evaluation.jobs import DONE, FAILED, SKIPPED, STOPPED, Job, Outcome, failure_reason, run_jobs
+from segearth.evaluation.results import FIRST_COLUMNS, ResultRow, append_row, read_row, read_rows
 
 # Stands in for eval.py where only processes and files matter: notes that it ran, waits, leaves its row.
 SCRIPT = """
@@ -120,7 +124,7 @@ def test_an_interruption_ends_the_processes_and_says_what_is_left(make_jobs, res
     outcomes = []
 
     def watch(running, waiting):
-        if running and running[0].share_done == 0.25:
+        if running and running[0].images == (1, 4):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -160,3 +164,22 @@ def test_reasons(tmp_path):
     assert failure_reason(console, 1).startswith('ValueError: x (exit code 1')
     console.write_text('error: first\nerror: no images\nINFO done\n')
     assert failure_reason(console, 2) == 'no images'
+
+
+def test_what_is_shown_while_jobs_run(make_jobs, results):
+    job, other = make_jobs('a', 'b')
+    console = Console(record=True, width=120, force_terminal=True, file=io.StringIO())
+    with JobDisplay(2, console) as display:
+        display.watch([], [job])
+        display.watch([SimpleNamespace(job=job, images=None)], [other])
+        display.watch([SimpleNamespace(job=job, images=(3, 4))], [other])
+        row = ResultRow('r', {'mIoU': 12.5, 'Images': 4})
+        display.report(Outcome(job, DONE, '', row, 7.0))
+        display.report(Outcome(other, FAILED, 'no [data]'))
+    console.print(summary_table(display.outcomes))
+    shown = console.export_text()
+    assert 'waiting for configs that an earlier start left running' in shown
+    assert '[1/2] a: done  mIoU 12.5' in shown
+    assert '[2/2] b: failed  no [data]' in shown
+    assert 'left' in shown.split('[1/2]')[1].splitlines()[0]
+    assert [outcome.state for outcome in display.outcomes] == [DONE, FAILED]
