@@ -157,9 +157,8 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    from segearth.maps.colours import palette_of
     from segearth.maps.configuration import read_settings, words_of
-    from segearth.text.vocabulary import Vocabulary, read_vocabulary
+    from segearth.text.vocabulary import read_vocabulary
 
     given = [name for name in ('classes', 'classes_file', 'config') if getattr(arguments, name)]
     if not given or {'classes', 'classes_file'} <= set(given):
@@ -171,7 +170,6 @@ def _segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.classes or arguments.classes_file:
         settings.pop('palette', None)
         settings['classes'] = arguments.classes or words_of(read_vocabulary(arguments.classes_file))
-    settings.setdefault('palette', palette_of(Vocabulary.from_classes(settings['classes']).class_names))
     names = ('clip_type', 'vit_type', 'clip_path', 'model_type', 'cls_token_lambda', 'prob_thd', 'bg_idx', 'feature_up',
              'window_batch_size', 'device', 'precision', 'sensor')  # fmt: skip
     return settings | {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}

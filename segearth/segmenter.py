@@ -18,6 +18,7 @@ from mmengine.device import get_device
 from mmseg.structures import SegDataSample
 from PIL import Image
 
+from segearth.colours import palette_of
 from segearth.datasets.optical_rgb import read_optical
 from segearth.datasets.sar_rgb import read_sar
 from segearth.errors import ConfigError, DataError
@@ -26,7 +27,7 @@ from segearth.models.feature_up import build_feature_upsampler
 from segearth.models.segmentor import SegEarthSegmentation
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary
-from segearth.visualization import Palette, colour_map, default_palette, draw_panels, overlay
+from segearth.visualization import Palette, colour_map, draw_panels, overlay
 
 if TYPE_CHECKING:
     import rasterio
@@ -94,7 +95,7 @@ class Segmenter:
         bands: Band numbers of image files, from 1: red, green and blue, or one or two radar bands.
         device: None for CUDA where present, else CPU.
         precision: Of the encoder: fp32, bf16, fp16, or auto (fp16 on CUDA, as the original ran; else fp32).
-        palette: (K, 3) RGB colours; None for distinct ones.
+        palette: (K, 3) RGB colours; None for familiar ones (blue water) and distinct ones.
         **settings: Inference settings of the segmentor: prob_thd, bg_idx, logit_scale, slide_crop, slide_stride,
             cls_token_lambda, window_batch_size.
 
@@ -206,7 +207,7 @@ class Segmenter:
         return embed_queries(self._encoder, vocabulary.queries), torch.tensor(vocabulary.query_to_class)
 
     def _name_classes(self, vocabulary: Vocabulary, palette: Palette | None) -> None:
-        palette = palette or default_palette(vocabulary.num_classes)
+        palette = palette or palette_of(vocabulary.class_names)
         if len(palette) != vocabulary.num_classes:
             raise ConfigError(f'palette has {len(palette)} colours for {vocabulary.num_classes} classes')
         self.class_names = tuple(vocabulary.class_names)

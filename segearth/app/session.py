@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from segearth.colours import palette_of
 from segearth.errors import ConfigError, DataError
 from segearth.maps.area import ClassArea, read_areas
-from segearth.maps.colours import palette_of
 from segearth.maps.grid import WindowGrid
 from segearth.maps.labelling import SegmentorModel, label_block
 from segearth.maps.predict import MapLegend, MapOptions, predict_to_files

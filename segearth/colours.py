@@ -1,4 +1,4 @@
-"""Colours of classes on maps: water is blue and trees are green, whatever the order of the classes."""
+"""Colours of classes by their names: water is blue and trees are green, whatever the order of the classes."""
 
 from __future__ import annotations
 
