@@ -1,0 +1,153 @@
+"""Measures variants of the method on generated scenes, with intervals over scenes.
+
+What a figure of this project's own weights rests on: the same scenes for all variants, confusions counted per scene,
+the pooled mean IoU, and a bootstrap over scenes. Choices are made on the validation seeds; the benchmark seeds serve
+the final figures.
+
+Source of the interval: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segearth.demo.benchmark import TILE_SIZE
+from segearth.demo.classes import CLASSES
+from segearth.demo.sar import add_speckle, sar_output, simulate_sar
+from segearth.demo.sar_benchmark import LOOKS
+from segearth.demo.scene import SCENE_SIZE, make_scene
+from segearth.demo.training import normalise_images
+from segearth.inference.scoring import global_bias, score_windows
+from segearth.inference.sliding_window import slide
+
+CROP, STRIDE, WINDOW_BATCH = 224, 112, 9  # as the configs
+LAMBDAS = (0.0, -0.1, -0.2, -0.3)
+NUM_RESAMPLES, LEVEL = 1000, 0.95
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A piece of a scene in both views.
+
+    Attributes:
+        scene: Number of the scene, the unit of the bootstrap.
+        optical: (H, W, 3) uint8.
+        sar: (H, W, 3) uint8.
+        labels: (H, W) uint8, of the optical date.
+        sar_labels: (H, W) uint8, of the radar's date.
+    """
+
+    scene: int
+    optical: np.ndarray
+    sar: np.ndarray
+    labels: np.ndarray
+    sar_labels: np.ndarray
+
+
+def draw_tiles(seeds: Iterable[int], tile: int = TILE_SIZE, size: int = SCENE_SIZE) -> Iterator[Tile]:
+    """Tiles of the scenes of some seeds; radar as in the radar benchmark."""
+    for number, seed in enumerate(seeds):
+        scene = make_scene(seed, size)
+        radar = simulate_sar(scene, seed)
+        rng = np.random.default_rng([22, seed])
+        picture = sar_output(add_speckle(radar.intensity, rng, rng.uniform(*LOOKS)), 'picture')
+        for row in range(size // tile):
+            for column in range(size // tile):
+                part = np.s_[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
+                grey = np.repeat(picture[part][..., None], 3, 2)
+                yield Tile(number, scene.image[part], grey, scene.labels[part], radar.labels[part])
+
+
+@torch.inference_mode()
+def label_tile(
+    encoder: nn.Module, texts: Tensor, image: np.ndarray, upsampler: nn.Module | None, lambdas: Iterable[float]
+) -> list[np.ndarray]:
+    """Labels of an image for several lambdas of Global Bias Alleviation, from one pass.
+
+    Args:
+        encoder: Dense vision tower.
+        texts: (K, C), one query a class, L2-normalised.
+        image: (H, W, 3) uint8.
+        upsampler: None interpolates the scores.
+        lambdas: Weights of the [CLS] scores.
+
+    Returns:
+        For each lambda (H, W) uint8.
+    """
+    images = normalise_images(torch.from_numpy(image)[None])
+    scores = slide(images, partial(_scores_and_bias, encoder, texts, upsampler), (CROP, CROP), (STRIDE, STRIDE),
+                   WINDOW_BATCH)[0]  # fmt: skip
+    plain, bias = scores.split(len(texts))
+    return [(plain + weight * bias).argmax(0).numpy().astype(np.uint8) for weight in lambdas]
+
+
+def _scores_and_bias(encoder: nn.Module, texts: Tensor, upsampler: nn.Module | None, windows: Tensor) -> Tensor:
+    """Scores without the global bias, then that bias: (B, 2K, H, W); averaging windows keeps both linear."""
+    scores = score_windows(encoder, windows, texts, 0.0, upsampler)
+    bias = global_bias(encoder(windows)[0], texts, 1.0)
+    return torch.cat([scores, bias.expand(-1, -1, *scores.shape[2:])], 1)
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """(K, K) counts, true class by row."""
+    count = len(CLASSES)
+    return np.bincount(labels.ravel().astype(np.int64) * count + predicted.ravel(), minlength=count**2).reshape(
+        count, count
+    )
+
+
+def class_ious(counts: np.ndarray) -> np.ndarray:
+    """(..., K, K) -> (..., K); nan for a class that occurs in neither labels nor predictions."""
+    hits = np.diagonal(counts, axis1=-2, axis2=-1)
+    union = counts.sum(-1) + counts.sum(-2) - hits
+    with np.errstate(invalid='ignore'):
+        return np.where(union > 0, hits / np.maximum(union, 1), np.nan)
+
+
+@dataclass
+class Outcome:
+    """Confusions of one variant, per scene: (S, K, K)."""
+
+    counts: np.ndarray
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU of all scenes pooled, in percent."""
+        return float(100 * np.nanmean(class_ious(self.counts.sum(0))))
+
+    def interval(self, other: Outcome | None = None, seed: int = 0) -> tuple[float, float]:
+        """Interval of the mean IoU over resampled scenes, or of its difference from another variant's."""
+        draws = np.random.default_rng(seed).integers(len(self.counts), size=(NUM_RESAMPLES, len(self.counts)))
+        values = np.nanmean(class_ious(self.counts[draws].sum(1)), 1)
+        if other is not None:
+            values = values - np.nanmean(class_ious(other.counts[draws].sum(1)), 1)
+        tail = 50 * (1 - LEVEL)
+        low, high = 100 * np.percentile(values, [tail, 100 - tail])
+        return float(low), float(high)
+
+
+class Tally:
+    """Collects confusions of named variants over scenes.
+
+    Args:
+        num_scenes: S.
+    """
+
+    def __init__(self, num_scenes: int) -> None:
+        self.num_scenes = num_scenes
+        self.counts: dict[str, np.ndarray] = {}
+
+    def add(self, name: str, scene: int, labels: np.ndarray, predicted: np.ndarray) -> None:
+        """Counts one tile."""
+        empty = np.zeros((self.num_scenes, len(CLASSES), len(CLASSES)), np.int64)
+        self.counts.setdefault(name, empty)[scene] += confusion(labels, predicted)
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """Name -> outcome, in the order of appearance."""
+        return {name: Outcome(counts) for name, counts in self.counts.items()}
