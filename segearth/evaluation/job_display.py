@@ -41,7 +41,6 @@ class JobDisplay:
         self._started = time.monotonic()
         self._images_done = 0.0
         self._left = ''
-        self._says_waiting = False
 
     def __enter__(self) -> JobDisplay:
         self._progress.start()
@@ -76,9 +75,6 @@ class JobDisplay:
                 self._bars[entry.job] = self._progress.add_task(entry.job.config.stem, total=1.0, note='')
             note = f'{finished} of {total} images' if entry.images else 'starting'
             self._progress.update(self._bars[entry.job], completed=finished / max(total, 1), note=note)
-        if waiting and not running and not self._says_waiting:
-            self._says_waiting = True
-            self._console.print('waiting for configs that an earlier start left running (their folders are locked)')
         elapsed = time.monotonic() - self._started
         seconds = timedelta(seconds=round(elapsed * left / done)) if done and left else None
         self._left = f'  about {seconds} left' if seconds is not None else ''

@@ -164,6 +164,7 @@ def run_jobs(
         KeyboardInterrupt: Interrupted; the jobs under way were told to end, and all outcomes were reported.
     """
     waiting, running, free = list(jobs), [], list(slots)
+    blocked: set[Job] = set()
     try:
         while waiting or running:
             for job in list(waiting):
@@ -171,7 +172,10 @@ def run_jobs(
                     break
                 begun = _begin(job, free[0], start, results, resume)
                 if begun is None:
-                    continue  # its folder is still in use
+                    if job not in blocked:
+                        logger.warning('%s is still running from an earlier start: waiting for it', job.config.stem)
+                    blocked.add(job)
+                    continue
                 waiting.remove(job)
                 if isinstance(begun, RunningJob):
                     free.pop(0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import multiprocessing
@@ -120,6 +121,23 @@ def test_killed_at_any_point_nothing_is_lost_or_doubled(make_jobs, results):
     assert len(results.with_suffix('.txt').read_text().splitlines()) == 6
 
 
+def test_a_folder_in_use_is_waited_for(make_jobs, results, caplog):
+    jobs = make_jobs('a', 'b')
+    jobs[0].folder.mkdir(parents=True)
+    lock = (jobs[0].folder / module.LOCK_FILE).open('w')
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    outcomes = []
+
+    def watch(running, waiting):
+        if outcomes and not lock.closed:
+            assert waiting == jobs[:1]  # the other one did not wait
+            lock.close()
+
+    run_jobs(jobs, [[]], starter(), results, report=outcomes.append, watch=watch)
+    assert [outcome.job.config.stem for outcome in outcomes] == ['b', 'a']
+    assert caplog.text.count('a is still running from an earlier start') == 1
+
+
 def test_an_interruption_ends_the_processes_and_says_what_is_left(make_jobs, results):
     outcomes = []
 
@@ -178,7 +196,6 @@ def test_what_is_shown_while_jobs_run(make_jobs, results):
         display.report(Outcome(other, FAILED, 'no [data]'))
     console.print(summary_table(display.outcomes))
     shown = console.export_text()
-    assert 'waiting for configs that an earlier start left running' in shown
     assert '[1/2] a: done  mIoU 12.5' in shown
     assert '[2/2] b: failed  no [data]' in shown
     assert 'left' in shown.split('[1/2]')[1].splitlines()[0]
