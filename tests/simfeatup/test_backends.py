@@ -99,3 +99,11 @@ def test_works_after_a_fork():
     assert os.read(read, 1) == b'1'
     os.close(read)
     assert torch.get_num_threads() == torch_threads
+
+
+def test_compiles_without_a_place_for_its_cache():
+    from simfeatup.cpu.parallel import compiled
+
+    names = {}
+    exec('def double(value):\n    return 2 * value', names)  # a function without a file has no place
+    assert compiled(names['double'])(4) == 8
