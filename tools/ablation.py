@@ -1,7 +1,8 @@
 """Measures variants of the demo encoder on generated scenes, and writes a table (Markdown).
 
 python tools/ablation.py --split validation --out work_dirs/validation.md
-python tools/ablation.py --upsampler jbu_one=work_dirs/demo/last.ckpt --sar default=work_dirs/demo_sar/last.pt
+python tools/ablation.py --upsampler jbu_one=work_dirs/simfeatup_demo/last.ckpt
+python tools/ablation.py --parts sar --sar default=work_dirs/alignearth_demo/last.pt
 
 Variants: attentions with lambda swept; upsamplers on the default attention; SAR encoders on radar images. Every
 --upsampler KIND=FILE and --sar NAME=FILE adds a row; the trained files are made by tools/train_simfeatup.py and

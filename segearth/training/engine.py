@@ -74,7 +74,7 @@ def train(
 
     Args:
         config: Path of a config, also below configs/; or the config itself.
-        work_dir: For checkpoints, exported weights, logs, curves and pictures; None for work_dirs/NAME.
+        work_dir: For checkpoints, exported weights, logs, curves and pictures; None for work_dirs/FOLDER_NAME.
         overrides: Dotted key of the config -> value.
         resume: Go on from the last checkpoint in the work folder; without one the training starts.
         launcher: 'none' or 'pytorch'; None sees by the environment whether torchrun started the process.
@@ -86,7 +86,8 @@ def train(
         UserError: Anything a user can mend.
     """
     settings = load_training_config(config, overrides)
-    name = Path(settings.filename).stem if settings.filename else 'training'
+    path = Path(settings.filename or 'training/unnamed.py')
+    name = f'{path.resolve().parent.name}_{path.stem}'  # simfeatup_demo, alignearth_demo
     settings.work_dir = str(Path(work_dir or Path('work_dirs') / name).resolve())
     found = last_checkpoint(settings.work_dir)
     if found and not resume:

@@ -25,7 +25,7 @@ def main(description: str, arguments: Sequence[str] | None = None) -> None:
         description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config of the training')
-    parser.add_argument('--work-dir', help='checkpoints, weights, logs, curves (default: work_dirs/NAME)')
+    parser.add_argument('--work-dir', help='checkpoints, weights, logs, curves (default: work_dirs/FOLDER_NAME)')
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint of the work folder')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
