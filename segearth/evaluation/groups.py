@@ -20,12 +20,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Group -> patterns of config names, without the suffix."""
 ALL = 'all'
-NOT_IN_THE_PAPER = ('cfg_demo',)
+NOT_IN_THE_PAPER = ('cfg_demo', 'cfg_demo_sar')
 CONFIG_PATTERN = 'cfg_*.py'
 
 
 def group_of(name: str) -> str | None:
     """Group of a config, by its name without suffix; None for one that is in no table."""
+    if name in NOT_IN_THE_PAPER:
+        return None
     for group, patterns in GROUPS.items():
         if any(fnmatchcase(name, pattern) for pattern in patterns):
             return group
