@@ -13,6 +13,7 @@ from rich.table import Table
 
 from segearth.evaluation.jobs import DONE, FAILED, SKIPPED, STOPPED, Job, Outcome, RunningJob
 
+MIN_IMAGES = 20  # before the time left is told: the first ones take the time of the start
 STYLES = {DONE: 'green', FAILED: 'bold red', SKIPPED: 'cyan', STOPPED: 'yellow'}
 
 
@@ -56,11 +57,12 @@ class JobDisplay:
             self._images_done += outcome.row.summary.get('Images') or 0
         if outcome.job in self._bars:
             self._progress.remove_task(self._bars.pop(outcome.job))
+        left = self._left if len(self.outcomes) < self._num_jobs else ''
         score = f'mIoU {outcome.row.summary.get("mIoU")}  ' if outcome.row else ''
         place = f'[{len(self.outcomes)}/{self._num_jobs}]'
         self._console.print(
             f'{escape(place)} {outcome.job.config.stem}: [{STYLES[outcome.state]}]{outcome.state}[/]  '
-            f'{score}{escape(outcome.reason)}{self._left}',
+            f'{score}{escape(outcome.reason)}{left}',
             soft_wrap=True,
             highlight=False,
         )
@@ -76,7 +78,7 @@ class JobDisplay:
             note = f'{finished} of {total} images' if entry.images else 'starting'
             self._progress.update(self._bars[entry.job], completed=finished / max(total, 1), note=note)
         elapsed = time.monotonic() - self._started
-        seconds = timedelta(seconds=round(elapsed * left / done)) if done and left else None
+        seconds = timedelta(seconds=round(elapsed * left / done)) if done >= MIN_IMAGES and left else None
         self._left = f'  about {seconds} left' if seconds is not None else ''
         over = len(self.outcomes)
         note = f'{over} of {self._num_jobs} configs{self._left}'

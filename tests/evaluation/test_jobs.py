@@ -190,7 +190,7 @@ def test_what_is_shown_while_jobs_run(make_jobs, results):
     with JobDisplay(2, console) as display:
         display.watch([], [job])
         display.watch([SimpleNamespace(job=job, images=None)], [other])
-        display.watch([SimpleNamespace(job=job, images=(3, 4))], [other])
+        display.watch([SimpleNamespace(job=job, images=(30, 40))], [other])
         row = ResultRow('r', {'mIoU': 12.5, 'Images': 4})
         display.report(Outcome(job, DONE, '', row, 7.0))
         display.report(Outcome(other, FAILED, 'no [data]'))
