@@ -19,7 +19,7 @@ COLUMNS = (
     'Source',
 )  # fmt: skip
 WIDTHS = (10, 26, 15, 10, 10, 11, 12, 48, 9, 15, 60)  # characters
-UNVERIFIED, VERIFIED = 'unverified', 'verified'
+UNVERIFIED, VERIFIED = 'unverified', 'as printed'
 MARK = PatternFill('solid', fgColor='FFF2CC')  # rows that may not be compared
 BOLD = Font(bold=True)
 NOTES = (
