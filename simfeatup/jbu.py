@@ -43,10 +43,15 @@ class JBULayer(nn.Module):
         radius: Neighbours on each side, so T = 2 radius + 1 taps a side.
         key_dim: Channels of the keys the range kernel compares.
         guidance_dim: Channels of the guidance.
+
+    Raises:
+        UpsamplerError: A radius or a number of channels below 1.
     """
 
     def __init__(self, radius: int = 3, key_dim: int = 32, guidance_dim: int = 3) -> None:
         super().__init__()
+        if radius < 1:
+            raise UpsamplerError(f'A layer needs a radius of at least 1; got {radius}.')
         self.radius = radius
         taps = (2 * radius + 1) ** 2
         self.range_temp = nn.Parameter(torch.tensor(0.0))

@@ -1,7 +1,9 @@
-"""The adaptive convolution on CPUs, channels last: the innermost loop runs over the channels of neighbours.
+"""The adaptive convolution on CPUs.
 
-The kernels of a row of pixels lie together, (B, H, Ty, Tx, W). Neighbouring output pixels that start at the same
-feature column (every pair, where the size doubles) share the loads of their features.
+Features are cut into blocks of BLOCK channels, (B, C / BLOCK, h, w, BLOCK), so that the neighbours under a kernel
+lie together; the kernels of a row of pixels lie together too, (B, H, Ty, Tx, W). The sums of two pixels and one
+block stay in registers while the loop runs over all taps. The pixels of a pair share the loads of their features;
+they start at the same feature column, as every pair does where the size doubles.
 """
 
 from __future__ import annotations
@@ -9,15 +11,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from simfeatup.cpu.parallel import compiled, share_rows
+from simfeatup.cpu.simd import LANES, load, multiply_add, store, sum_lanes, zeros
 
-CHANNEL_BLOCK = 256  # channels at a time, so that the features under a kernel stay in the cache
+BLOCK = 2 * LANES
 
 
 def forward(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, out: Tensor) -> None:
     """The operator: features (B, h, w, C), kernels (B, H, Ty, Tx, W), starts (H,) and (W,) -> out (B, H, W, C)."""
-    _share(_forward, (features, kernels), (rows, cols), (out,), kernels.shape[1])
+    _share(_forward, (_blocks(features), kernels), (rows, cols), (out,), kernels.shape[1])
 
 
 def forward_norm(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, num_maps: int) -> tuple[Tensor, Tensor]:
@@ -29,7 +33,7 @@ def forward_norm(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, 
     batch, height, width = len(features), kernels.shape[1], kernels.shape[4]
     maps = features.new_empty(batch, num_maps, height, width)
     squares = features.new_empty(batch, height, width)
-    _share(_forward_norm, (features, kernels), (rows, cols), (maps, squares), height)
+    _share(_forward_norm, (_blocks(features), kernels), (rows, cols), (maps, squares), height)
     return maps, squares
 
 
@@ -45,6 +49,12 @@ def backward_features(grad: Tensor, kernels: Tensor, shape: torch.Size, rows: Te
     out = grad.new_zeros(shape)
     _share(_backward_features, (grad, kernels), (rows, cols), (out,), shape[1])
     return out
+
+
+def _blocks(features: Tensor) -> Tensor:
+    """(B, h, w, C) -> (B, C / BLOCK, h, w, BLOCK), the last block filled up with zeros."""
+    padded = F.pad(features, (0, -features.shape[3] % BLOCK))
+    return padded.unflatten(3, (-1, BLOCK)).permute(0, 3, 1, 2, 4).contiguous()
 
 
 def _share(loop, inputs: tuple[Tensor, ...], starts: tuple[Tensor, ...], outputs: tuple[Tensor, ...], height: int):
@@ -65,96 +75,81 @@ def _partner(starts, position):
 
 
 @compiled
-def _one_pixel(features, kernels, row, col, y, x, first, last, out):
-    """Adds the weighted channels first to last of all taps of one pixel to out (last - first,)."""
+def _pair(features, block, kernels, row, col, y, x, other):
+    """Sums of one block of channels: two vectors of pixel x, two of the other."""
     taps_y, taps_x = kernels.shape[1:3]
+    height, width = features.shape[1:3]
+    a, b, c, d = zeros(features), zeros(features), zeros(features), zeros(features)
     for i in range(taps_y):
-        j = 0
-        while j + 2 < taps_x:
-            k0, k1, k2 = kernels[y, i, j, x], kernels[y, i, j + 1, x], kernels[y, i, j + 2, x]
-            f0 = features[row + i, col + j, first:last]
-            f1 = features[row + i, col + j + 1, first:last]
-            f2 = features[row + i, col + j + 2, first:last]
-            for c in range(last - first):
-                out[c] += k0 * f0[c] + k1 * f1[c] + k2 * f2[c]
-            j += 3
-        while j < taps_x:
-            k0 = kernels[y, i, j, x]
-            f0 = features[row + i, col + j, first:last]
-            for c in range(last - first):
-                out[c] += k0 * f0[c]
-            j += 1
-
-
-@compiled
-def _two_pixels(features, kernels, row, col, y, x, first, last, out0, out1):
-    """The same for pixels x and x + 1, which start at the same column."""
-    taps_y, taps_x = kernels.shape[1:3]
-    for i in range(taps_y):
-        j = 0
-        while j + 2 < taps_x:
-            k0, k1, k2 = kernels[y, i, j, x], kernels[y, i, j + 1, x], kernels[y, i, j + 2, x]
-            m0, m1, m2 = kernels[y, i, j, x + 1], kernels[y, i, j + 1, x + 1], kernels[y, i, j + 2, x + 1]
-            f0 = features[row + i, col + j, first:last]
-            f1 = features[row + i, col + j + 1, first:last]
-            f2 = features[row + i, col + j + 2, first:last]
-            for c in range(last - first):
-                out0[c] += k0 * f0[c] + k1 * f1[c] + k2 * f2[c]
-                out1[c] += m0 * f0[c] + m1 * f1[c] + m2 * f2[c]
-            j += 3
-        while j < taps_x:
-            k0, m0 = kernels[y, i, j, x], kernels[y, i, j, x + 1]
-            f0 = features[row + i, col + j, first:last]
-            for c in range(last - first):
-                out0[c] += k0 * f0[c]
-                out1[c] += m0 * f0[c]
-            j += 1
+        at = ((block * height + row + i) * width + col) * BLOCK
+        for j in range(taps_x):
+            k, m = kernels[y, i, j, x], kernels[y, i, j, other]
+            u, v = load(features, at), load(features, at + LANES)
+            a, b = multiply_add(a, k, u), multiply_add(b, k, v)
+            c, d = multiply_add(c, m, u), multiply_add(d, m, v)
+            at += BLOCK
+    return a, b, c, d
 
 
 @compiled
 def _forward(features, kernels, rows, cols, out, first_row, last_row):
     width, channels = out.shape[1:]
+    sums = np.empty(2 * BLOCK, features.dtype)
     for y in range(first_row, last_row):
-        for first in range(0, channels, CHANNEL_BLOCK):
-            last = min(first + CHANNEL_BLOCK, channels)
+        for block in range(len(features)):
+            first = block * BLOCK
             x = 0
             while x < width:
-                out0 = out[y, x, first:last]
-                out0[:] = 0
-                if _partner(cols, x) > x:
-                    out1 = out[y, x + 1, first:last]
-                    out1[:] = 0
-                    _two_pixels(features, kernels, rows[y], cols[x], y, x, first, last, out0, out1)
-                    x += 2
+                other = _partner(cols, x)
+                a, b, c, d = _pair(features, block, kernels, rows[y], cols[x], y, x, other)
+                if first + BLOCK <= channels:
+                    at = (y * width + x) * channels + first
+                    store(out, at, a)
+                    store(out, at + LANES, b)
+                    at = (y * width + other) * channels + first
+                    store(out, at, c)
+                    store(out, at + LANES, d)
                 else:
-                    _one_pixel(features, kernels, rows[y], cols[x], y, x, first, last, out0)
-                    x += 1
+                    _store_all(sums, a, b, c, d)
+                    for channel in range(channels - first):
+                        out[y, x, first + channel] = sums[channel]
+                        out[y, other, first + channel] = sums[BLOCK + channel]
+                x = other + 1
 
 
 @compiled
 def _forward_norm(features, kernels, rows, cols, maps, squares, first_row, last_row):
-    num_maps, width, channels = len(maps), maps.shape[2], features.shape[2]
-    sums = np.empty((2, channels), features.dtype)
+    num_maps, _, width = maps.shape
+    sums = np.empty(2 * BLOCK, features.dtype)
     for y in range(first_row, last_row):
-        x = 0
-        while x < width:
-            sums[:] = 0
-            pixels = _partner(cols, x) - x + 1
-            for first in range(0, channels, CHANNEL_BLOCK):
-                last = min(first + CHANNEL_BLOCK, channels)
-                out0, out1 = sums[0, first:last], sums[1, first:last]
-                if pixels == 2:
-                    _two_pixels(features, kernels, rows[y], cols[x], y, x, first, last, out0, out1)
+        squares[y] = 0
+        for block in range(len(features)):
+            first = min(max(num_maps - block * BLOCK, 0), BLOCK)  # channel of the block that counts for the length
+            x = 0
+            while x < width:
+                other = _partner(cols, x)
+                a, b, c, d = _pair(features, block, kernels, rows[y], cols[x], y, x, other)
+                if first == 0:
+                    squares[y, x] += sum_lanes(multiply_add(multiply_add(zeros(sums), a, a), b, b))
+                    if other > x:
+                        squares[y, other] += sum_lanes(multiply_add(multiply_add(zeros(sums), c, c), d, d))
                 else:
-                    _one_pixel(features, kernels, rows[y], cols[x], y, x, first, last, out0)
-            for pixel in range(pixels):
-                for c in range(num_maps):
-                    maps[c, y, x + pixel] = sums[pixel, c]
-                square = sums[pixel, 0] * 0
-                for c in range(num_maps, channels):
-                    square += sums[pixel, c] * sums[pixel, c]
-                squares[y, x + pixel] = square
-            x += pixels
+                    _store_all(sums, a, b, c, d)
+                    for pixel in range(x, other + 1):
+                        at = (pixel - x) * BLOCK
+                        for channel in range(first):
+                            maps[block * BLOCK + channel, y, pixel] = sums[at + channel]
+                        for channel in range(first, BLOCK):
+                            squares[y, pixel] += sums[at + channel] * sums[at + channel]
+                x = other + 1
+
+
+@compiled
+def _store_all(out, a, b, c, d):
+    store(out, 0, a)
+    store(out, LANES, b)
+    store(out, BLOCK, c)
+    store(out, BLOCK + LANES, d)
 
 
 @compiled

@@ -48,7 +48,7 @@ def grad_similarity_rows(grad, logits, weights, sums, temperature, spatial, out,
 
 @compiled
 def grad_key_rows(grad_similarity, keys, out, top, bottom):
-    """Gradient of the padded keys, rows top to bottom of them, each as centre and as neighbour."""
+    """Gradient of the padded keys (H + 2r, K, W), rows top to bottom, each as centre and as neighbour."""
     taps, height, width = grad_similarity.shape
     side = int(math.sqrt(taps))
     radius = side // 2
@@ -56,17 +56,17 @@ def grad_key_rows(grad_similarity, keys, out, top, bottom):
         for i in range(side):
             y = row - i
             if 0 <= y < height:  # as the neighbour of the pixels of row y
-                for k in range(len(keys)):
-                    centre = keys[k, y + radius, radius : radius + width]
+                for k in range(keys.shape[1]):
+                    centre = keys[y + radius, k, radius : radius + width]
                     for j in range(side):
-                        slope, target = grad_similarity[i * side + j, y], out[k, row, j : j + width]
+                        slope, target = grad_similarity[i * side + j, y], out[row, k, j : j + width]
                         for x in range(width):
                             target[x] += slope[x] * centre[x]
             y = row - radius
             if 0 <= y < height:  # as the centre
-                for k in range(len(keys)):
-                    target = out[k, row, radius : radius + width]
+                for k in range(keys.shape[1]):
+                    target = out[row, k, radius : radius + width]
                     for j in range(side):
-                        slope, neighbour = grad_similarity[i * side + j, y], keys[k, y + i, j : j + width]
+                        slope, neighbour = grad_similarity[i * side + j, y], keys[y + i, k, j : j + width]
                         for x in range(width):
                             target[x] += slope[x] * neighbour[x]

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from simfeatup.cpu.grad_rows import grad_key_rows, grad_similarity_rows
 from simfeatup.cpu.parallel import share_rows
-from simfeatup.cpu.rows import joint_kernel_rows, softmax_rows
+from simfeatup.cpu.rows import PIXEL_MULTIPLE, joint_kernel_rows, softmax_rows
 
 
 def joint_kernel(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:
@@ -18,7 +19,8 @@ def joint_kernel(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:
     border = math.isqrt(len(spatial)) - 1
     batch, height, width = len(keys), keys.shape[2] - border, keys.shape[3] - border
     out = keys.new_empty(batch, len(spatial), height, width)
-    keys, scale, weights, kernels = keys.numpy(), temperature.numpy()[()], spatial.numpy(), out.numpy()
+    scale, weights, kernels = temperature.numpy()[()], spatial.numpy(), out.numpy()
+    keys = _rows_first(keys).numpy()
 
     def run(image: int, top: int, bottom: int) -> None:
         joint_kernel_rows(keys[image], scale, weights, kernels[image], top, bottom)
@@ -32,6 +34,7 @@ def joint_kernel_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the keys, the temperature and the spatial kernel from that of :func:`joint_kernel`'s result."""
     batch, taps, height, width = grad.shape
+    keys = _rows_first(keys)
     grad_similarity, grad_keys = torch.empty_like(grad).numpy(), torch.zeros_like(keys)
     grad_rows = torch.zeros(batch, height, taps + 1, dtype=torch.float64)  # spatial kernel, then temperature
     grad, keys, scale, weights = grad.numpy(), keys.numpy(), temperature.numpy()[()], spatial.numpy()
@@ -46,6 +49,11 @@ def joint_kernel_backward(
         grad_key_rows(grad_similarity[image], keys[image], out_keys[image], top, bottom)
 
     share_rows(run, batch, height)
-    share_rows(run_keys, batch, keys.shape[2])
+    share_rows(run_keys, batch, keys.shape[1])
     totals = grad_rows.sum((0, 1))
-    return grad_keys, totals[-1], totals[:-1]
+    return grad_keys[..., :-PIXEL_MULTIPLE].transpose(1, 2), totals[-1], totals[:-1]
+
+
+def _rows_first(keys: Tensor) -> Tensor:
+    """(B, K, H, W) -> (B, H, K, W + PIXEL_MULTIPLE), what the compiled loops read."""
+    return F.pad(keys.transpose(1, 2), (0, PIXEL_MULTIPLE)).contiguous()

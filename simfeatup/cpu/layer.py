@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simfeatup.cpu.parallel import share_rows
-from simfeatup.cpu.rows import PIXEL_MULTIPLE, folded_kernel_rows, key_rows, reflected
+from simfeatup.cpu.rows import DENSE_MULTIPLE, PIXEL_MULTIPLE, folded_kernel_rows, key_rows, reflected
 from simfeatup.folding import StageKernels, axis_folding
 
 if TYPE_CHECKING:
@@ -62,27 +62,26 @@ def stage_kernels(layer: JBULayer, guidance: Tensor, grid: tuple[int, int]) -> S
 
 
 def _keys(layer: JBULayer, guidance: np.ndarray) -> np.ndarray:
-    """Keys of every pixel, reflected at the borders: (B, K, H + 2r, W + 2r + some), K filled up with zeros."""
+    """Keys of every pixel, reflected at the borders: (B, H + 2r, K, W + 2r + PIXEL_MULTIPLE)."""
     batch, _, height, width = guidance.shape
-    radius = layer.radius
+    radius, key_dim = layer.radius, layer.range_proj[3].out_channels
     first, second = _weights(layer.range_proj[0]), _weights(layer.range_proj[3])
-    shape = batch, len(second[0]), height + 2 * radius, width + 2 * radius + PIXEL_MULTIPLE
-    keys = np.zeros(shape, np.float32)
+    keys = np.zeros((batch, height + 2 * radius, key_dim, width + 2 * radius + PIXEL_MULTIPLE), np.float32)
 
     def run(index: int, top: int, bottom: int) -> None:
         key_rows(guidance[index], *first, *second, radius, keys[index], top, bottom)
 
     share_rows(run, batch, height)
     for row in (*range(-radius, 0), *range(height, height + radius)):
-        keys[:, :, radius + row] = keys[:, :, radius + reflected(row, height)]
+        keys[:, radius + row] = keys[:, radius + reflected(row, height)]
     return keys
 
 
 def _weights(conv: nn.Conv2d, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Weight (O, I) and bias (O,) of a 1x1 convolution, filled up with zeros to the blocks of the compiled loop."""
     weight, bias = _array(conv.weight.flatten(1) * scale), _array(conv.bias * scale)
-    rows, cols = -len(weight) % 3, -weight.shape[1] % 3
-    return np.pad(weight, ((0, rows), (0, cols))), np.pad(bias, (0, rows))
+    missing = -len(weight) % DENSE_MULTIPLE
+    return np.pad(weight, ((0, missing), (0, 0))), np.pad(bias, (0, missing))
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Compiled loops of a joint bilateral layer: one row of pixels at a time, in the cache.
 
-Arrays of a row are (taps, pixels), so that the innermost loops run over neighbouring pixels. What calls each other
-stays in this file: numba's cache on disk notices changes of a function's own file only.
+Arrays of a row are (taps or channels, pixels), so that the innermost loops run over neighbouring pixels. What calls
+each other stays in this file: numba's cache on disk notices changes of a function's own file only.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from numba import types
 from numba.extending import overload
 
 from simfeatup.cpu.parallel import OPTIONS, compiled
+from simfeatup.cpu.simd import LANES, load, multiply_add, store, zeros
 
 ROW_BLOCK = 256  # pixels of a row at a time, so that all their taps stay in the cache
-PIXEL_MULTIPLE = 32  # pixels a compiled loop takes at once; what is left over takes as long
+PIXEL_MULTIPLE = 32  # pixels a loop takes at once, a multiple of LANES; keys and buffers reach so far beyond a row
+DENSE_MULTIPLE = 6  # rows of a weight matrix
 MIN_KERNEL_SUM = 1e-7  # as in simfeatup.joint_kernel
 
 # Cephes expf: exp(x) = 2^n P(r), r = x - n ln 2 in two parts.
@@ -64,19 +66,27 @@ def reflected(index, length):
 
 @compiled
 def _dense(weight, bias, inputs, out, n):
-    """A 1x1 convolution of n pixels: inputs (I, >= n) -> out (O, >= n), O and I multiples of 3."""
-    for o in range(0, len(weight), 3):
-        p, q, r = out[o, :n], out[o + 1, :n], out[o + 2, :n]
-        p[:], q[:], r[:] = bias[o], bias[o + 1], bias[o + 2]
-        for i in range(0, weight.shape[1], 3):
-            a0, a1, a2 = weight[o, i], weight[o, i + 1], weight[o, i + 2]
-            b0, b1, b2 = weight[o + 1, i], weight[o + 1, i + 1], weight[o + 1, i + 2]
-            c0, c1, c2 = weight[o + 2, i], weight[o + 2, i + 1], weight[o + 2, i + 2]
-            u, v, w = inputs[i, :n], inputs[i + 1, :n], inputs[i + 2, :n]
+    """A 1x1 convolution of n pixels: inputs (I, >= n) -> out (O, >= n), O a multiple of 6, n of LANES."""
+    width, out_width = inputs.shape[1], out.shape[1]
+    for o in range(0, len(weight), DENSE_MULTIPLE):
+        w0, w1, w2, w3, w4, w5 = weight[o], weight[o + 1], weight[o + 2], weight[o + 3], weight[o + 4], weight[o + 5]
+        for x in range(0, n, LANES):
+            a, b, c, d, e, f = zeros(inputs), zeros(inputs), zeros(inputs), zeros(inputs), zeros(inputs), zeros(inputs)
+            for i in range(weight.shape[1]):
+                values = load(inputs, i * width + x)
+                a, b = multiply_add(a, w0[i], values), multiply_add(b, w1[i], values)
+                c, d = multiply_add(c, w2[i], values), multiply_add(d, w3[i], values)
+                e, f = multiply_add(e, w4[i], values), multiply_add(f, w5[i], values)
+            at = o * out_width + x
+            store(out, at, a)
+            store(out, at + out_width, b)
+            store(out, at + 2 * out_width, c)
+            store(out, at + 3 * out_width, d)
+            store(out, at + 4 * out_width, e)
+            store(out, at + 5 * out_width, f)
+        for row in range(o, o + DENSE_MULTIPLE):
             for x in range(n):
-                p[x] += a0 * u[x] + a1 * v[x] + a2 * w[x]
-                q[x] += b0 * u[x] + b1 * v[x] + b2 * w[x]
-                r[x] += c0 * u[x] + c1 * v[x] + c2 * w[x]
+                out[row, x] += bias[row]
 
 
 @compiled
@@ -96,21 +106,22 @@ def _gelu(rows, count, n, tails):
 
 @compiled
 def key_rows(guidance, weight1, bias1, weight2, bias2, radius, keys, top, bottom):
-    """Keys (K, H + 2r, >= W + 2r) of rows top to bottom, columns reflected; a bias (K,) beside each weight (K, I)."""
+    """Keys (H + 2r, K, >= W + 2r) of rows top to bottom, columns reflected; a bias (K,) beside each weight (K, I)."""
     width = guidance.shape[2]
-    inputs = np.zeros((weight1.shape[1], width), np.float32)
-    hidden = np.zeros((max(len(weight1), weight2.shape[1]), width), np.float32)
-    out = np.zeros((len(weight2), width), np.float32)
-    tails = np.empty(width, np.float32)
+    n = rounded(width)
+    inputs = np.zeros((weight1.shape[1], n), np.float32)
+    hidden = np.zeros((max(len(weight1), weight2.shape[1]), n), np.float32)
+    out = np.zeros((len(weight2), n), np.float32)
+    tails = np.empty(n, np.float32)
     for y in range(top, bottom):
         for channel in range(len(guidance)):
             for x in range(width):
                 inputs[channel, x] = guidance[channel, y, x]
-        _dense(weight1, bias1, inputs, hidden, width)
-        _gelu(hidden, len(weight1), width, tails)
-        _dense(weight2, bias2, hidden, out, width)
-        for channel in range(len(out)):
-            row = keys[channel, y + radius]
+        _dense(weight1, bias1, inputs, hidden, n)
+        _gelu(hidden, len(weight1), n, tails)
+        _dense(weight2, bias2, hidden, out, n)
+        for channel in range(keys.shape[1]):
+            row = keys[y + radius, channel]
             for x in range(width):
                 row[radius + x] = out[channel, x]
             for x in range(radius):
@@ -119,36 +130,31 @@ def key_rows(guidance, weight1, bias1, weight2, bias2, radius, keys, top, bottom
 
 
 @compiled
+def rounded(pixels):
+    """The next multiple of PIXEL_MULTIPLE."""
+    return (pixels + PIXEL_MULTIPLE - 1) // PIXEL_MULTIPLE * PIXEL_MULTIPLE
+
+
+@compiled
 def _similarity(keys, side, y, left, n, out):
-    """Dot products of n pixels' keys with those of all their neighbours: out (T*T, >= n)."""
-    radius = side // 2
+    """Dot products of n pixels' keys with those of all their neighbours: out (T*T, >= n), T at least 3."""
+    channels, width = keys.shape[1:]
+    radius, out_width = side // 2, out.shape[1]
     for i in range(side):
-        for tap in range(i * side, i * side + side):
-            out[tap, :n] = 0
-        k = 0
-        while k + 1 < len(keys):
-            centre0 = keys[k, y + radius, left + radius : left + radius + n]
-            centre1 = keys[k + 1, y + radius, left + radius : left + radius + n]
-            for j in range(0, side - 1, 2):
-                first = left + j
-                u0, u1 = keys[k, y + i, first : first + n], keys[k + 1, y + i, first : first + n]
-                v0, v1 = keys[k, y + i, first + 1 : first + 1 + n], keys[k + 1, y + i, first + 1 : first + 1 + n]
-                p, q = out[i * side + j, :n], out[i * side + j + 1, :n]
-                for x in range(n):
-                    p[x] += centre0[x] * u0[x] + centre1[x] * u1[x]
-                    q[x] += centre0[x] * v0[x] + centre1[x] * v1[x]
-            j = side - 1
-            u0, u1 = keys[k, y + i, left + j : left + j + n], keys[k + 1, y + i, left + j : left + j + n]
-            p = out[i * side + j, :n]
-            for x in range(n):
-                p[x] += centre0[x] * u0[x] + centre1[x] * u1[x]
-            k += 2
-        if k < len(keys):
-            centre0 = keys[k, y + radius, left + radius : left + radius + n]
-            for j in range(side):
-                u0, p = keys[k, y + i, left + j : left + j + n], out[i * side + j, :n]
-                for x in range(n):
-                    p[x] += centre0[x] * u0[x]
+        for group in range(0, side, 3):
+            j = min(group, side - 3)
+            for x in range(0, n, LANES):
+                a, b, c = zeros(keys), zeros(keys), zeros(keys)
+                for k in range(channels):
+                    centre = load(keys, ((y + radius) * channels + k) * width + left + radius + x)
+                    at = ((y + i) * channels + k) * width + left + j + x
+                    a = multiply_add(a, centre, load(keys, at))
+                    b = multiply_add(b, centre, load(keys, at + 1))
+                    c = multiply_add(c, centre, load(keys, at + 2))
+                at = (i * side + j) * out_width + x
+                store(out, at, a)
+                store(out, at + out_width, b)
+                store(out, at + 2 * out_width, c)
 
 
 @compiled
@@ -185,17 +191,18 @@ def _joint_row(keys, side, y, left, n, temperature, spatial, logits, out, sums):
 
 @compiled
 def joint_kernel_rows(keys, temperature, spatial, out, top, bottom):
-    """Kernels (T*T, H, W) of rows top to bottom from padded keys (K, H + 2r, W + 2r)."""
+    """Kernels (T*T, H, W) of rows top to bottom from padded keys (H + 2r, K, >= W + 2r + PIXEL_MULTIPLE)."""
     taps, _, width = out.shape
     side = int(math.sqrt(taps))
     sums = np.empty((3, ROW_BLOCK), keys.dtype)
     logits, joint = np.empty((taps, ROW_BLOCK), keys.dtype), np.empty((taps, ROW_BLOCK), keys.dtype)
     for y in range(top, bottom):
         for left in range(0, width, ROW_BLOCK):
-            n = min(ROW_BLOCK, width - left)
+            pixels = min(ROW_BLOCK, width - left)
+            n = rounded(pixels)
             _joint_row(keys, side, y, left, n, temperature, spatial, logits, joint, sums)
             for tap in range(taps):
-                for x in range(n):
+                for x in range(pixels):
                     out[tap, y, left + x] = joint[tap, x]
 
 
@@ -208,10 +215,11 @@ def softmax_rows(keys, temperature, spatial, logits, weights, sums, top, bottom)
     own_sums = np.empty((3, ROW_BLOCK), keys.dtype)
     for y in range(top, bottom):
         for left in range(0, width, ROW_BLOCK):
-            n = min(ROW_BLOCK, width - left)
+            pixels = min(ROW_BLOCK, width - left)
+            n = rounded(pixels)
             _similarity(keys, side, y, left, n, own_logits)
             _softmax(own_logits, temperature, spatial, n, own_weights, own_sums)
-            for x in range(n):
+            for x in range(pixels):
                 for tap in range(taps):
                     logits[tap, y - top, left + x] = own_logits[tap, x]
                     weights[tap, y - top, left + x] = own_weights[tap, x]
@@ -226,7 +234,7 @@ def folded_kernel_rows(
     """Kernels (H, Ty, Tx, W) of rows top to bottom; keys and fold_x reach PIXEL_MULTIPLE beyond the width."""
     taps, side, width = len(spatial), fold_y.shape[1], guidance.shape[2]
     blocks = (width + ROW_BLOCK - 1) // ROW_BLOCK
-    block = _rounded((width + blocks - 1) // blocks)
+    block = rounded((width + blocks - 1) // blocks)
     joint = np.zeros((weight1.shape[1], block), np.float32)
     hidden = np.zeros((max(len(weight1), weight2.shape[1]), block), np.float32)
     full = np.empty((max(len(weight2), taps), block), np.float32)
@@ -235,7 +243,7 @@ def folded_kernel_rows(
     for y in range(top, bottom):
         for left in range(0, width, block):
             pixels = min(block, width - left)
-            n = _rounded(pixels)  # what is computed beyond the last pixel is cut off in the end
+            n = rounded(pixels)  # what is computed beyond the last pixel is cut off in the end
             _joint_row(keys, side, y, left, n, temperature, spatial, full, joint, sums)
             for channel in range(len(guidance)):
                 for x in range(pixels):
@@ -247,11 +255,6 @@ def folded_kernel_rows(
                 for x in range(n):
                     full[tap, x] += joint[tap, x]
             _fold_row(full, fold_y[y], fold_x, left, pixels, n, partial, sums[0], out[y])
-
-
-@compiled
-def _rounded(pixels):
-    return (pixels + PIXEL_MULTIPLE - 1) // PIXEL_MULTIPLE * PIXEL_MULTIPLE
 
 
 @compiled

@@ -102,6 +102,7 @@ def test_gradients_reach_every_parameter(name):
         ('jbu_one', 4, {'depth': 2}, 'no option depth. Its options: radius, key_dim'),
         ('bilinear', 4, {'radius': 2}, 'Its options: none'),
         ('jbu_one', 4, {'key_dim': 0}, 'at least one channel'),
+        ('jbu_stack', 4, {'radius': 0}, 'radius of at least 1; got 0'),
     ],
 )
 def test_building_errors(name, dim, options, message):
