@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from segearth.demo.crops import open_pool
+from segearth.demo.scene import SCENE_SIZE
 from segearth.training.images import to_tensor
 
 
@@ -26,6 +27,7 @@ class DemoScenes(Dataset):
         size: Side of the crops in pixels.
         zooms: Factors of enlargement to choose from; the benchmark shows the world at 1, windows of it.
         seed: Of the crops.
+        scene_size: Side of the scenes in pixels.
     """
 
     def __init__(
@@ -36,8 +38,9 @@ class DemoScenes(Dataset):
         size: int = 224,
         zooms: tuple[int, ...] = (1, 2),
         seed: int = 0,
+        scene_size: int = SCENE_SIZE,
     ) -> None:
-        self.pool = open_pool(Path(folder), range(first_seed, first_seed + num_scenes))
+        self.pool = open_pool(Path(folder), range(first_seed, first_seed + num_scenes), scene_size)
         self.size, self.zooms, self.seed = size, tuple(zooms), seed
 
     def __len__(self) -> int:

@@ -59,8 +59,8 @@ def test_small_images_are_mirrored():
 
 
 def test_demo_scenes(tmp_path):
-    scenes = DemoScenes(str(tmp_path), num_scenes=1, first_seed=3_000_002, size=224)
-    assert scenes[0]['images'].shape == (3, 224, 224)
+    scenes = DemoScenes(str(tmp_path), num_scenes=1, first_seed=3_000_002, size=96, scene_size=128)
+    assert scenes[0]['images'].shape == (3, 96, 96)
     assert torch.equal(scenes[5]['images'], scenes[5]['images'])
 
 
