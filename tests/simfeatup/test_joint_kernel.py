@@ -31,7 +31,8 @@ def test_compiled_equals_reference(key_dim, faintness):
 
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_gradients(backend):
-    arguments = [tensor.requires_grad_() for tensor in inputs(torch.float64)]
+    keys, *others = inputs(torch.float64)
+    arguments = [tensor.requires_grad_() for tensor in (keys[:1, :2, :6, :7].clone(), *others)]
     assert torch.autograd.gradcheck(lambda *args: joint_kernel(*args, backend), arguments)
 
 
