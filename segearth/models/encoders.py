@@ -88,10 +88,8 @@ class EncoderRecord:
     @property
     def remedy(self) -> str:
         """What to do when the weights are missing."""
-        if self.clip_type == 'Demo':
+        if self.model_config:
             return 'They belong to the repository: restore them with "git checkout -- weights/demo".'
-        if self.clip_type == 'DemoSAR':
-            return f'They are made by training on the demo scenes: see {self.home}.'
         if self.tag or (self.hf_repo and self.hf_file) or self.url:
             return f'Get them with "python tools/download_weights.py {self.name}" (from {self.address}).'
         if self.file:

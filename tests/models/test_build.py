@@ -60,8 +60,9 @@ def test_encoders_are_frozen(demo):
     assert not any(name.startswith('model.visual') for name, _ in encoder.encode_text.named_parameters())
 
 
-def test_demo_sar_shares_the_architecture(demo, weights):
-    with pytest.raises(MissingFileError, match='demo_sar.safetensors.*weights/README.md'):
+def test_demo_sar_shares_the_architecture(demo, weights, monkeypatch, tmp_path):
+    monkeypatch.setattr('segearth.paths.PROJECT_ROOT', tmp_path)  # away from the weights of the repository
+    with pytest.raises(MissingFileError, match='demo_sar.safetensors.*git checkout'):
         build_encoder('DemoSAR')
     save_file(weights, demo / 'demo_sar.safetensors')
     assert build_encoder('DemoSAR').record.clip_type == 'DemoSAR'

@@ -121,7 +121,7 @@ def test_errors_name_the_page_of_the_project(server, folder):
 
 @pytest.mark.parametrize(
     ('name', 'message'),
-    [('ALIP', 'github.com/deepglint/ALIP'), ('CLIPSelf', 'CLIPSelf'), ('DemoSAR', 'weights/README.md')],
+    [('ALIP', 'github.com/deepglint/ALIP'), ('CLIPSelf', 'CLIPSelf'), ('DemoSAR', 'git checkout')],
 )
 def test_what_no_program_can_fetch(folder, monkeypatch, name, message):
     monkeypatch.setattr(sources, 'locate', lambda _: None)
