@@ -66,8 +66,9 @@ class JBULayer(nn.Module):
 
     def spatial_kernel(self) -> Tensor:
         """Gaussian of the distance to the centre, (T, T); the window spans -1 to 1 on both axes."""
-        offsets = torch.linspace(-1, 1, 2 * self.radius + 1, device=self.sigma_spatial.device, dtype=self.sigma_spatial.dtype)
-        return torch.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * self.sigma_spatial**2))
+        sigma = self.sigma_spatial
+        offsets = torch.linspace(-1, 1, 2 * self.radius + 1, device=sigma.device, dtype=sigma.dtype)
+        return torch.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * sigma**2))
 
     def kernels(self, guidance: Tensor) -> Tensor:
         """Weights of every pixel's neighbourhood.
