@@ -47,7 +47,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Runs the program."""
     arguments = parse_arguments()
-    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    logging.basicConfig(format='%(message)s')
+    logging.getLogger('segearth').setLevel(logging.INFO)  # other libraries tell more than anyone wants to know
     outputs = [_output_names(arguments.out, image) for image in arguments.images]
     taken = [str(path) for paths in outputs for path in paths if path.exists()]
     if taken and not arguments.overwrite:
