@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import mmcv
 import numpy as np
 import torch
-from mmengine.device import get_device
 from mmseg.structures import SegDataSample
 from PIL import Image
 
 from segearth.colours import palette_of
 from segearth.datasets.optical_rgb import read_optical
 from segearth.datasets.sar_rgb import read_sar
+from segearth.device import choose_device
 from segearth.errors import ConfigError, DataError
 from segearth.models.build import build_encoder
 from segearth.models.feature_up import build_feature_upsampler
@@ -134,7 +134,7 @@ class Segmenter:
         self.resize = resize
         self.sensor = sensor
         self.bands = bands
-        self.device = torch.device(device or get_device())
+        self.device = choose_device(device)
         self._encoder = build_encoder(
             clip_type,
             vit_type,

@@ -19,12 +19,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from mmengine.device import get_device
 from rich.console import Console
 
 from segearth.benchmarking.report import build_table, save_chart, upsampling_share
 from segearth.benchmarking.stages import VARIANTS, Settings, measure
 from segearth.cli import run_cli
+from segearth.device import choose_device
 from segearth.errors import ConfigError
 
 DEFAULT_VARIANTS = ('jbu_one', 'bilinear', 'none', 'jbu_one plain')
@@ -39,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--encoder', default='ViT-B-16', help='open_clip architecture, or Demo')
     parser.add_argument('--size', type=int, nargs='+', default=[448], help='side, or height and width, in pixels')
     parser.add_argument('--words', type=int, default=9, help='number of text queries')
-    parser.add_argument('--device', default=get_device())
+    parser.add_argument('--device', help='cpu, cuda, cuda:1 ...')
     parser.add_argument('--precision', default='auto', choices=('auto', 'fp32', 'bf16', 'fp16'))
     parser.add_argument('--repeats', type=int, default=5, help='runs after warm-up, of which the median counts')
     parser.add_argument('--window-batch-size', default='auto', help="windows at once, or 'auto'")
@@ -86,8 +86,16 @@ def _settings(options: argparse.Namespace) -> Settings:
     size = (options.size[0], options.size[-1])
     batch = options.window_batch_size
     batch = int(batch) if batch.isdigit() else batch
+    device = str(choose_device(options.device))
     return Settings(
-        options.encoder, size, options.words, options.device, options.precision, options.repeats, batch, options.hook
+        options.encoder,
+        size,
+        options.words,
+        device,
+        options.precision,
+        options.repeats,
+        batch,
+        options.hook,
     )
 
 

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
-from mmengine.device import get_device
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
@@ -22,6 +21,7 @@ from mmseg.structures import SegDataSample
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from segearth.device import choose_device
 from segearth.errors import ConfigError
 from segearth.inference.memory import AUTO, window_batch_size
 from segearth.inference.postprocess import classify
@@ -95,7 +95,7 @@ class SegEarthSegmentation(BaseSegmentor):
         init_cfg: Mapping | None = None,
     ) -> None:
         vocabulary = _vocabulary(name_path, classes)
-        device = device or get_device()
+        device = choose_device(device)
         encoder = build_encoder(
             clip_type,
             vit_type,
@@ -198,6 +198,8 @@ class SegEarthSegmentation(BaseSegmentor):
         self.register_buffer('text_embeddings', torch.empty(0), persistent=False)
         self.register_buffer('query_to_class', torch.empty(0, dtype=torch.long), persistent=False)
         self.set_vocabulary(text_embeddings, query_to_class)
+        if window_batch_size != AUTO and not (isinstance(window_batch_size, int) and window_batch_size >= 1):
+            raise ConfigError(f'window_batch_size is {window_batch_size!r}; allowed: 1 or more, or {AUTO!r}')
         if not 0 <= prob_thd <= 1:
             raise ConfigError(f'prob_thd is {prob_thd}; allowed: 0 to 1')
         self.requires_grad_(False).eval()

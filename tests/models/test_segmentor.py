@@ -148,6 +148,8 @@ def test_global_bias_alleviation_with_every_read_out(small_parts, attention):
     ('settings', 'message'),
     [
         ({'prob_thd': 1.5}, 'allowed: 0 to 1'),
+        ({'window_batch_size': 'many'}, "1 or more, or 'auto'"),
+        ({'window_batch_size': 0}, '1 or more'),
         ({'bg_idx': 3}, 'allowed: 0 to 2'),
         ({'model_type': 'SegEarthh'}, 'known: .*SegEarth'),
         ({'ssa_last_n_layers': 3}, 'allowed: 1 to 2'),
