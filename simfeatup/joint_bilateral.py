@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from simfeatup.backends import choose_backend
 from simfeatup.errors import UpsamplerError
 from simfeatup.folding import StageKernels, fold_kernels
 from simfeatup.padding import reflect_pad
@@ -70,22 +71,35 @@ class JointBilateral(nn.Module):
         """Kernels of every doubling from a grid (h, w) to the guidance's size, the resizing folded in."""
         stages, below = [], tuple(grid)
         for size in stage_sizes(grid, guidance.shape[2:]):
-            stages.append(fold_kernels(self.kernels(F.adaptive_avg_pool2d(guidance, size)), below))
+            stages.append(self._stage(F.adaptive_avg_pool2d(guidance, size), below))
             below = size
         return stages
+
+    def _stage(self, guidance: Tensor, grid: tuple[int, int]) -> StageKernels:
+        needs_gradients = torch.is_grad_enabled() and guidance.requires_grad
+        is_float64 = guidance.dtype == torch.float64  # asks for more than the compiled loops compute
+        if choose_backend(guidance) == 'cpu' and not is_float64 and not needs_gradients:
+            from simfeatup.cpu.colour import stage_kernels  # numba is loaded where it is used
+
+            return stage_kernels(guidance, grid, self.spatial_kernel(), self.sigma_range)
+        return fold_kernels(self.kernels(guidance), grid)
+
+    def spatial_kernel(self) -> Tensor:
+        """Gaussian of the distance to the centre, (T, T); the window spans -1 to 1 on both axes."""
+        squares = torch.linspace(-1, 1, 2 * self.radius + 1).square()
+        return torch.exp((squares[:, None] + squares) / (-2 * self.sigma_spatial**2))
 
     def kernels(self, guidance: Tensor) -> Tensor:
         """Weights (B, T, T, H, W) of every pixel's neighbourhood, T = 2 radius + 1, that sum to 1."""
         taps = 2 * self.radius + 1
         height, width = guidance.shape[2:]
         padded = reflect_pad(guidance, self.radius)
-        offsets = torch.linspace(-1, 1, taps).square().tolist()
+        distances = self.spatial_kernel().log().tolist()
         logits = guidance.new_empty(len(guidance), taps, taps, height, width)
         for i in range(taps):
             for j in range(taps):
                 difference = padded[:, :, i : i + height, j : j + width] - guidance
-                distance = (offsets[i] + offsets[j]) / (2 * self.sigma_spatial**2)
-                logits[:, i, j] = difference.square().sum(1) / (-2 * self.sigma_range**2) - distance
+                logits[:, i, j] = difference.square().sum(1) / (-2 * self.sigma_range**2) + distances[i][j]
         return logits.flatten(1, 2).softmax(1).view_as(logits)
 
 

@@ -176,9 +176,8 @@ def _softmax(logits, temperature, spatial, n, out, sums):
 
 
 @compiled
-def _joint_row(keys, side, y, left, n, temperature, spatial, logits, out, sums):
-    """Joint kernels of n pixels -> out (T*T, >= n); ``logits``, as large, and ``sums`` (3, >= n) are work space."""
-    _similarity(keys, side, y, left, n, logits)
+def normalised_row(logits, temperature, spatial, n, out, sums):
+    """Softmax of n pixels' logits times the spatial kernel, of sum 1 -> out (T*T, >= n); sums (3, >= n) as above."""
     _softmax(logits, temperature, spatial, n, out, sums)
     least, factor = spatial.dtype.type(MIN_KERNEL_SUM), sums[0]
     for x in range(n):
@@ -187,6 +186,13 @@ def _joint_row(keys, side, y, left, n, temperature, spatial, logits, out, sums):
         row, weight = out[tap], spatial[tap]
         for x in range(n):
             row[x] *= weight * factor[x]
+
+
+@compiled
+def _joint_row(keys, side, y, left, n, temperature, spatial, logits, out, sums):
+    """Joint kernels of n pixels -> out (T*T, >= n); ``logits``, as large, and ``sums`` (3, >= n) are work space."""
+    _similarity(keys, side, y, left, n, logits)
+    normalised_row(logits, temperature, spatial, n, out, sums)
 
 
 @compiled
@@ -254,11 +260,11 @@ def folded_kernel_rows(
             for tap in range(taps):
                 for x in range(n):
                     full[tap, x] += joint[tap, x]
-            _fold_row(full, fold_y[y], fold_x, left, pixels, n, partial, sums[0], out[y])
+            fold_row(full, fold_y[y], fold_x, left, pixels, n, partial, sums[0], out[y])
 
 
 @compiled
-def _fold_row(full, fold_y, fold_x, left, pixels, n, partial, target, out):
+def fold_row(full, fold_y, fold_x, left, pixels, n, partial, target, out):
     """Folds full (T*T, >= n) -> out (Ty, Tx, W) from ``left`` on; partial (T, >= n), target (>= n,) are work space."""
     side = len(fold_y)
     for a in range(len(out)):

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from simfeatup import UpsamplerError, build_upsampler, load_upsampler
+from simfeatup.backends import use_backend
 from simfeatup.linear import linear_map
 from simfeatup.scoring import score, score_reference
 
@@ -31,6 +32,32 @@ def test_any_size_constants_and_scores(size):
     features, texts = torch.randn(2, 4, 2, 3), F.normalize(torch.randn(3, 4), dim=1)
     fast, plain = (way(upsampler, features, guidance, texts) for way in (score, score_reference))
     torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('size', 'grid', 'radius'), [((64, 48), (4, 3), 5), ((30, 37), (3, 4), 1), ((300, 20), (8, 9), 2)]
+)
+def test_compiled_kernels_are_the_plain_ones(size, grid, radius):
+    torch.manual_seed(0)
+    upsampler = build_upsampler('joint_bilateral', 2, radius=radius)
+    guidance = torch.randn(2, 3, *size)
+    compiled = upsampler.stage_kernels(guidance, grid)
+    with use_backend('reference'):
+        plain = upsampler.stage_kernels(guidance, grid)
+    assert len(compiled) == len(plain)
+    for ours, theirs in zip(compiled, plain, strict=True):
+        torch.testing.assert_close(ours.kernels, theirs.kernels, atol=1e-6, rtol=1e-5)
+        assert torch.equal(ours.rows, theirs.rows)
+        assert torch.equal(ours.cols, theirs.cols)
+
+
+def test_gradients_reach_the_guidance():
+    torch.manual_seed(0)
+    upsampler = build_upsampler('joint_bilateral', 1, radius=1)
+    features, guidance = torch.randn(1, 1, 2, 2, dtype=torch.float64), torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    guidance.requires_grad_()
+    with use_backend('reference'):
+        assert torch.autograd.gradcheck(lambda image: upsampler(features, image), guidance)
 
 
 def test_edges_of_the_image_stay():
