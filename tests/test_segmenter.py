@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 import segearth
-from segearth.errors import ConfigError, DataError, MissingFileError, UserError
+from segearth.errors import DataError, MissingFileError, UserError
 
 
 @pytest.fixture(scope='module')
@@ -89,12 +89,3 @@ def test_images_that_cannot_be(segmenter, image, error, message):
 def test_settings_that_cannot_be(tiny_clip, settings, message):
     with pytest.raises(UserError, match=message):
         segearth.Segmenter(**{'classes': 'road; tree', 'clip_path': str(tiny_clip)} | settings)
-
-
-def test_upsampler_of_another_encoder_is_refused(tiny_clip, tmp_path):
-    with pytest.raises(ConfigError, match='unknown keys'):
-        segearth.models.feature_up.build_feature_upsampler({'name': 'jbu_one'}, None, 16)
-    with pytest.raises(ConfigError, match='known: jbu_one'):
-        segearth.models.feature_up.build_feature_upsampler({'model_name': 'jbu'}, None, 16)
-    with pytest.raises(MissingFileError, match='download_weights'):
-        segearth.models.feature_up.build_feature_upsampler({'model_path': 'nowhere.ckpt'}, None, 16)

@@ -18,6 +18,7 @@ from torch import nn
 import segearth
 from segearth.evaluation.results import ResultRow
 from segearth.models.encoders import get_record
+from simfeatup import UPSAMPLERS
 
 PACKAGES = {'torch': 'torch', 'mmseg': 'onedl-mmsegmentation', 'open_clip': 'open_clip_torch'}
 PLACES = ('data_root', 'name_path')  # keys that say where things are, not what is computed
@@ -51,7 +52,7 @@ def build_row(
         'Config': Path(config.filename).stem,
         'Weights': Path(settings.get('clip_path') or '').name or None,
         'Class words': Path(settings.get('name_path') or '').name or None,
-        'Upsampler': upsampler_name(settings, model),
+        'Upsampler': upsampler_name(model),
         'Lambda': settings.get('cls_token_lambda'),
         'Threshold': settings.get('prob_thd'),
         'Logit scale': settings.get('logit_scale'),
@@ -89,11 +90,11 @@ def encoder_size(settings: Mapping[str, Any]) -> str | None:
     return Path(record.model_config).stem if record.model_config else record.vit_type
 
 
-def upsampler_name(settings: Mapping[str, Any], model: nn.Module) -> str:
+def upsampler_name(model: nn.Module) -> str:
     """Name of the upsampler that ran; 'none' where scores were interpolated."""
-    if getattr(model, 'upsampler', None) is None:
-        return 'none'
-    return (settings.get('feature_up_cfg') or {}).get('model_name') or type(model.upsampler).__name__
+    upsampler = getattr(model, 'upsampler', None)
+    names = {kind: name for name, kind in UPSAMPLERS.items()}
+    return 'none' if upsampler is None else names.get(type(upsampler), type(upsampler).__name__)
 
 
 def device_name() -> str:

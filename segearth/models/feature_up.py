@@ -10,7 +10,7 @@ from torch import nn
 
 from segearth.errors import ConfigError
 from segearth.models.encoders import EncoderRecord
-from segearth.models.upsamplers import upsampler_record
+from segearth.models.upsamplers import embedded_upsampler, upsampler_record
 from segearth.paths import find_file, weights_folders
 from simfeatup import UPSAMPLERS, build_upsampler, load_upsampler
 from simfeatup.linear import linear_map
@@ -19,16 +19,16 @@ logger = logging.getLogger(__name__)
 
 DEFAULT = {'model_name': 'jbu_one', 'model_path': 'xclip_jbu_one_million_aid.ckpt'}  # SegEarth-OV's released weights
 KEYS = tuple(DEFAULT)
+FALLBACK = 'joint_bilateral'
 WITHOUT_WEIGHTS = ('bilinear', 'joint_bilateral')  # upsamplers that have nothing to load
 
 
-def build_feature_upsampler(
-    settings: Mapping[str, Any] | None, record: EncoderRecord | None, dim: int
-) -> nn.Module | None:
+def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderRecord | None, dim: int) -> nn.Module:
     """Builds the upsampler of ``feature_up_cfg``.
 
-    An embedded encoder (``Demo``) ignores the settings: weights trained for other features cannot serve it. It gets
-    the upsampler of its own record, or None where it has none.
+    Released weights (those of :data:`segearth.models.upsamplers.UPSAMPLER_WEIGHTS`, the default among them) are for
+    one encoder's features. An embedded encoder (``Demo``) takes its own in their place; where they have another
+    number of channels than the features, the image's colours guide the upsampling (``joint_bilateral``, untrained).
 
     Args:
         settings: ``model_name`` and ``model_path`` (a file name is looked up in the weights folders); None for the
@@ -36,19 +36,11 @@ def build_feature_upsampler(
         record: The encoder's record; None for injected encoders.
         dim: Number of channels of the features.
 
-    Returns:
-        The upsampler, or None for scores interpolated without one.
-
     Raises:
         ConfigError: Unknown keys or names.
         MissingFileError: The weights are nowhere to be found.
         simfeatup.errors.UpsamplerError: The weights do not fit.
     """
-    if record is not None and record.model_config is not None:  # an architecture of our own
-        logger.info(
-            '%s has no use for upsamplers trained for other encoders: scores are interpolated', record.clip_type
-        )
-        return None
     settings = dict(DEFAULT if settings is None else settings)
     unknown = sorted(set(settings) - set(KEYS))
     if unknown:
@@ -57,13 +49,22 @@ def build_feature_upsampler(
     if name not in UPSAMPLERS:
         raise ConfigError(f'unknown upsampler {name!r} in feature_up_cfg; known: {", ".join(UPSAMPLERS)}')
     if name in WITHOUT_WEIGHTS:
-        return build_upsampler(name, dim)
-    if not settings.get('model_path'):
+        return build_upsampler(name, dim).eval()
+    path = settings.get('model_path')
+    if not path:
         raise ConfigError(f'feature_up_cfg of {name} needs model_path, the file of its weights')
-    released = upsampler_record(settings['model_path'])
+    released = upsampler_record(path)
+    is_embedded = record is not None and record.model_config is not None  # an architecture of our own
+    if released and (is_embedded or released.dim != dim):
+        released = embedded_upsampler(record.clip_type, dim) if is_embedded else None
+        if released is None:
+            encoder = record.name if record else 'this encoder'
+            logger.info('%s has no upsampler of its own: %s (untrained) takes its place', encoder, FALLBACK)
+            return build_upsampler(FALLBACK, dim).eval()
+        name, path = released.model_name, released.file
     fetch = released.remedy if released else 'Released weights: "python tools/download_weights.py --list".'
     remedy = f'{fetch} Or run without: feature_up=False (eval.py: --cfg-options model.feature_up=False).'
-    path = find_file(settings['model_path'], weights_folders(), f'weights of the upsampler {name}', remedy)
+    path = find_file(path, weights_folders(), f'weights of the upsampler {name}', remedy)
     upsampler = load_upsampler(name, dim, path)
     if linear_map(upsampler) is None:
         logger.info('%s is no linear map of the features: all channels are upsampled, which is slow', name)

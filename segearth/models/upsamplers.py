@@ -1,4 +1,4 @@
-"""Table of released upsampler weights: which file, for which encoder's features, from where, under which licence.
+"""Table of upsampler weights: which file, for which encoder's features, from where, under which licence.
 
 Beside the encoder table (encoders.py): :mod:`segearth.models.feature_up` reads it to say where a missing file comes
 from, ``tools/download_weights.py`` to fetch it. The networks themselves are in :mod:`simfeatup`.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class UpsamplerRecord:
-    """One released weight file of an upsampler.
+    """One weight file of an upsampler, released by somebody or of this repository.
 
     Attributes:
         name: Name for people and command lines.
@@ -23,12 +23,13 @@ class UpsamplerRecord:
         file: Weight file, relative to a weights folder.
         dim: Channels of the features it was trained for.
         encoder: Encoder whose features it was trained on.
-        url: Address of the file.
+        url: Address of the file; None where it comes with the repository.
         home: Page of the project that publishes it.
         licence: Licence of the weights.
         paper: Where it is described.
         sha256: Checksum of the file where it is known.
         git_blob: Identity of the file in git (SHA-1 of a header with the size and the content) where that is known.
+        clip_types: Encoders of the table that take it in place of released ones.
     """
 
     name: str
@@ -36,16 +37,19 @@ class UpsamplerRecord:
     file: str
     dim: int
     encoder: str
-    url: str
+    url: str | None
     home: str
     licence: str
     paper: str
     sha256: str | None = None
     git_blob: str | None = None
+    clip_types: tuple[str, ...] = ()
 
     @property
     def remedy(self) -> str:
         """What to do when the weights are missing."""
+        if self.url is None:
+            return 'It comes with the repository: "git checkout weights" brings it back.'
         return f'Get it with "python tools/download_weights.py {self.name}" (from {self.url}).'
 
 
@@ -73,6 +77,11 @@ UPSAMPLER_WEIGHTS: tuple[UpsamplerRecord, ...] = (
         **_FEATUP, name='FeatUp-jbu_stack-MaskCLIP', file='maskclip_jbu_stack_cocostuff.ckpt',
         encoder='MaskCLIP ViT-B/16', url=f'{_FEATUP_FILES}/maskclip_jbu_stack_cocostuff.ckpt',
     ),
+    UpsamplerRecord(
+        name='Demo-jbu_one', model_name='jbu_one', file='demo/demo_jbu_one.safetensors', dim=128, encoder='Demo',
+        url=None, home='weights/README.md', licence='Apache-2.0', paper='none: trained by tools/train_simfeatup.py',
+        clip_types=('Demo', 'DemoSAR'),
+    ),
 )  # fmt: skip
 
 
@@ -83,4 +92,10 @@ def upsampler_record(path: str | os.PathLike[str]) -> UpsamplerRecord | None:
         path: As in ``feature_up_cfg.model_path``; only the file name counts, because the original's configs name the
             file in a folder of its own repository.
     """
-    return next((record for record in UPSAMPLER_WEIGHTS if record.file == Path(path).name), None)
+    return next((record for record in UPSAMPLER_WEIGHTS if Path(record.file).name == Path(path).name), None)
+
+
+def embedded_upsampler(clip_type: str, dim: int) -> UpsamplerRecord | None:
+    """The repository's own upsampler for an encoder of the table and its number of channels; None without one."""
+    fitting = (record for record in UPSAMPLER_WEIGHTS if clip_type in record.clip_types and record.dim == dim)
+    return next(fitting, None)

@@ -79,8 +79,9 @@ def _encoder_item(record: EncoderRecord) -> Item:
 def _upsampler_item(record: UpsamplerRecord) -> Item:
     known = {'sha256': record.sha256, 'git blob': record.git_blob}
     checksums = [Checksum(kind, value) for kind, value in known.items() if value]
+    source, origin = (ADDRESS, record.url) if record.url else (REPOSITORY, record.home)
     return Item(
-        record.name, record.model_name, ADDRESS, record.file, record.url, record.home, record.licence,
+        record.name, record.model_name, source, record.file, origin, record.home, record.licence,
         checksum=checksums[0] if checksums else None,
     )  # fmt: skip
 

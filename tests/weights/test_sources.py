@@ -57,7 +57,7 @@ def test_the_catalogue_offers_every_record_with_its_licence():
 
 
 def test_the_released_upsampler_is_known_by_its_git_blob():
-    (item,) = select(['jbu_one'])
+    (item,) = select(['SimFeatUp-jbu_one'])
     assert item.checksum == Checksum('git blob', 'd40f00838331331faa04a926ea5991f5203f91a8')
     assert upsampler_record('simfeatup_dev/weights/xclip_jbu_one_million_aid.ckpt').name == item.name
     assert item.name in upsampler_record('xclip_jbu_one_million_aid.ckpt').remedy
