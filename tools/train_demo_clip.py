@@ -1,4 +1,6 @@
-"""Trains the demo CLIP from scratch on generated scenes with captions: ``python tools/train_demo_clip.py``.
+"""Trains the demo CLIP on generated scenes with captions: ``python tools/train_demo_clip.py``.
+
+From scratch, or from the weights of ``--start-from`` with a schedule of its own.
 
 Writes OUT/demo_clip.safetensors (fp16) when it is done; progress, scenes and a checkpoint to go on from lie in the
 work folder. The same seed and settings give the same samples; weights agree up to the machine's arithmetic. Each
@@ -35,12 +37,13 @@ from segearth.demo.training import (
     take_step,
 )
 from segearth.errors import CheckpointError
+from segearth.models.checkpoints import load_state_dict, read_state_dict
 from segearth.paths import PROJECT_ROOT
 
 logger = logging.getLogger('train_demo_clip')
 
 MODEL_CONFIG = PROJECT_ROOT / 'weights' / 'demo' / 'demo_clip.json'
-FULL_SIZE, SMALL_SIZE = 224, 96  # sides of the crops in pixels
+FULL_SIZE, SMALL_SIZE, TINY_SIZE = 224, 96, 64  # sides of the crops in pixels
 READOUT_SHARE = 0.55  # of the images take the attention-only read-out
 PATCH_DROPOUT, FINAL_SHARE = 0.6, 0.15  # patch dropout, and the share of the steps at the end that go without
 NUM_WARMUP = 100
@@ -57,6 +60,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--num-processes', type=int, default=2, help='each with one core and its part of the batch')
     parser.add_argument('--num-full', type=int, default=16, help='full crops in the part of a process')
     parser.add_argument('--num-small', type=int, default=32, help='small crops in the part of a process')
+    parser.add_argument('--num-tiny', type=int, default=0, help='crops of 64 px in the part of a process')
+    parser.add_argument('--start-from', type=Path, metavar='FILE', help='weights (.safetensors) to start from')
     parser.add_argument('--learning-rate', type=float, default=1e-3)
     parser.add_argument('--save-every', type=int, default=200, help='steps between checkpoints')
     return parser.parse_args()
@@ -92,10 +97,13 @@ def train(rank: int, arguments: argparse.Namespace, used: tuple[float, float]) -
     config = json.loads(MODEL_CONFIG.read_text())
     torch.manual_seed(arguments.seed)
     model = CLIP(**config).train()
+    if arguments.start_from is not None:
+        load_state_dict(model, read_state_dict(arguments.start_from), arguments.start_from, 'demo CLIP')
     optimizer = build_optimizer(model, arguments.learning_rate)
     tokenizer = open_clip.SimpleTokenizer(context_length=config['text_cfg']['context_length'])
     checkpoint = arguments.work_dir / 'checkpoint.pt'
     settings = {key: value for key, value in vars(arguments).items() if isinstance(value, int | float)}
+    settings['start_from'] = str(arguments.start_from)
     first = 0
     if checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)
@@ -142,7 +150,14 @@ def compute_loss(
     """Loss of one process's part of a batch; everything random about it comes from `rng`."""
     dropout = PATCH_DROPOUT if step < (1 - FINAL_SHARE) * arguments.num_steps else 0.0
     features, captions = [], []
-    for num_crops, size, drop in ((arguments.num_full, FULL_SIZE, dropout), (arguments.num_small, SMALL_SIZE, 0.0)):
+    groups = [
+        (arguments.num_full, FULL_SIZE, dropout),
+        (arguments.num_small, SMALL_SIZE, 0.0),
+        (arguments.num_tiny, TINY_SIZE, 0.0),
+    ]
+    for num_crops, size, drop in groups:
+        if not num_crops:
+            continue
         crops, words = pool.draw_crops(rng, num_crops, size)
         images = normalise_images(torch.from_numpy(crops), rng)
         features.append(encode_crops(model.visual, images, rng, drop, round(READOUT_SHARE * num_crops)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,9 +26,10 @@ from segearth.demo.scene import SCENE_SIZE, make_scene
 from segearth.demo.training import normalise_images
 from segearth.inference.scoring import global_bias, score_windows
 from segearth.inference.sliding_window import slide
+from segearth.training.files import write_whole
 
 CROP, STRIDE, WINDOW_BATCH = 224, 112, 9  # as the configs
-LAMBDAS = (0.0, -0.1, -0.2, -0.3)
+LAMBDAS = (0.0, -0.1, -0.2, -0.3, -0.5)
 NUM_RESAMPLES, LEVEL = 1000, 0.95
 
 
@@ -50,9 +52,13 @@ class Tile:
     sar_labels: np.ndarray
 
 
-def draw_tiles(seeds: Iterable[int], tile: int = TILE_SIZE, size: int = SCENE_SIZE) -> Iterator[Tile]:
-    """Tiles of the scenes of some seeds; radar as in the radar benchmark."""
+def draw_tiles(
+    seeds: Iterable[int], tile: int = TILE_SIZE, size: int = SCENE_SIZE, num_done: int = 0
+) -> Iterator[Tile]:
+    """Tiles of the scenes of some seeds but the first ``num_done``; radar as in the radar benchmark."""
     for number, seed in enumerate(seeds):
+        if number < num_done:
+            continue
         scene = make_scene(seed, size)
         radar = simulate_sar(scene, seed)
         rng = np.random.default_rng([22, seed])
@@ -112,41 +118,86 @@ def class_ious(counts: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Outcome:
-    """Confusions of one variant, per scene: (S, K, K)."""
+    """Confusions of one variant in R trainings, per scene: (R, S, K, K)."""
 
     counts: np.ndarray
 
     @property
+    def runs(self) -> np.ndarray:
+        """(R,) mean IoU of each training, all scenes pooled, in percent."""
+        return 100 * np.nanmean(class_ious(self.counts.sum(1)), 1)
+
+    @property
     def miou(self) -> float:
-        """Mean IoU of all scenes pooled, in percent."""
-        return float(100 * np.nanmean(class_ious(self.counts.sum(0))))
+        """Mean of :attr:`runs`."""
+        return float(self.runs.mean())
+
+    @property
+    def ious(self) -> np.ndarray:
+        """(K,) mean over the trainings, in percent."""
+        return 100 * class_ious(self.counts.sum(1)).mean(0)
 
     def interval(self, other: Outcome | None = None, seed: int = 0) -> tuple[float, float]:
-        """Interval of the mean IoU over resampled scenes, or of its difference from another variant's."""
-        draws = np.random.default_rng(seed).integers(len(self.counts), size=(NUM_RESAMPLES, len(self.counts)))
-        values = np.nanmean(class_ious(self.counts[draws].sum(1)), 1)
+        """Interval of the mean IoU over resampled scenes and trainings, or of its lead over another variant's.
+
+        Both variants see the same scenes; their trainings are drawn apart.
+        """
+        rng = np.random.default_rng(seed)
+        scenes = rng.integers(self.counts.shape[1], size=(NUM_RESAMPLES, self.counts.shape[1]))
+        values = self._resampled(scenes, rng)
         if other is not None:
-            values = values - np.nanmean(class_ious(other.counts[draws].sum(1)), 1)
+            values = values - other._resampled(scenes, rng) if other is not self else 0 * values
         tail = 50 * (1 - LEVEL)
-        low, high = 100 * np.percentile(values, [tail, 100 - tail])
+        low, high = np.percentile(values, [tail, 100 - tail])
         return float(low), float(high)
+
+    def _resampled(self, scenes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(N,) mean IoU in percent for drawn scenes (N, S)."""
+        runs = len(self.counts)
+        mious = np.stack([100 * np.nanmean(class_ious(counts[scenes].sum(1)), 1) for counts in self.counts])  # (R, N)
+        drawn = rng.integers(runs, size=(runs, len(scenes)))
+        return np.take_along_axis(mious, drawn, 0).mean(0)
 
 
 class Tally:
-    """Collects confusions of named variants over scenes.
+    """Collects confusions of named variants, their trainings and scenes, and keeps them in a file.
 
     Args:
         num_scenes: S.
+        path: File to go on from and to save to (.npz); None for none.
+        identity: What the file must have been made from to be gone on with.
     """
 
-    def __init__(self, num_scenes: int) -> None:
-        self.num_scenes = num_scenes
+    def __init__(self, num_scenes: int, path: Path | None = None, identity: str = '') -> None:
+        self.num_scenes, self.path, self.identity = num_scenes, path, identity
         self.counts: dict[str, np.ndarray] = {}
+        self.num_done = 0
+        if path is not None and path.is_file():
+            with np.load(path) as content:
+                if str(content['identity']) == identity:
+                    self.num_done = int(content['num_done'])
+                    self.counts = {name[1:]: content[name] for name in content.files if name.startswith('/')}
 
-    def add(self, name: str, scene: int, labels: np.ndarray, predicted: np.ndarray) -> None:
-        """Counts one tile."""
-        empty = np.zeros((self.num_scenes, len(CLASSES), len(CLASSES)), np.int64)
-        self.counts.setdefault(name, empty)[scene] += confusion(labels, predicted)
+    def add(self, name: str, scene: int, labels: np.ndarray, predicted: np.ndarray, run: int = 0) -> None:
+        """Counts one tile of one training."""
+        count = len(CLASSES)
+        there = self.counts.get(name, np.zeros((0, self.num_scenes, count, count), np.int64))
+        if run >= len(there):
+            there = np.concatenate([there, np.zeros((run + 1 - len(there), *there.shape[1:]), np.int64)])
+        there[run, scene] += confusion(labels, predicted)
+        self.counts[name] = there
+
+    def finish_scene(self, scene: int) -> None:
+        """Says that all tiles of a scene are counted, and saves."""
+        self.num_done = scene + 1
+        if self.path is not None:
+            arrays = {f'/{name}': counts for name, counts in self.counts.items()}
+
+            def write(part: str) -> None:
+                with open(part, 'wb') as file:
+                    np.savez_compressed(file, identity=self.identity, num_done=self.num_done, **arrays)
+
+            write_whole(self.path, write)
 
     def outcomes(self) -> dict[str, Outcome]:
         """Name -> outcome, in the order of appearance."""

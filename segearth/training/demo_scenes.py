@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from mmengine.registry import DATASETS
 from PIL import Image
 from torch import Tensor
@@ -40,7 +41,9 @@ class DemoScenes(Dataset):
         seed: int = 0,
         scene_size: int = SCENE_SIZE,
     ) -> None:
-        self.pool = open_pool(Path(folder), range(first_seed, first_seed + num_scenes), scene_size)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with FileLock(Path(folder) / 'drawing.lock'):  # several trainings may begin together
+            self.pool = open_pool(Path(folder), range(first_seed, first_seed + num_scenes), scene_size)
         self.size, self.zooms, self.seed = size, tuple(zooms), seed
 
     def __len__(self) -> int:

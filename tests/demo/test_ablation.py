@@ -3,12 +3,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from segearth.alignearth.model import LOSSES
 from segearth.demo.ablation import Outcome, Tally, class_ious, confusion, draw_tiles, label_tile
+from segearth.demo.ablation_report import (
+    CEILING,
+    FLOOR,
+    attention_table,
+    draw_picture,
+    sar_table,
+    upsampling_table,
+)
+from segearth.demo.ablation_runs import PART_CONFIGS, VARIANTS, training_overrides
 from segearth.demo.classes import CLASSES
 from segearth.demo.training import normalise_images
 from segearth.inference.scoring import score_windows
 from segearth.models.build import build_encoder
+from segearth.training.engine import load_training_config
 from simfeatup import build_upsampler
 
 K = len(CLASSES)
@@ -25,17 +37,65 @@ def test_confusions_and_ious():
     tally = Tally(1)
     tally.add('a', 0, labels, predicted)
     assert tally.outcomes()['a'].miou == pytest.approx(200 / 3)
+    tally.add('a', 0, labels, labels, run=1)
+    assert tally.outcomes()['a'].runs == pytest.approx([200 / 3, 100])
+
+
+def make_outcome(extra=0, runs=1):
+    counts = np.random.default_rng(0).integers(1, 50, (runs, 20, K, K)) + (200 + extra) * np.eye(K, dtype=int)
+    return Outcome(counts)
 
 
 def test_intervals():
-    rng = np.random.default_rng(0)
-    counts = rng.integers(1, 50, (20, K, K)) + 200 * np.eye(K, dtype=int)
-    outcome = Outcome(counts)
+    outcome, better = make_outcome(), make_outcome(500)
     low, high = outcome.interval()
     assert low < outcome.miou < high
     assert outcome.interval(outcome) == (0, 0)
-    better = Outcome(counts + 500 * np.eye(K, dtype=int))
     assert better.interval(outcome)[0] > 0
+
+
+def test_intervals_know_that_trainings_differ():
+    one, other = make_outcome().counts, make_outcome(500).counts
+    together = Outcome(np.concatenate([one, other]))
+    low, high = together.interval()
+    assert low < Outcome(one).interval()[1] < Outcome(other).interval()[0] < high
+
+
+def test_counts_are_gone_on_with(tmp_path):
+    labels = np.array([[0, 1]], np.uint8)
+    first = Tally(2, tmp_path / 'counts.npz', 'these scenes')
+    first.add('a', 0, labels, labels)
+    first.finish_scene(0)
+    again = Tally(2, tmp_path / 'counts.npz', 'these scenes')
+    assert again.num_done == 1
+    np.testing.assert_array_equal(again.counts['a'], first.counts['a'])
+    assert Tally(2, tmp_path / 'counts.npz', 'other scenes').num_done == 0
+
+
+def test_report(tmp_path):
+    attention = {'SegEarth': {0.0: make_outcome(), -0.3: make_outcome(500)}}
+    table = attention_table(attention)
+    assert '| attention | lambda 0 | lambda -0.3 | best lambda over 0 |' in table
+    assert f'{make_outcome(500).miou - make_outcome().miou:+.1f}' in table
+    upsampling = {'bilinear': make_outcome(), 'jbu_one': make_outcome(300, runs=3)}
+    assert f'{upsampling["jbu_one"].miou - upsampling["bilinear"].miou:+.1f}' in upsampling_table(upsampling)
+    sar = {FLOOR: make_outcome(-150), CEILING: make_outcome(500), 'default': make_outcome(500)}
+    assert '100 %' in sar_table(sar)
+    draw_picture(attention, upsampling, sar, tmp_path / 'picture.png')
+    with Image.open(tmp_path / 'picture.png') as picture:
+        assert picture.width > picture.height
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_every_training_of_the_table_fits_its_config(name):
+    overrides = training_overrides(name, 7, 60)
+    config = load_training_config(PART_CONFIGS[VARIANTS[name].part], overrides)
+    assert config.train_cfg.max_iters == 60
+    assert config.custom_hooks[0] == {'type': 'SeedSteps', 'seed': 7}
+    assert config.train_dataloader.dataset.seed == 7
+    if VARIANTS[name].part == 'sar':
+        assert config.param_scheduler[1].end == 60
+        assert set(config.model.loss_weights) <= set(LOSSES)
 
 
 def test_tiles_show_the_same_place():

@@ -1,0 +1,151 @@
+"""The trainings that the ablation compares: a table, and what runs the missing ones side by side.
+
+Every row is a config of configs/ with a few settings changed, trained with several seeds for the same number of steps.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+WEIGHTS = 'last.safetensors'  # what a finished training leaves in its work folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table.
+
+    Attributes:
+        part: 'upsampling' or 'sar'.
+        label: Name for people.
+        kind: Of the upsampler; '' for SAR encoders.
+        overrides: Dotted key of the config -> value.
+    """
+
+    part: str
+    label: str
+    kind: str = ''
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+PART_CONFIGS = {'upsampling': 'simfeatup/demo.py', 'sar': 'alignearth/demo.py'}
+SHIFT = 'train_dataloader.dataset.augmentation.max_shift'
+
+
+def _losses(**weights: float) -> dict[str, float]:
+    names = ('global_cosine', 'dense', 'info_nce', 'relational')
+    return {f'model.loss_weights.{name}': weights.get(name, 0.0) for name in names}
+
+
+VARIANTS: dict[str, Variant] = {
+    'jbu_one': Variant('upsampling', 'jbu_one, trained on the read-out', 'jbu_one'),
+    'jbu_one_last_block': Variant(
+        'upsampling', "jbu_one, trained on the last block's input", 'jbu_one', {'model.features': 'last_block_input'}
+    ),
+    'jbu_stack': Variant(
+        'upsampling', 'jbu_stack, trained on the read-out', 'jbu_stack', {'model.upsampler.name': 'jbu_stack'}
+    ),
+    'sar_global': Variant('sar', '[CLS] cosine alone', overrides=_losses(global_cosine=1)),
+    'sar_info_nce': Variant('sar', 'InfoNCE alone', overrides=_losses(info_nce=1)),
+    'sar_dense': Variant('sar', 'dense alone', overrides=_losses(dense=1)),
+    'sar_relational': Variant('sar', 'relational alone', overrides=_losses(relational=1)),
+    'sar_default': Variant('sar', '[CLS] cosine + dense, pairs shifted by up to 4 px (default)'),
+    'sar_shift_0': Variant('sar', 'the default, pairs not shifted', overrides={SHIFT: 0}),
+    'sar_shift_8': Variant('sar', 'the default, shifted by up to 8 px', overrides={SHIFT: 8}),
+    'sar_shift_16': Variant('sar', 'the default, shifted by up to 16 px', overrides={SHIFT: 16}),
+    'sar_shift_16_window': Variant(
+        'sar', 'the default with a window of 1 cell, shifted by up to 16 px', overrides={SHIFT: 16, 'model.radius': 1}
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long every training is.
+
+    Attributes:
+        steps: Of the upsamplers and of the SAR encoders, by part.
+        seeds: One training each.
+    """
+
+    steps: Mapping[str, int]
+    seeds: Sequence[int] = (0, 1, 2)
+
+
+def work_dir(folder: Path, name: str, seed: int, num_steps: int) -> Path:
+    """Where the training of a variant lies."""
+    return folder / f'{name}_seed{seed}_{num_steps}'
+
+
+def weight_files(folder: Path, parts: Sequence[str], budget: Budget) -> dict[str, list[Path]]:
+    """Weights of each variant of some parts, one file a seed; they may not be there yet."""
+    return {
+        name: [work_dir(folder, name, seed, budget.steps[variant.part]) / WEIGHTS for seed in budget.seeds]
+        for name, variant in VARIANTS.items()
+        if variant.part in parts
+    }
+
+
+def train_missing(folder: Path, parts: Sequence[str], budget: Budget, num_workers: int) -> None:
+    """Trains what is not there yet, each training on one core; one that was cut off goes on.
+
+    Args:
+        folder: Of all work folders.
+        parts: Keys of :data:`PART_CONFIGS`; others have nothing to train.
+        budget: Steps and seeds.
+        num_workers: Trainings at a time.
+    """
+    tasks = [
+        (name, seed, budget.steps[variant.part], folder)
+        for seed in budget.seeds
+        for name, variant in VARIANTS.items()
+        if variant.part in parts
+    ]
+    tasks = [task for task in tasks if not (work_dir(folder, *task[:3]) / WEIGHTS).is_file()]
+    if not tasks:
+        return
+    start = time.monotonic()
+    context = multiprocessing.get_context('spawn')  # threads and a fork do not go together
+    with ProcessPoolExecutor(num_workers, mp_context=context, max_tasks_per_child=1) as workers:
+        futures = {workers.submit(_train, *task): task for task in tasks}
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                future.result()
+                left = (time.monotonic() - start) / number * (len(tasks) - number) / 60
+                name, seed = futures[future][:2]
+                logger.info('%s, seed %d done, %d of %d, %.0f min left', name, seed, number, len(tasks), left)
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def training_overrides(name: str, seed: int, num_steps: int) -> dict[str, Any]:
+    """Settings of one training in place of its config's."""
+    variant = VARIANTS[name]
+    settings: dict[str, Any] = {
+        'randomness.seed': seed,
+        'custom_hooks.0.seed': seed,  # SeedSteps
+        'train_dataloader.dataset.seed': seed,
+        'train_cfg.max_iters': num_steps,
+    }
+    if variant.part == 'sar':
+        settings |= {'param_scheduler.1.end': num_steps, 'param_scheduler.1.T_max': max(num_steps - 20, 1)}
+    return settings | dict(variant.overrides)
+
+
+def _train(name: str, seed: int, num_steps: int, folder: Path) -> None:
+    from segearth.training.engine import train  # mmengine is loaded where it is used
+
+    torch.set_num_threads(1)
+    config = PART_CONFIGS[VARIANTS[name].part]
+    train(config, work_dir(folder, name, seed, num_steps), training_overrides(name, seed, num_steps), resume=True)
