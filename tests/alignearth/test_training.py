@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -10,8 +12,10 @@ from segearth.alignearth import AlignEarthModel
 from segearth.alignearth.student import build_student
 from segearth.errors import ConfigError
 from segearth.models.build import build_encoder
+from segearth.models.checkpoints import read_state_dict
 from segearth.models.dense_clip import DenseCLIP
 from segearth.training.engine import train
+from tests.processes import start_forked
 
 
 @pytest.fixture
@@ -66,6 +70,19 @@ def test_training_teaches_the_student_and_exports_a_whole_model(settings, tmp_pa
         assert student.fingerprint == before.fingerprint
         torch.testing.assert_close(student.visual(images), model.student.eval()(images))
     assert not torch.allclose(student.visual(images)[1], before.visual(images)[1])
+
+
+def test_two_processes_train_as_one(settings, tmp_path):
+    settings.optim_wrapper.optimizer = dict(type='SGD', lr=0.1)
+    settings.train_cfg.max_iters = 3
+    settings.custom_hooks = [hook for hook in settings.custom_hooks if hook['type'] != 'Pictures']
+    train(copy.deepcopy(settings), tmp_path / 'one')
+    settings.train_dataloader.batch_size = 1
+    assert start_forked(lambda _: train(copy.deepcopy(settings), tmp_path / 'two', launcher='pytorch')) == [0, 0]
+    one, two = (read_state_dict(tmp_path / run / 'last.pt') for run in ('one', 'two'))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize('trainable', ['all', 1, {'lora': 2}])

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,36 +15,10 @@ from segearth.evaluation.distributed import LostProcessError, join_processes, lo
 from segearth.evaluation.results import read_rows
 from segearth.evaluation.runner import evaluate
 from segearth.paths import PROJECT_ROOT
+from tests.processes import NUM_PROCESSES, TIMEOUT, start_forked
 from tools.launch import worst_code
 
-NUM_PROCESSES = 2
-TIMEOUT = 20  # seconds after which a process that should be dead is
 SAME = ('aAcc', 'mIoU', 'mAcc', 'Images', 'Settings')
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return listener.getsockname()[1]
-
-
-def start_forked(act, names=('RANK', 'WORLD_SIZE', 'LOCAL_RANK')) -> list[int]:
-    """Runs a function in processes that share this one's imports; returns their exit codes."""
-    port = str(free_port())
-
-    def body(rank: int) -> None:
-        signal.alarm(TIMEOUT)
-        values = (rank, NUM_PROCESSES, rank)
-        os.environ.update({name: str(value) for name, value in zip(names, values, strict=True)}, MASTER_PORT=port)
-        act(rank)
-
-    context = multiprocessing.get_context('fork')
-    processes = [context.Process(target=body, args=(rank,)) for rank in range(NUM_PROCESSES)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    return [process.exitcode for process in processes]
 
 
 def test_two_processes_give_the_figures_of_one(project):
