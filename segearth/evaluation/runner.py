@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import re
 import time
@@ -19,47 +18,31 @@ from mmengine.device import get_device
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 from torch import nn
 
 from segearth.errors import DataError, ResultsError, UserError
-from segearth.evaluation.console import quiet_console
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes, lost_processes_named
 from segearth.evaluation.metric import ClassIoUMetric
 from segearth.evaluation.pictures import PictureHook
 from segearth.evaluation.preflight import build_dataset, check_classes, check_files
+from segearth.evaluation.quiet_runner import QuietRunner
 from segearth.evaluation.results import ResultRow, append_row, check_results_path, write_row
 from segearth.evaluation.row import build_row, device_name
 from segearth.evaluation.settings import load_config
 from simfeatup.errors import UpsamplerError
 
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-LIBRARIES = ('segearth', 'simfeatup')  # whose messages go where mmengine's go
 WORKER_MESSAGE = re.compile(r'^Caught \w+ in DataLoader worker process')
 WORKER_DEATH = re.compile(r'DataLoader worker .* (killed by signal|exited unexpectedly)')
 REGISTRY_MESSAGE = re.compile(r'^class `\w+` in \S+: ')
 
 
-class EvaluationRunner(Runner):
+class EvaluationRunner(QuietRunner):
     """mmengine's Runner for a model that is not trained: no wrapper for gradients, which a frozen model refuses."""
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Moves the model to its device."""
         return model.to(self.cfg.model.get('device') or get_device())
-
-    def get_hooks_info(self) -> str:
-        """Names of the hooks; mmengine's own table of when each is called fills a screen."""
-        return ', '.join(type(hook).__name__ for hook in self.hooks)
-
-    def build_logger(self, *args: Any, **settings: Any) -> MMLogger:
-        """Builds mmengine's logger; this project's messages go to its places too."""
-        main = super().build_logger(*args, **settings)
-        quiet_console(main)
-        for name in LIBRARIES:
-            library = logging.getLogger(name)
-            library.handlers = list(main.handlers)
-            library.setLevel(main.level)
-        return main
 
 
 def evaluate(

@@ -7,7 +7,6 @@ the processes average their gradients, by gloo where there is no CUDA.
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import time
 from collections.abc import Mapping
@@ -15,21 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.logging import MMLogger
-from mmengine.runner import Runner
 from torch import nn
 
 from segearth.errors import ConfigError, UserError
-from segearth.evaluation.console import quiet_console
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes
+from segearth.evaluation.quiet_runner import QuietRunner
 from segearth.paths import PROJECT_ROOT, find_file
 from segearth.training.checkpoints import bare_model, last_checkpoint, restore
 
 NEEDED_KEYS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-LIBRARIES = ('segearth', 'simfeatup')  # whose messages go where mmengine's go
 
 
-class TrainingRunner(Runner):
+class TrainingRunner(QuietRunner):
     """mmengine's Runner with this project's checkpoints, and with gradients averaged on CPUs too."""
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
@@ -47,20 +43,6 @@ class TrainingRunner(Runner):
         """Goes on from a checkpoint of :class:`segearth.training.checkpoints.Checkpoints`."""
         restore(self, Path(filename))
         self.logger.info('resumed from %s at step %d of %d', filename, self.iter, self.max_iters)
-
-    def get_hooks_info(self) -> str:
-        """Names of the hooks; mmengine's own table of when each is called fills a screen."""
-        return ', '.join(type(hook).__name__ for hook in self.hooks)
-
-    def build_logger(self, *args: Any, **settings: Any) -> MMLogger:
-        """Builds mmengine's logger; this project's messages go to its places too."""
-        main = super().build_logger(*args, **settings)
-        quiet_console(main)
-        for name in LIBRARIES:
-            library = logging.getLogger(name)
-            library.handlers = list(main.handlers)
-            library.setLevel(main.level)
-        return main
 
 
 def train(
