@@ -14,8 +14,10 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from simfeatup.adaptive_conv import adaptive_conv
+from simfeatup.backends import choose_backend
 from simfeatup.padding import reflect_indices
 
 CUBIC = -0.75  # torch's coefficient of bicubic interpolation
@@ -91,8 +93,33 @@ def fold_kernels(kernels: Tensor, grid: tuple[int, int]) -> StageKernels:
     """Kernels on the output's grid (B, T, T, H, W) -> on the input's grid (h, w)."""
     radius = kernels.shape[1] // 2
     rows, cols = (axis_folding(n, total, radius).to(kernels) for n, total in zip(grid, kernels.shape[3:], strict=True))
-    partial = torch.einsum('bijyx,yia->bajyx', kernels, rows.weights)
-    return StageKernels(torch.einsum('bajyx,xjc->bacyx', partial, cols.weights), rows.starts, cols.starts)
+    if choose_backend(kernels) == 'cpu':
+        folded = _Fold.apply(kernels, rows.weights, cols.weights)
+    else:
+        partial = torch.einsum('bijyx,yia->bajyx', kernels, rows.weights)
+        folded = torch.einsum('bajyx,xjc->bacyx', partial, cols.weights)
+    return StageKernels(folded, rows.starts, cols.starts)
+
+
+class _Fold(torch.autograd.Function):
+    """The two sums by compiled loops; half precision is computed in float32."""
+
+    @staticmethod
+    def forward(ctx, kernels: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        from simfeatup.cpu.fold import fold  # numba is loaded where it is used
+
+        dtype = torch.float64 if kernels.dtype == torch.float64 else torch.float32
+        rows, cols = rows.to(dtype), cols.to(dtype)
+        ctx.save_for_backward(rows, cols)
+        return fold(kernels.detach().to(dtype), rows, cols).to(kernels.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from simfeatup.cpu.fold import unfold
+
+        rows, cols = ctx.saved_tensors
+        return unfold(grad.to(rows.dtype), rows, cols).to(grad.dtype), None, None
 
 
 def _cubic(distances: Tensor) -> Tensor:

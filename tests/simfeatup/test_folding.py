@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from simfeatup.backends import use_backend
 from simfeatup.folding import axis_folding, fold_kernels
 from simfeatup.jbu import JBULayer
 from simfeatup.padding import reflect_pad
@@ -42,6 +43,24 @@ def test_folded_equals_plain(training, size):
         torch.testing.assert_close(
             layer.stage_kernels(guidance, (4, 6)).apply(features), expected, atol=1e-5, rtol=1e-5
         )
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
+def test_compiled_folding_is_the_plain_one(dtype):
+    torch.manual_seed(0)
+    kernels = torch.randn(2, 5, 5, 7, 8).to(dtype)
+    compiled = fold_kernels(kernels, (4, 3)).kernels
+    with use_backend('reference'):
+        plain = fold_kernels(kernels.double(), (4, 3)).kernels
+    assert compiled.dtype == dtype
+    tolerance = 0.05 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(compiled.double(), plain, atol=tolerance, rtol=tolerance)
+
+
+def test_gradient_of_compiled_folding():
+    torch.manual_seed(0)
+    kernels = torch.randn(2, 3, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda given: fold_kernels(given, (3, 2)).kernels, kernels)
 
 
 def test_wide_rows_are_cut_in_blocks():
