@@ -5,7 +5,6 @@ model = dict(
     clip_type='Demo',
     vit_type=None,
     name_path='./configs/cls_demo.txt',
-    feature_up=False,  # scores are interpolated
 )
 
 test_dataloader = dict(

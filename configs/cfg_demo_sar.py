@@ -7,7 +7,6 @@ model = dict(
     model_type='SegEarth',  # what the encoder was aligned at
     ssa_last_n_layers=1,
     name_path='./configs/cls_demo.txt',
-    feature_up=False,  # scores are interpolated
 )
 
 test_dataloader = dict(

@@ -33,7 +33,7 @@ from segearth.demo.ablation_runs import VARIANTS, Budget, train_missing, weight_
 from segearth.demo.benchmark import BENCHMARK_SEED, NUM_SCENES, VALIDATION_SEED
 from segearth.demo.classes import CLASSES
 from segearth.errors import ConfigError
-from segearth.models.build import build_encoder
+from segearth.models.build import Encoder, build_encoder, weights_file
 from segearth.models.dense_clip import GEM
 from segearth.text.bank import embed_queries
 from segearth.training.files import write_whole
@@ -45,6 +45,9 @@ WITHOUT_WEIGHTS = ('bilinear', 'joint_bilateral')
 PARTS = ('attention', 'upsampling', 'sar')
 TITLES = {'attention': 'Attention', 'upsampling': 'Upsampling', 'sar': 'SAR'}
 
+Variants = dict[str, tuple[list[tuple[nn.Module, nn.Module | None]], bool]]
+"""Name -> (dense tower and upsampler of each training, whether the radar image is shown)."""
+
 logger = logging.getLogger('ablation')
 
 
@@ -55,7 +58,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--num-scenes', type=int, default=NUM_SCENES, help='first so many (default: %(default)s)')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS, help='what to measure (default: all)')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='of the trainings')
-    parser.add_argument('--upsampler-steps', type=int, default=250, help='of each training (default: %(default)s)')
+    parser.add_argument('--upsampler-steps', type=int, default=500, help='of each training (default: %(default)s)')
     parser.add_argument('--sar-steps', type=int, default=200, help='of each training (default: %(default)s)')
     parser.add_argument('--num-workers', type=int, default=2, help='trainings at a time, one core each')
     parser.add_argument('--without-training', action='store_true', help='leave out what is not trained yet')
@@ -85,64 +88,76 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name: [path for path in paths if path.is_file()]
         for name, paths in weight_files(options.work_dir, options.parts, budget).items()
     }
-    tally = measure(options, {name: paths for name, paths in trained.items() if paths})
-    write_report(options, tally.outcomes())
+    outcomes: dict[str, Outcome] = {}
+    for part in options.parts:
+        outcomes |= measure(options, part, {name: paths for name, paths in trained.items() if paths}).outcomes()
+    write_report(options, outcomes)
 
 
-def measure(options: argparse.Namespace, trained: dict[str, list[Path]]) -> Tally:
-    """Confusions of all variants; what was measured before is gone on with."""
+def measure(options: argparse.Namespace, part: str, trained: dict[str, list[Path]]) -> Tally:
+    """Confusions of the variants of a part; what was measured before is gone on with."""
     optical = build_encoder('Demo', clip_path=options.clip_path)
+    variants = VARIANTS_OF[part](options, optical, trained)
+    first = SPLITS[options.split]
+    files = [
+        (str(path), path.stat().st_mtime) for name in trained if VARIANTS[name].part == part for path in trained[name]
+    ]
+    weights = weights_file(optical.record, options.clip_path).stat()
+    identity = str((first, options.num_scenes, LAMBDAS, list(variants), files, weights.st_size, weights.st_mtime))
+    tally = Tally(options.num_scenes, options.work_dir / f'{options.split}_{part}.npz', identity)
     texts = embed_queries(optical, CLASSES)
-    dim = optical.visual.embed_dim
-    towers: dict[str, nn.Module] = {}
-    upsamplers: dict[str, list[nn.Module | None]] = {}
-    students: dict[str, list[nn.Module]] = {}
-    if 'attention' in options.parts:
-        towers = {
-            name: build_encoder('Demo', clip_path=options.clip_path, attention=name).visual for name in ATTENTIONS
-        }
-    if 'upsampling' in options.parts:
-        upsamplers = {'none (interpolated scores)': [None]}
-        upsamplers |= {name: [build_upsampler(name, dim).eval()] for name in WITHOUT_WEIGHTS}
-    for name, paths in trained.items():
-        variant = VARIANTS[name]
-        if variant.part == 'upsampling':
-            upsamplers[variant.label] = [load_upsampler(variant.kind, dim, path) for path in paths]
-        else:
-            students[variant.label] = [load_student(path) for path in paths]
-    for kind, path in named(options.upsampler, '--upsampler').items():
-        upsamplers[f'{kind} ({path})'] = [load_upsampler(kind, dim, path)]
-    for name, path in named(options.sar, '--sar').items():
-        students[f'{name} ({path})'] = [load_student(path)]
-
-    first, names = SPLITS[options.split], [*towers, *upsamplers, *students]
-    files = [path for paths in trained.values() for path in paths]
-    identity = str((first, options.num_scenes, LAMBDAS, names, [(str(path), path.stat().st_mtime) for path in files]))
-    path = options.work_dir / f'{options.split}_{"_".join(options.parts)}.npz'
-    tally = Tally(options.num_scenes, path, identity)
-    start, done_before = time.monotonic(), tally.num_done
-    scene = done_before
+    lambdas = LAMBDAS if part == 'attention' else LAMBDAS[:1]
+    start, scene = time.monotonic(), tally.num_done
+    done_before = scene
     for tile in draw_tiles(range(first, first + options.num_scenes), num_done=done_before):
         if tile.scene > scene:
-            finish(tally, scene, start, done_before)
+            finish(tally, part, start, done_before)
             scene = tile.scene
-        for name, tower in towers.items():
-            for weight, predicted in zip(LAMBDAS, label_tile(tower, texts, tile.optical, None, LAMBDAS), strict=True):
-                tally.add(f'attention:{name}:{weight}', tile.scene, tile.labels, predicted)
-        for name, runs in upsamplers.items():
-            for run, upsampler in enumerate(runs):
-                predicted = label_tile(optical.visual, texts, tile.optical, upsampler, [0.0])[0]
-                tally.add(f'upsampling:{name}', tile.scene, tile.labels, predicted, run)
-        if 'sar' in options.parts:
-            ways = {FLOOR: ([optical.visual], tile.sar), CEILING: ([optical.visual], tile.optical)}
-            for name, (runs, image) in (ways | {name: (runs, tile.sar) for name, runs in students.items()}).items():
-                labels = tile.labels if image is tile.optical else tile.sar_labels
-                for run, tower in enumerate(runs):
-                    predicted = label_tile(tower, texts, image, None, [0.0])[0]
-                    tally.add(f'sar:{name}', tile.scene, labels, predicted, run)
+        for name, (runs, is_sar) in variants.items():
+            image, labels = (tile.sar, tile.sar_labels) if is_sar else (tile.optical, tile.labels)
+            for run, (tower, upsampler) in enumerate(runs):
+                predicted = label_tile(tower, texts, image, upsampler, lambdas)
+                for weight, result in zip(lambdas, predicted, strict=True):
+                    key = f'{part}:{name}:{weight}' if part == 'attention' else f'{part}:{name}'
+                    tally.add(key, tile.scene, labels, result, run)
     if scene < options.num_scenes:
-        finish(tally, scene, start, done_before)
+        finish(tally, part, start, done_before)
     return tally
+
+
+def attention_variants(options: argparse.Namespace, optical: Encoder, trained: dict[str, list[Path]]) -> Variants:
+    """The same weights read out in several ways, scores interpolated."""
+    names = {name: build_encoder('Demo', clip_path=options.clip_path, attention=name).visual for name in ATTENTIONS}
+    return {name: ([(tower, None)], False) for name, tower in names.items()}
+
+
+def upsampling_variants(options: argparse.Namespace, optical: Encoder, trained: dict[str, list[Path]]) -> Variants:
+    """The default read-out with upsamplers."""
+    dim = optical.visual.embed_dim
+    upsamplers: dict[str, list[nn.Module | None]] = {'none (interpolated scores)': [None]}
+    upsamplers |= {name: [build_upsampler(name, dim).eval()] for name in WITHOUT_WEIGHTS}
+    for name, paths in trained.items():
+        if VARIANTS[name].part == 'upsampling':
+            runs = [load_upsampler(VARIANTS[name].kind, dim, path) for path in paths]
+            upsamplers[VARIANTS[name].label] = runs
+    for kind, path in named(options.upsampler, '--upsampler').items():
+        upsamplers[f'{kind} ({path})'] = [load_upsampler(kind, dim, path)]
+    return {name: ([(optical.visual, each) for each in runs], False) for name, runs in upsamplers.items()}
+
+
+def sar_variants(options: argparse.Namespace, optical: Encoder, trained: dict[str, list[Path]]) -> Variants:
+    """Encoders on the radar image, between floor and ceiling; scores interpolated."""
+    variants: Variants = {FLOOR: ([(optical.visual, None)], True), CEILING: ([(optical.visual, None)], False)}
+    for name, paths in trained.items():
+        if VARIANTS[name].part == 'sar':
+            variants[VARIANTS[name].label] = ([(load_student(path), None) for path in paths], True)
+    variants['weights/demo/demo_sar.safetensors, 800 steps'] = ([(build_encoder('DemoSAR').visual, None)], True)
+    for name, path in named(options.sar, '--sar').items():
+        variants[name] = ([(load_student(path), None)], True)
+    return variants
+
+
+VARIANTS_OF = {'attention': attention_variants, 'upsampling': upsampling_variants, 'sar': sar_variants}
 
 
 def load_student(path: str | Path) -> nn.Module:
@@ -150,12 +165,12 @@ def load_student(path: str | Path) -> nn.Module:
     return build_encoder('Demo', clip_path=str(path)).visual
 
 
-def finish(tally: Tally, scene: int, start: float, done_before: int) -> None:
+def finish(tally: Tally, part: str, start: float, done_before: int) -> None:
     """Saves after a scene, and says how long the rest takes."""
-    tally.finish_scene(scene)
-    per_scene = (time.monotonic() - start) / (scene + 1 - done_before)
-    left = per_scene * (tally.num_scenes - scene - 1) / 60
-    logger.info('scene %d of %d, %.1f min left', scene + 1, tally.num_scenes, left)
+    tally.finish_scene(tally.num_done)
+    per_scene = (time.monotonic() - start) / (tally.num_done - done_before)
+    left = per_scene * (tally.num_scenes - tally.num_done) / 60
+    logger.info('%s: scene %d of %d, %.1f min left', part, tally.num_done, tally.num_scenes, left)
 
 
 def write_report(options: argparse.Namespace, outcomes: dict[str, Outcome]) -> None:
@@ -180,10 +195,11 @@ def write_report(options: argparse.Namespace, outcomes: dict[str, Outcome]) -> N
         '# Ablation\n\n'
         f'Written by tools/ablation.py: {options.num_scenes} scenes (four images of 448 x 448 each) of the '
         f'{options.split} seeds, from {SPLITS[options.split]}; windows of 224 at stride 112; one query a class; lambda '
-        f'0 but in the first table. Trained variants: seeds {", ".join(map(str, options.seeds))}, '
+        f'0 but in the first table. Trained here: seeds {", ".join(map(str, options.seeds))}, '
         f'{options.upsampler_steps} steps (upsamplers) and {options.sar_steps} steps (SAR encoders) each, the rest as '
-        'in configs/simfeatup/demo.py and configs/alignearth/demo.py. In brackets: 95 %, bootstrap over scenes and '
-        f'trainings.\n\n![mIoU of all variants]({picture.name})\n\n'
+        'in configs/simfeatup/demo.py and configs/alignearth/demo.py (SAR: learning rate 3e-4, 64 scenes). In '
+        'brackets: 95 %, bootstrap over scenes and trainings. What follows from it: [training.md](training.md).\n\n'
+        f'![mIoU of all variants]({picture.name})\n\n'
     )
     text += '\n'.join(f'## {TITLES[part]}\n\n{table}' for part, table in tables.items() if table)
     write_whole(options.out, lambda part: Path(part).write_text(text, encoding='utf-8'))

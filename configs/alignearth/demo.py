@@ -12,13 +12,13 @@ train_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
-        _delete_=True, type='DemoPairs', folder='work_dirs/demo_training/pairs', num_scenes=64, size=224,
+        _delete_=True, type='DemoPairs', folder='work_dirs/demo_training/pairs', num_scenes=128, size=224,
         augmentation=dict(max_shift=4),
     ),
 )
-train_cfg = dict(max_iters=600)
-optim_wrapper = dict(optimizer=dict(lr=3e-4, weight_decay=0.01))
+train_cfg = dict(max_iters=800)
+optim_wrapper = dict(optimizer=dict(lr=5e-4, weight_decay=0.01))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end=600, T_max=580),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end=800, T_max=780),
 ]

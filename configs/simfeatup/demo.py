@@ -6,7 +6,7 @@ model = dict(
     encoder=dict(clip_type='Demo', attention='SegEarth'),
     upsampler=dict(name='jbu_one'),
     features='readout',
-    size=224,
+    size=112,  # the weights serve any size; four times the steps of 224 in the same time
     recipe=dict(num_jitters=2, projection_dim=0, reconstruction_weight=0.1),
 )
 train_dataloader = dict(
@@ -14,14 +14,15 @@ train_dataloader = dict(
     num_workers=0,
     sampler=dict(type='StepSampler'),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='DemoScenes', folder='work_dirs/demo_training/scenes', num_scenes=64, size=224),
+    dataset=dict(type='DemoScenes', folder='work_dirs/demo_training/scenes', num_scenes=64, size=112, zooms=(1,)),
 )
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=700)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=500)
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='NAdam', lr=1e-3),
-    paramwise_cfg=dict(custom_keys={'sigma_spatial': dict(lr_mult=0.0)}),  # it would shrink, to no gain in accuracy
+    optimizer=dict(type='NAdam', lr=4e-3),
+    paramwise_cfg=dict(custom_keys={'sigma_spatial': dict(lr_mult=0.4), 'range_temp': dict(lr_mult=5.0)}),
 )
+param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=500, T_max=500)]
 custom_hooks = [
     *_base_.custom_hooks[:-1],
     dict(type='Checkpoints', interval=100, keep=10),

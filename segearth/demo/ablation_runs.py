@@ -39,6 +39,7 @@ class Variant:
 
 
 PART_CONFIGS = {'upsampling': 'simfeatup/demo.py', 'sar': 'alignearth/demo.py'}
+SAR_SETTINGS = {'optim_wrapper.optimizer.lr': 3e-4, 'train_dataloader.dataset.num_scenes': 64}  # shorter trainings
 SHIFT = 'train_dataloader.dataset.augmentation.max_shift'
 
 
@@ -139,7 +140,10 @@ def training_overrides(name: str, seed: int, num_steps: int) -> dict[str, Any]:
         'train_cfg.max_iters': num_steps,
     }
     if variant.part == 'sar':
+        settings |= SAR_SETTINGS
         settings |= {'param_scheduler.1.end': num_steps, 'param_scheduler.1.T_max': max(num_steps - 20, 1)}
+    else:
+        settings |= {'param_scheduler.0.end': num_steps, 'param_scheduler.0.T_max': num_steps}
     return settings | dict(variant.overrides)
 
 

@@ -3,8 +3,8 @@
 Plain CLIP (Radford et al., arXiv 2103.00020) on an unmodified open_clip model, with three departures, all of them
 inputs or read-outs and none of them weights:
 
-- Crops of two sizes. Small crops take a random part of the position table, cost a fifth of a full one and are mostly
-  of one class, so that words meet few patches.
+- Crops of three sizes. Small crops take a random part of the position table, cost a fifth to a twelfth of a full one
+  and are mostly of one class, so that words meet few patches.
 - Patch dropout on the full crops (FLIP, arXiv 2212.00794).
 - For a share of each batch, the image feature is the last block's attention output for [CLS] alone, through ln_post
   and the projection, without residual and MLP: the branch that dense read-outs use (SegEarth-OV-2, arXiv 2508.18067;

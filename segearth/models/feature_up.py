@@ -10,7 +10,7 @@ from torch import nn
 
 from segearth.errors import ConfigError
 from segearth.models.encoders import EncoderRecord
-from segearth.models.upsamplers import embedded_upsampler, upsampler_record
+from segearth.models.upsamplers import upsampler_record
 from segearth.paths import find_file, weights_folders
 from simfeatup import UPSAMPLERS, build_upsampler, load_upsampler
 from simfeatup.linear import linear_map
@@ -27,8 +27,8 @@ def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderR
     """Builds the upsampler of ``feature_up_cfg``.
 
     Released weights (those of :data:`segearth.models.upsamplers.UPSAMPLER_WEIGHTS`, the default among them) are for
-    one encoder's features. An embedded encoder (``Demo``) takes its own in their place; where they have another
-    number of channels than the features, the image's colours guide the upsampling (``joint_bilateral``, untrained).
+    one encoder's features. For an embedded encoder (``Demo``), and where the number of channels differs, the image's
+    colours guide the upsampling in their place (``joint_bilateral``, untrained).
 
     Args:
         settings: ``model_name`` and ``model_path`` (a file name is looked up in the weights folders); None for the
@@ -55,13 +55,10 @@ def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderR
         raise ConfigError(f'feature_up_cfg of {name} needs model_path, the file of its weights')
     released = upsampler_record(path)
     is_embedded = record is not None and record.model_config is not None  # an architecture of our own
-    if released and (is_embedded or released.dim != dim):
-        released = embedded_upsampler(record.clip_type, dim) if is_embedded else None
-        if released is None:
-            encoder = record.name if record else 'this encoder'
-            logger.info('%s has no upsampler of its own: %s (untrained) takes its place', encoder, FALLBACK)
-            return build_upsampler(FALLBACK, dim).eval()
-        name, path = released.model_name, released.file
+    if released and (released.dim != dim or (is_embedded and released.url is not None)):
+        encoder = record.name if record else 'this encoder'
+        logger.info('%s is not for %s: %s (untrained) takes its place', released.name, encoder, FALLBACK)
+        return build_upsampler(FALLBACK, dim).eval()
     fetch = released.remedy if released else 'Released weights: "python tools/download_weights.py --list".'
     remedy = f'{fetch} Or run without: feature_up=False (eval.py: --cfg-options model.feature_up=False).'
     path = find_file(path, weights_folders(), f'weights of the upsampler {name}', remedy)

@@ -29,7 +29,6 @@ class UpsamplerRecord:
         paper: Where it is described.
         sha256: Checksum of the file where it is known.
         git_blob: Identity of the file in git (SHA-1 of a header with the size and the content) where that is known.
-        clip_types: Encoders of the table that take it in place of released ones.
     """
 
     name: str
@@ -43,7 +42,6 @@ class UpsamplerRecord:
     paper: str
     sha256: str | None = None
     git_blob: str | None = None
-    clip_types: tuple[str, ...] = ()
 
     @property
     def remedy(self) -> str:
@@ -80,7 +78,6 @@ UPSAMPLER_WEIGHTS: tuple[UpsamplerRecord, ...] = (
     UpsamplerRecord(
         name='Demo-jbu_one', model_name='jbu_one', file='demo/demo_jbu_one.safetensors', dim=128, encoder='Demo',
         url=None, home='weights/README.md', licence='Apache-2.0', paper='none: trained by tools/train_simfeatup.py',
-        clip_types=('Demo', 'DemoSAR'),
     ),
 )  # fmt: skip
 
@@ -93,9 +90,3 @@ def upsampler_record(path: str | os.PathLike[str]) -> UpsamplerRecord | None:
             file in a folder of its own repository.
     """
     return next((record for record in UPSAMPLER_WEIGHTS if Path(record.file).name == Path(path).name), None)
-
-
-def embedded_upsampler(clip_type: str, dim: int) -> UpsamplerRecord | None:
-    """The repository's own upsampler for an encoder of the table and its number of channels; None without one."""
-    fitting = (record for record in UPSAMPLER_WEIGHTS if clip_type in record.clip_types and record.dim == dim)
-    return next(fitting, None)

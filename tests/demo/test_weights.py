@@ -13,6 +13,7 @@ from segearth.demo.classes import CLASSES
 from segearth.demo.scene import make_scene
 from segearth.demo.training import normalise_images
 from segearth.paths import PROJECT_ROOT
+from simfeatup import load_upsampler
 
 FOLDER = PROJECT_ROOT / 'weights' / 'demo'
 
@@ -46,3 +47,11 @@ def test_the_readme_names_every_file():
     text = (PROJECT_ROOT / 'weights' / 'README.md').read_text()
     for path in FOLDER.iterdir():
         assert re.search(rf'\b{re.escape(path.name)}\b', text), path.name
+
+
+def test_the_upsampler_fits_and_is_small():
+    name = 'demo/demo_jbu_one.safetensors'
+    upsampler = load_upsampler('jbu_one', 128, PROJECT_ROOT / 'weights' / name)
+    assert all(value.isfinite().all() for value in upsampler.state_dict().values())
+    sizes = [(PROJECT_ROOT / 'weights' / file).stat().st_size for file in (name, 'demo/demo_sar.safetensors')]
+    assert sum(sizes) <= 16e6

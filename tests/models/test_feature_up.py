@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from segearth.errors import ConfigError, MissingFileError
 from segearth.models.encoders import get_record
 from segearth.models.feature_up import DEFAULT, build_feature_upsampler
-from segearth.models.upsamplers import UPSAMPLER_WEIGHTS, embedded_upsampler
+from segearth.models.upsamplers import UPSAMPLER_WEIGHTS
 from simfeatup import UpsamplerError, build_upsampler
 from simfeatup.jbu import JBUOne, JBUStack
 from simfeatup.joint_bilateral import JointBilateral
@@ -33,12 +33,15 @@ def test_released_weights_are_asked_for_where_they_fit(weights_folder):
 
 
 @pytest.mark.parametrize('settings', [None, {'model_name': 'jbu_stack', 'model_path': 'clip_jbu_stack_cocostuff.ckpt'}])
-def test_the_embedded_encoder_takes_its_own(weights_folder, settings):
-    record = embedded_upsampler('Demo', 128)
-    (weights_folder / 'demo').mkdir()
-    save(build_upsampler('jbu_one', 128), weights_folder / record.file)
+def test_the_embedded_encoder_needs_no_weights(settings):
+    assert isinstance(build_feature_upsampler(settings, DEMO, 128), JointBilateral)
+    assert isinstance(build_feature_upsampler(settings, DEMO, 512), JointBilateral)  # released, but for another encoder
+
+
+def test_the_upsampler_of_the_repository_is_used_where_it_is_named():
+    settings = {'model_name': 'jbu_one', 'model_path': 'demo/demo_jbu_one.safetensors'}
     assert isinstance(build_feature_upsampler(settings, DEMO, 128), JBUOne)
-    assert isinstance(build_feature_upsampler(settings, DEMO, 16), JointBilateral)  # other weights than the embedded
+    assert isinstance(build_feature_upsampler(settings, DEMO, 16), JointBilateral)
 
 
 def test_own_weights_are_never_replaced(weights_folder):
