@@ -56,6 +56,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--split', choices=SPLITS, default='benchmark', help='scenes (default: %(default)s)')
     parser.add_argument('--num-scenes', type=int, default=NUM_SCENES, help='first so many (default: %(default)s)')
+    parser.add_argument(
+        '--upsampling-scenes', type=int, default=8, help='first so many for the upsamplers (default: %(default)s)'
+    )
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS, help='what to measure (default: all)')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='of the trainings')
     parser.add_argument('--upsampler-steps', type=int, default=500, help='of each training (default: %(default)s)')
@@ -78,9 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     options = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    counts = (options.num_scenes, options.upsampler_steps, options.sar_steps, options.num_workers)
+    counts = (
+        options.num_scenes,
+        options.upsampling_scenes,
+        options.upsampler_steps,
+        options.sar_steps,
+        options.num_workers,
+    )
     if min(counts) < 1:
-        raise ConfigError('--num-scenes, --upsampler-steps, --sar-steps and --num-workers must be 1 or more')
+        raise ConfigError(
+            '--num-scenes, --upsampling-scenes, --upsampler-steps, --sar-steps and --num-workers must be 1 or more'
+        )
     budget = Budget({'upsampling': options.upsampler_steps, 'sar': options.sar_steps}, options.seeds)
     if not options.without_training:
         train_missing(options.work_dir, options.parts, budget, options.num_workers)
@@ -99,17 +110,18 @@ def measure(options: argparse.Namespace, part: str, trained: dict[str, list[Path
     optical = build_encoder('Demo', clip_path=options.clip_path)
     variants = VARIANTS_OF[part](options, optical, trained)
     first = SPLITS[options.split]
+    num_scenes = min(options.num_scenes, options.upsampling_scenes) if part == 'upsampling' else options.num_scenes
     files = [
         (str(path), path.stat().st_mtime) for name in trained if VARIANTS[name].part == part for path in trained[name]
     ]
     weights = weights_file(optical.record, options.clip_path).stat()
-    identity = str((first, options.num_scenes, LAMBDAS, list(variants), files, weights.st_size, weights.st_mtime))
-    tally = Tally(options.num_scenes, options.work_dir / f'{options.split}_{part}.npz', identity)
+    identity = str((first, num_scenes, LAMBDAS, list(variants), files, weights.st_size, weights.st_mtime))
+    tally = Tally(num_scenes, options.work_dir / f'{options.split}_{part}.npz', identity)
     texts = embed_queries(optical, CLASSES)
     lambdas = LAMBDAS if part == 'attention' else LAMBDAS[:1]
     start, scene = time.monotonic(), tally.num_done
     done_before = scene
-    for tile in draw_tiles(range(first, first + options.num_scenes), num_done=done_before):
+    for tile in draw_tiles(range(first, first + num_scenes), num_done=done_before):
         if tile.scene > scene:
             finish(tally, part, start, done_before)
             scene = tile.scene
@@ -120,7 +132,7 @@ def measure(options: argparse.Namespace, part: str, trained: dict[str, list[Path
                 for weight, result in zip(lambdas, predicted, strict=True):
                     key = f'{part}:{name}:{weight}' if part == 'attention' else f'{part}:{name}'
                     tally.add(key, tile.scene, labels, result, run)
-    if scene < options.num_scenes:
+    if scene < num_scenes:
         finish(tally, part, start, done_before)
     return tally
 
@@ -194,11 +206,12 @@ def write_report(options: argparse.Namespace, outcomes: dict[str, Outcome]) -> N
     text = (
         '# Ablation\n\n'
         f'Written by tools/ablation.py: {options.num_scenes} scenes (four images of 448 x 448 each) of the '
-        f'{options.split} seeds, from {SPLITS[options.split]}; windows of 224 at stride 112; one query a class; lambda '
-        f'0 but in the first table. Trained here: seeds {", ".join(map(str, options.seeds))}, '
-        f'{options.upsampler_steps} steps (upsamplers) and {options.sar_steps} steps (SAR encoders) each, the rest as '
-        'in configs/simfeatup/demo.py and configs/alignearth/demo.py (SAR: learning rate 3e-4, 64 scenes). In '
-        'brackets: 95 %, bootstrap over scenes and trainings. What follows from it: [training.md](training.md).\n\n'
+        f'{options.split} seeds, from {SPLITS[options.split]}, upsamplers on the first {options.upsampling_scenes} '
+        'of them; windows of 224 at stride 112; one query a class; lambda 0 but in the first table; trainings: seeds '
+        f'{", ".join(map(str, options.seeds))}, {options.upsampler_steps} steps (upsamplers) and {options.sar_steps} '
+        'steps (SAR encoders) each, the rest as in configs/simfeatup/demo.py and configs/alignearth/demo.py (SAR: '
+        'learning rate 3e-4, 64 scenes). In brackets: 95 %, bootstrap over scenes and trainings. What follows from it: '
+        '[training.md](training.md).\n\n'
         f'![mIoU of all variants]({picture.name})\n\n'
     )
     text += '\n'.join(f'## {TITLES[part]}\n\n{table}' for part, table in tables.items() if table)
