@@ -53,7 +53,7 @@ def test_a_config_with_the_embedded_encoder(scenes, tiny_clip):
         'cfg_loveda',
     )
     assert row['VIT'] == 'demo_clip'  # not the size that the config has for CLIP
-    assert (row['Images'], row['Upsampler'], row['Lambda'], row['Threshold']) == (2, 'none', -0.3, 0.3)
+    assert (row['Images'], row['Upsampler'], row['Lambda'], row['Threshold']) == (2, 'joint_bilateral', -0.3, 0.3)
     assert len(list((scenes / 'p').glob('*.png'))) == 2
     assert list((scenes / 'work').glob('*/result.json'))
 

@@ -19,10 +19,11 @@ from segearth.evaluation.row import build_row
 from segearth.evaluation.settings import load_config
 from segearth.paths import PROJECT_ROOT
 from segearth.preparation.published import PUBLISHED_COUNTS
+from simfeatup.jbu import JBUOne
 
 
 class Model:
-    upsampler = object()
+    upsampler = JBUOne(1)
 
 
 @functools.cache
