@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from segearth.demo.benchmark import TILE_SIZE
 from segearth.demo.classes import CLASSES
-from segearth.demo.sar import add_speckle, sar_output, simulate_sar
-from segearth.demo.sar_benchmark import LOOKS
+from segearth.demo.sar import simulate_sar
+from segearth.demo.sar_benchmark import draw_radar_picture
 from segearth.demo.scene import SCENE_SIZE, make_scene
 from segearth.demo.training import normalise_images
 from segearth.inference.scoring import global_bias, score_windows
@@ -61,8 +61,7 @@ def draw_tiles(
             continue
         scene = make_scene(seed, size)
         radar = simulate_sar(scene, seed)
-        rng = np.random.default_rng([22, seed])
-        picture = sar_output(add_speckle(radar.intensity, rng, rng.uniform(*LOOKS)), 'picture')
+        picture = draw_radar_picture(radar, seed)
         for row in range(size // tile):
             for column in range(size // tile):
                 part = np.s_[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]

@@ -13,7 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 from segearth.demo.benchmark import BENCHMARK_SEED, NUM_SCENES, TILE_SIZE, _read, _replace
-from segearth.demo.sar import add_speckle, sar_output, simulate_sar
+from segearth.demo.sar import SarScene, add_speckle, sar_output, simulate_sar
 from segearth.demo.scene import SCENE_SIZE, make_scene
 
 LOOKS = (2.0, 4.0)  # drawn for each scene
@@ -57,11 +57,16 @@ def ensure_sar_benchmark(
         _replace(marker, content.encode())
 
 
+def draw_radar_picture(radar: SarScene, seed: int) -> np.ndarray:
+    """The benchmark's view of a radar scene: decibels as grey with the speckle of `seed`, (H, W) uint8."""
+    rng = np.random.default_rng([22, seed])
+    return sar_output(add_speckle(radar.intensity, rng, rng.uniform(*LOOKS)), 'picture')
+
+
 def _write_tiles(root: Path, number: int, seed: int, size: int, tile: int) -> None:
     scene = make_scene(seed, size)
     radar = simulate_sar(scene, seed)
-    rng = np.random.default_rng([22, seed])
-    picture = sar_output(add_speckle(radar.intensity, rng, rng.uniform(*LOOKS)), 'picture')
+    picture = draw_radar_picture(radar, seed)
     for row in range(size // tile):
         for column in range(size // tile):
             part = np.s_[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
