@@ -63,6 +63,7 @@ VARIANTS = {
     'jbu_one': Variant('jbu_one'),
     'jbu_one plain': Variant('jbu_one', exact_reference=True, is_slow=True),
     'jbu_stack': Variant('jbu_stack'),
+    'joint_bilateral': Variant('joint_bilateral'),
     'bilinear': Variant('bilinear'),
     'none': Variant(None),
 }
