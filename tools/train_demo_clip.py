@@ -71,6 +71,8 @@ def main() -> None:
     """Trains, or goes on with a training that was cut off."""
     arguments = parse_arguments()
     set_up_logging()
+    if arguments.start_from is not None:
+        read_state_dict(arguments.start_from)  # a wrong file is said here, before any process starts
     start, start_cpu = time.monotonic(), cpu_seconds()
     open_pool(arguments.work_dir / 'scenes', range(arguments.num_scenes), num_workers=arguments.num_processes)
     used = (time.monotonic() - start, cpu_seconds() - start_cpu)
