@@ -57,7 +57,8 @@ def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderR
     is_embedded = record is not None and record.model_config is not None  # an architecture of our own
     if released and (released.dim != dim or (is_embedded and released.url is not None)):
         encoder = record.name if record else 'this encoder'
-        logger.info('%s is not for %s: %s (untrained) takes its place', released.name, encoder, FALLBACK)
+        level = logging.INFO if is_embedded else logging.WARNING  # the embedded ones are meant to run without
+        logger.log(level, '%s is not for %s: %s (untrained) takes its place', released.name, encoder, FALLBACK)
         return build_upsampler(FALLBACK, dim).eval()
     fetch = released.remedy if released else 'Released weights: "python tools/download_weights.py --list".'
     remedy = f'{fetch} Or run without: feature_up=False (eval.py: --cfg-options model.feature_up=False).'
