@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+import tools.ablation as program
+from segearth.demo import ablation_runs
+from segearth.demo.ablation import draw_tiles
+from segearth.demo.ablation_runs import WEIGHTS, Budget, train_missing, weight_files
+from segearth.errors import ConfigError, MissingFileError
+
+
+def test_all_parts_are_measured_written_and_not_measured_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(program, 'draw_tiles', partial(draw_tiles, tile=224, size=224))
+    out = tmp_path / 'page.md'
+    arguments = ['--split', 'validation', '--num-scenes', '1', '--without-training', '--out', str(out)]
+    arguments += ['--work-dir', str(tmp_path / 'work')]
+    program.main(arguments)
+    first = out.read_text()
+    for word in ('## Attention', '| SegEarth |', '## Upsampling', '| joint_bilateral |', '## SAR', '(ceiling)'):
+        assert word in first
+    assert out.with_suffix('.png').stat().st_size > 1000
+    monkeypatch.setattr(program, 'label_tile', None)  # would fail if it were called
+    program.main(arguments)
+    assert out.read_text() == first
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'kind', 'message'),
+    [
+        (['--num-scenes', '0'], ConfigError, '1 or more'),
+        (['--parts', 'sar', '--sar', 'mine'], ConfigError, 'NAME=FILE'),
+        (['--parts', 'attention', '--clip-path', 'nowhere.pt'], MissingFileError, 'nowhere.pt'),
+    ],
+)
+def test_mistakes(tmp_path, arguments, kind, message):
+    places = ['--without-training', '--work-dir', str(tmp_path), '--out', str(tmp_path / 'page.md')]
+    with pytest.raises(kind, match=message):
+        program.main([*arguments, *places])
+
+
+def test_only_missing_trainings_run(tmp_path, monkeypatch):
+    budget = Budget({'sar': 3}, seeds=(0, 1))
+    files = weight_files(tmp_path, ['sar'], budget)
+    done = files['sar_dense'][1]
+    done.parent.mkdir(parents=True)
+    done.touch()
+    trained = []
+
+    def train(name, seed, num_steps, folder):
+        trained.append(ablation_runs.work_dir(folder, name, seed, num_steps) / WEIGHTS)
+
+    monkeypatch.setattr(ablation_runs, '_train', train)
+    monkeypatch.setattr(ablation_runs, 'ProcessPoolExecutor', lambda workers, **_: ThreadPoolExecutor(workers))
+    train_missing(tmp_path, ['sar'], budget, 2)
+    assert sorted([*trained, done]) == sorted(path for paths in files.values() for path in paths)
