@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segearth.demo.benchmark import TILE_SIZE
+from segearth.demo.benchmark import TILE_SIZE, cut_tiles
 from segearth.demo.classes import CLASSES
 from segearth.demo.sar import simulate_sar
 from segearth.demo.sar_benchmark import draw_radar_picture
 from segearth.demo.scene import SCENE_SIZE, make_scene
 from segearth.demo.training import normalise_images
-from segearth.inference.scoring import global_bias, score_windows
+from segearth.inference.scoring import Encoded, global_bias, score_windows
 from segearth.inference.sliding_window import slide
 from segearth.training.files import write_whole
 
@@ -62,11 +62,9 @@ def draw_tiles(
         scene = make_scene(seed, size)
         radar = simulate_sar(scene, seed)
         picture = draw_radar_picture(radar, seed)
-        for row in range(size // tile):
-            for column in range(size // tile):
-                part = np.s_[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
-                grey = np.repeat(picture[part][..., None], 3, 2)
-                yield Tile(number, scene.image[part], grey, scene.labels[part], radar.labels[part])
+        for _, part in cut_tiles(size, tile):
+            grey = np.repeat(picture[part][..., None], 3, 2)
+            yield Tile(number, scene.image[part], grey, scene.labels[part], radar.labels[part])
 
 
 @torch.inference_mode()
@@ -94,8 +92,9 @@ def label_tile(
 
 def _scores_and_bias(encoder: nn.Module, texts: Tensor, upsampler: nn.Module | None, windows: Tensor) -> Tensor:
     """Scores without the global bias, then that bias: (B, 2K, H, W); averaging windows keeps both linear."""
-    scores = score_windows(encoder, windows, texts, 0.0, upsampler)
-    bias = global_bias(encoder(windows)[0], texts, 1.0)
+    encoded = Encoded(encoder, windows)
+    scores = score_windows(encoded, windows, texts, 0.0, upsampler)
+    bias = global_bias(encoded.cls_token, texts, 1.0)
     return torch.cat([scores, bias.expand(-1, -1, *scores.shape[2:])], 1)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +55,16 @@ def ensure_benchmark(root: Path, num_scenes: int = NUM_SCENES, size: int = SCENE
 
 def _write_tiles(root: Path, number: int, size: int, tile: int) -> None:
     scene = make_scene(BENCHMARK_SEED + number, size)
+    for place, part in cut_tiles(size, tile):
+        for folder, pixels in (('img_dir', scene.image[part]), ('ann_dir', scene.labels[part])):
+            _replace(root / folder / f'scene_{number:02d}_{place}.png', Image.fromarray(pixels))
+
+
+def cut_tiles(size: int, tile: int) -> Iterator[tuple[str, tuple[slice, slice]]]:
+    """Name (row and column) and slices of every whole tile of a scene, row by row."""
     for row in range(size // tile):
         for column in range(size // tile):
-            part = np.s_[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
-            for folder, pixels in (('img_dir', scene.image[part]), ('ann_dir', scene.labels[part])):
-                _replace(root / folder / f'scene_{number:02d}_{row}{column}.png', Image.fromarray(pixels))
+            yield f'{row}{column}', np.s_[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
 
 
 def _replace(path: Path, content: Image.Image | bytes) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from segearth.demo.benchmark import BENCHMARK_SEED, NUM_SCENES, TILE_SIZE, _read, _replace
+from segearth.demo.benchmark import BENCHMARK_SEED, NUM_SCENES, TILE_SIZE, _read, _replace, cut_tiles
 from segearth.demo.sar import SarScene, add_speckle, sar_output, simulate_sar
 from segearth.demo.scene import SCENE_SIZE, make_scene
 
@@ -67,9 +67,7 @@ def _write_tiles(root: Path, number: int, seed: int, size: int, tile: int) -> No
     scene = make_scene(seed, size)
     radar = simulate_sar(scene, seed)
     picture = draw_radar_picture(radar, seed)
-    for row in range(size // tile):
-        for column in range(size // tile):
-            part = np.s_[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
-            layers = {'img_dir': picture, 'ann_dir': radar.labels, 'optical_dir': scene.image}
-            for folder, pixels in layers.items():
-                _replace(root / folder / f'scene_{number:02d}_{row}{column}.png', Image.fromarray(pixels[part]))
+    layers = {'img_dir': picture, 'ann_dir': radar.labels, 'optical_dir': scene.image}
+    for place, part in cut_tiles(size, tile):
+        for folder, pixels in layers.items():
+            _replace(root / folder / f'scene_{number:02d}_{place}.png', Image.fromarray(pixels[part]))

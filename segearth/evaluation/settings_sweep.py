@@ -26,7 +26,7 @@ from segearth.errors import ConfigError
 from segearth.evaluation.metric import ClassIoUMetric
 from segearth.inference.memory import window_batch_size
 from segearth.inference.postprocess import classify
-from segearth.inference.scoring import global_bias, score_windows
+from segearth.inference.scoring import Encoded, global_bias, score_windows
 from segearth.inference.sliding_window import score_padded, slide
 from segearth.models.segmentor import SegEarthSegmentation
 
@@ -139,7 +139,7 @@ def score_settings(
     num_channels = [len(entry.text_embeddings) for entry, _ in product(words, weights)]
 
     def score(windows: Tensor) -> Tensor:
-        encoder = _Encoded(model.encoder, windows)
+        encoder = Encoded(model.encoder, windows)
         maps = []
         for entry in words:
             texts = entry.text_embeddings
@@ -165,18 +165,6 @@ def score_settings(
         sides = [min(crop, side) for crop, side in zip(model.crop_size, images.shape[-2:], strict=True)]
         batch_size = window_batch_size(images.device, sides, sum(num_channels), model.encoder.embed_dim)
     return list(slide(images, score_any, model.crop_size, model.stride, batch_size).split(num_channels, dim=1))
-
-
-class _Encoded:
-    """An encoder that has encoded its windows already."""
-
-    def __init__(self, encoder: torch.nn.Module, windows: Tensor) -> None:
-        self.cls_token, self._patch_tokens = encoder(windows)
-        self.grid_size = encoder.grid_size
-        self.patch_size = encoder.patch_size
-
-    def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cls_token, self._patch_tokens
 
 
 def _count_image(

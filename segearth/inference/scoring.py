@@ -81,3 +81,16 @@ def global_bias(cls_token: Tensor, text_embeddings: Tensor, weight: float) -> Te
     Source: SegEarth-OV (arXiv 2410.01768) section 3.3.
     """
     return weight * (F.normalize(cls_token, dim=-1) @ text_embeddings.T)[:, :, None, None]
+
+
+class Encoded:
+    """An encoder that has encoded its windows already."""
+
+    def __init__(self, encoder: nn.Module, windows: Tensor) -> None:
+        self.cls_token, self._patch_tokens = encoder(windows)
+        self.grid_size = encoder.grid_size
+        self.patch_size = encoder.patch_size
+
+    def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """[CLS] and patch tokens, whatever is asked for: the windows are those of the constructor."""
+        return self.cls_token, self._patch_tokens
