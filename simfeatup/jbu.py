@@ -43,12 +43,15 @@ class JBULayer(nn.Module):
         radius: Neighbours on each side, so T = 2 radius + 1 taps a side.
         key_dim: Channels of the keys the range kernel compares.
         guidance_dim: Channels of the guidance.
+        dropout: Share of hidden channels left out in training.
 
     Raises:
         UpsamplerError: A radius or a number of channels below 1.
     """
 
-    def __init__(self, radius: int = 3, key_dim: int = 32, guidance_dim: int = 3) -> None:
+    def __init__(
+        self, radius: int = 3, key_dim: int = 32, guidance_dim: int = 3, dropout: float = KERNEL_DROPOUT
+    ) -> None:
         super().__init__()
         if radius < 1:
             raise UpsamplerError(f'A layer needs a radius of at least 1; got {radius}.')
@@ -56,8 +59,8 @@ class JBULayer(nn.Module):
         taps = (2 * radius + 1) ** 2
         self.range_temp = nn.Parameter(torch.tensor(0.0))
         self.sigma_spatial = nn.Parameter(torch.tensor(1.0))
-        self.range_proj = _two_convs(guidance_dim, key_dim)
-        self.fixup_proj = _two_convs(guidance_dim + taps, taps)
+        self.range_proj = _two_convs(guidance_dim, key_dim, dropout)
+        self.fixup_proj = _two_convs(guidance_dim + taps, taps, dropout)
 
     @property
     def temperature(self) -> Tensor:
@@ -140,14 +143,15 @@ class JBU(nn.Module):
 
     Args:
         dim: Channels C of the features.
+        with_dropout: In training, leave out channels in the layers and before the convolution, as released.
     """
 
     DIM_KEY = 'fixup_proj.1.bias'  # its length in a checkpoint is the number of channels it was trained for
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, with_dropout: bool = True) -> None:
         super().__init__()
         self.dim = dim
-        self.fixup_proj = nn.Sequential(nn.Dropout2d(FEATURE_DROPOUT), nn.Conv2d(dim, dim, 1))
+        self.fixup_proj = nn.Sequential(nn.Dropout2d(with_dropout * FEATURE_DROPOUT), nn.Conv2d(dim, dim, 1))
 
     def stages(self, grid: Sequence[int], size: Sequence[int]) -> list[tuple[JBULayer, tuple[int, int]]]:
         """The layer and the output size of every stage from (h, w) to (H, W)."""
@@ -191,11 +195,12 @@ class JBUOne(JBU):
         dim: Channels C of the features.
         radius: Neighbours on each side.
         key_dim: Channels of the keys.
+        with_dropout: See :class:`JBU`.
     """
 
-    def __init__(self, dim: int, radius: int = 5, key_dim: int = 32) -> None:
-        super().__init__(dim)
-        self.up = JBULayer(radius, key_dim)
+    def __init__(self, dim: int, radius: int = 5, key_dim: int = 32, with_dropout: bool = True) -> None:
+        super().__init__(dim, with_dropout)
+        self.up = JBULayer(radius, key_dim, dropout=with_dropout * KERNEL_DROPOUT)
 
     def stages(self, grid: Sequence[int], size: Sequence[int]) -> list[tuple[JBULayer, tuple[int, int]]]:
         """As many doublings as the ratio needs, all by the same layer."""
@@ -209,11 +214,13 @@ class JBUStack(JBU):
         dim: Channels C of the features.
         radius: Neighbours on each side.
         key_dim: Channels of the keys.
+        with_dropout: See :class:`JBU`.
     """
 
-    def __init__(self, dim: int, radius: int = 3, key_dim: int = 32) -> None:
-        super().__init__(dim)
-        self.up1, self.up2, self.up3, self.up4 = (JBULayer(radius, key_dim) for _ in range(4))
+    def __init__(self, dim: int, radius: int = 3, key_dim: int = 32, with_dropout: bool = True) -> None:
+        super().__init__(dim, with_dropout)
+        layers = (JBULayer(radius, key_dim, dropout=with_dropout * KERNEL_DROPOUT) for _ in range(4))
+        self.up1, self.up2, self.up3, self.up4 = layers
 
     def stages(self, grid: Sequence[int], size: Sequence[int]) -> list[tuple[JBULayer, tuple[int, int]]]:
         """Three doublings and the exact last step."""
@@ -240,12 +247,12 @@ class Bilinear(nn.Module):
         return F.interpolate(features, guidance.shape[2:], mode='bilinear', align_corners=False)
 
 
-def _two_convs(in_channels: int, out_channels: int) -> nn.Sequential:
+def _two_convs(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:
     if min(in_channels, out_channels) < 1:
         raise UpsamplerError(f'A layer needs at least one channel; got {in_channels} in, {out_channels} out.')
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1),
         nn.GELU(),
-        nn.Dropout2d(KERNEL_DROPOUT),
+        nn.Dropout2d(dropout),
         nn.Conv2d(out_channels, out_channels, 1),
     )

@@ -6,10 +6,11 @@ Importing the package registers its models, data sets, samplers and hooks with m
 from segearth.training.checkpoints import Checkpoints
 from segearth.training.demo_scenes import DemoScenes
 from segearth.training.images import ImageFolder
-from segearth.training.monitor import Calibration, ClipFirstSteps, Monitor, SeedSteps
+from segearth.training.monitor import ClipFirstSteps, Monitor, SeedSteps
 from segearth.training.pictures import Pictures
 from segearth.training.sampler import StepSampler
 from segearth.training.simfeatup import SimFeatUpModel
+from segearth.training.start import Calibration, StartAsFilter
 
 __all__ = [
     'Calibration',
@@ -21,5 +22,6 @@ __all__ = [
     'Pictures',
     'SeedSteps',
     'SimFeatUpModel',
+    'StartAsFilter',
     'StepSampler',
 ]

@@ -1,4 +1,4 @@
-"""Hooks around the steps of a training: randomness, clipping, calibration, validation, history and curves."""
+"""Hooks around the steps of a training: randomness, clipping, validation, history and curves."""
 
 from __future__ import annotations
 
@@ -61,25 +61,6 @@ class ClipFirstSteps(Hook):
         runner.optim_wrapper.clip_func = torch.nn.utils.clip_grad_norm_
         runner.optim_wrapper.grad_name = 'grad_norm'
         runner.optim_wrapper.clip_grad_kwargs = None if norm is None else {'max_norm': norm}
-
-
-@HOOKS.register_module()
-class Calibration(Hook):
-    """Measures the size of the encoder's features before the first step, see ``SimFeatUp.calibrate``.
-
-    Args:
-        num_images: The first so many of the data set.
-    """
-
-    def __init__(self, num_images: int = 8) -> None:
-        self.num_images = num_images
-
-    def before_train(self, runner: Runner) -> None:
-        """Measures, unless the run goes on from a checkpoint."""
-        if runner.iter == 0:
-            dataset, model = runner.train_dataloader.dataset, bare_model(runner)
-            batch = stack([dataset[number] for number in range(self.num_images)], next(model.parameters()).device)
-            model.calibrate(batch['images'])
 
 
 @HOOKS.register_module()

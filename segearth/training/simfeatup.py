@@ -19,6 +19,7 @@ from segearth.training.images import normalise
 from segearth.training.pictures import PictureRow, principal_components, to_picture
 from simfeatup import build_upsampler
 from simfeatup.training import Recipe, SimFeatUp
+from simfeatup.warm_start import start_as_filter
 
 
 @MODELS.register_module()
@@ -84,6 +85,17 @@ class SimFeatUpModel(BaseModel):
     def calibrate(self, images: Tensor) -> None:
         """See :meth:`simfeatup.training.SimFeatUp.calibrate`; images as for :meth:`forward`."""
         self.objective.calibrate(self.encoder, normalise(images))
+
+    def start_as_filter(self, images: Tensor, **settings: Any) -> float:
+        """See :func:`simfeatup.warm_start.start_as_filter`; images as for :meth:`forward`.
+
+        Raises:
+            ConfigError: An unknown setting.
+        """
+        try:
+            return start_as_filter(self.objective.upsampler, normalise(images), **settings)
+        except TypeError as error:
+            raise ConfigError(f'StartAsFilter: {error}; known: sigma_spatial, sigma_range, num_steps') from error
 
     def trained_state(self) -> dict[str, Tensor]:
         """What a checkpoint of the training holds: all but the encoder."""

@@ -94,6 +94,19 @@ def test_the_exported_file_loads_as_the_original_does(micro, tmp_path):
     assert all(name.startswith('upsampler.') for name in content['state_dict'])
 
 
+def test_starts_as_the_colour_filter(micro, tmp_path):
+    start = dict(type='StartAsFilter', num_images=2, num_steps=5, sigma_spatial=0.7)
+    micro.custom_hooks.append(start)
+    micro.optim_wrapper.optimizer.lr = 0.0
+    train(copy.deepcopy(micro), tmp_path / 'work')
+    model = trained(tmp_path / 'work')['model']
+    assert model['objective.upsampler.up.sigma_spatial'] == pytest.approx(0.7)
+    assert not model['objective.upsampler.fixup_proj.1.weight'].any()
+    start['sigma'] = 1
+    with pytest.raises(ConfigError, match='StartAsFilter.*sigma_spatial'):
+        train(copy.deepcopy(micro), tmp_path / 'other')
+
+
 def test_errors(micro, tmp_path):
     train(copy.deepcopy(micro), tmp_path / 'run', {'train_cfg.max_iters': 2})
     with pytest.raises(ConfigError, match='--resume'):
