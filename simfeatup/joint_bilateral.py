@@ -20,7 +20,7 @@ from simfeatup.stages import check_inputs, stage_sizes
 
 RADIUS = 5  # neighbours on each side, as jbu_one
 SIGMA_SPATIAL = 0.8  # of half a window, as jbu's; found on generated scenes
-SIGMA_RANGE = 0.3  # of the normalised image's standard deviation; likewise
+SIGMA_RANGE = 0.15  # of the normalised image's standard deviation; likewise
 
 
 class JointBilateral(nn.Module):

@@ -18,9 +18,9 @@ from simfeatup.linear import linear_map
 logger = logging.getLogger(__name__)
 
 DEFAULT = {'model_name': 'jbu_one', 'model_path': 'xclip_jbu_one_million_aid.ckpt'}  # SegEarth-OV's released weights
-KEYS = tuple(DEFAULT)
 FALLBACK = 'joint_bilateral'
-WITHOUT_WEIGHTS = ('bilinear', 'joint_bilateral')  # upsamplers that have nothing to load
+WITHOUT_WEIGHTS = {'bilinear': (), 'joint_bilateral': ('radius', 'sigma_spatial', 'sigma_range')}
+"""Upsamplers that have nothing to load -> their options, which may stand in ``feature_up_cfg``."""
 
 
 def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderRecord | None, dim: int) -> nn.Module:
@@ -31,8 +31,8 @@ def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderR
     colours guide the upsampling in their place (``joint_bilateral``, untrained).
 
     Args:
-        settings: ``model_name`` and ``model_path`` (a file name is looked up in the weights folders); None for the
-            released jbu_one.
+        settings: ``model_name`` and ``model_path`` (a file name is looked up in the weights folders), or options of an
+            upsampler that has no weights; None for the released jbu_one.
         record: The encoder's record; None for injected encoders.
         dim: Number of channels of the features.
 
@@ -42,14 +42,21 @@ def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderR
         simfeatup.errors.UpsamplerError: The weights do not fit.
     """
     settings = dict(DEFAULT if settings is None else settings)
-    unknown = sorted(set(settings) - set(KEYS))
-    if unknown:
-        raise ConfigError(f'unknown keys in feature_up_cfg: {", ".join(unknown)}; allowed: {", ".join(KEYS)}')
     name = settings.get('model_name', DEFAULT['model_name'])
     if name not in UPSAMPLERS:
         raise ConfigError(f'unknown upsampler {name!r} in feature_up_cfg; known: {", ".join(UPSAMPLERS)}')
+    allowed = (*DEFAULT, *WITHOUT_WEIGHTS.get(name, ()))
+    unknown = sorted(set(settings) - set(allowed))
+    if unknown:
+        raise ConfigError(
+            f'unknown keys in feature_up_cfg of {name}: {", ".join(unknown)}; allowed: {", ".join(allowed)}'
+        )
     if name in WITHOUT_WEIGHTS:
-        return build_upsampler(name, dim).eval()
+        options = {key: value for key, value in settings.items() if key not in DEFAULT}
+        try:
+            return build_upsampler(name, dim, **options).eval()
+        except TypeError:  # 'a' < 1
+            raise ConfigError(f'feature_up_cfg of {name}: {options} must be numbers') from None
     path = settings.get('model_path')
     if not path:
         raise ConfigError(f'feature_up_cfg of {name} needs model_path, the file of its weights')

@@ -55,12 +55,22 @@ def test_own_weights_are_never_replaced(weights_folder):
 def test_what_cannot_be():
     with pytest.raises(ConfigError, match='unknown keys'):
         build_feature_upsampler({'name': 'jbu_one'}, None, 16)
+    with pytest.raises(ConfigError, match='unknown keys.*sigma_range'):
+        build_feature_upsampler({'model_name': 'bilinear', 'sigma_range': 1}, None, 16)
+    with pytest.raises(ConfigError, match='must be numbers'):
+        build_feature_upsampler({'model_name': 'joint_bilateral', 'sigma_range': 'wide'}, None, 16)
     with pytest.raises(ConfigError, match='known: jbu_one'):
         build_feature_upsampler({'model_name': 'jbu'}, None, 16)
     with pytest.raises(ConfigError, match='needs model_path'):
         build_feature_upsampler({'model_path': ''}, None, 16)
     with pytest.raises(MissingFileError, match='download_weights'):
         build_feature_upsampler({'model_path': 'nowhere.ckpt'}, None, 16)
+
+
+def test_the_filter_takes_its_widths():
+    settings = {'model_name': 'joint_bilateral', 'sigma_range': 0.7, 'radius': 2}
+    upsampler = build_feature_upsampler(settings, None, 16)
+    assert (upsampler.sigma_range, upsampler.radius) == (0.7, 2)
 
 
 def test_the_table_names_each_file_once():
