@@ -1,11 +1,13 @@
-"""The ablation as a Markdown page and a picture."""
+"""The ablation as a Markdown page, a section and a picture for each part."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from segearth.demo.ablation import Outcome
 from segearth.demo.classes import CLASSES
@@ -48,36 +50,52 @@ def sar_table(outcomes: Outcomes) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def draw_picture(
-    attention: Mapping[str, Mapping[float, Outcome]], upsampling: Outcomes, sar: Outcomes, path: Path
-) -> None:
-    """Curves over lambda, and mean IoU with interval for upsamplers and SAR encoders; empty parts are left out."""
-    from matplotlib.figure import Figure
-
-    num_panels = sum(bool(part) for part in (attention, upsampling, sar))
-    figure = Figure(figsize=(5.5 * num_panels, 4.2), layout='constrained')
-    axes = iter(figure.subplots(1, num_panels, squeeze=False)[0])
-    if attention:
-        axis = next(axes)
-        for name, row in attention.items():
-            axis.plot(list(row), [outcome.miou for outcome in row.values()], marker='o', markersize=3, label=name)
-        axis.set(title='Attention and Global Bias Alleviation', xlabel='lambda', ylabel='mIoU in %')
-        axis.legend(fontsize=7)
-    for title, outcomes in (('Upsampling', upsampling), ('SAR', sar)):
-        if outcomes:
-            _draw_points(next(axes), title, outcomes)
+def draw_curves(outcomes: Mapping[str, Mapping[float, Outcome]], path: Path) -> None:
+    """Mean IoU of each attention over lambda."""
+    figure, axes = _figure(3.6)
+    for name, row in outcomes.items():
+        axes.plot(list(row), [outcome.miou for outcome in row.values()], marker='o', markersize=3, label=name)
+    axes.set(xlabel='lambda of Global Bias Alleviation', ylabel='mIoU in %')
+    axes.legend(fontsize=7)
     write_whole(path, lambda part: figure.savefig(part, format='png', dpi=100))
 
 
-def _draw_points(axis, title: str, outcomes: Outcomes) -> None:
+def draw_points(outcomes: Outcomes, path: Path) -> None:
+    """Mean IoU of each variant, its interval and its trainings."""
+    figure, axes = _figure(0.9 + 0.3 * len(outcomes))
     places = np.arange(len(outcomes))[::-1]
     for place, outcome in zip(places, outcomes.values(), strict=True):
-        axis.plot(outcome.interval(), [place, place], color='tab:blue', linewidth=2)
-        axis.plot(outcome.runs, [place] * len(outcome.runs), 'o', color='tab:blue', alpha=0.5, markersize=4)
-        axis.plot(outcome.miou, place, '|', color='black', markersize=12)
-    axis.set_yticks(places, list(outcomes), fontsize=7)
-    axis.set(title=title, xlabel='mIoU in %: interval of 95 %, each training, mean')
-    axis.grid(axis='x', alpha=0.3)
+        axes.plot(outcome.interval(), [place, place], color='tab:blue', linewidth=2)
+        axes.plot(outcome.runs, [place] * len(outcome.runs), 'o', color='tab:blue', alpha=0.5, markersize=4)
+        axes.plot(outcome.miou, place, '|', color='black', markersize=12)
+    axes.set_yticks(places, list(outcomes), fontsize=7)
+    axes.set(xlabel='mIoU in %: interval of 95 %, each training, mean')
+    axes.grid(axis='x', alpha=0.3)
+    write_whole(path, lambda part: figure.savefig(part, format='png', dpi=100))
+
+
+def update_page(path: Path, introduction: str, sections: Mapping[str, str], order: Sequence[str]) -> None:
+    """Writes a page of sections; those that are not given stay as the page has them.
+
+    Args:
+        path: Of the page; it need not be there yet.
+        introduction: Title and what holds for all sections.
+        sections: Heading -> Markdown below it.
+        order: All headings; sections of the page with other headings are dropped.
+    """
+    kept = {}
+    if path.is_file():
+        for part in path.read_text(encoding='utf-8').split('\n## ')[1:]:
+            heading, _, body = part.partition('\n')
+            kept[heading] = body.strip()
+    texts = kept | {heading: body.strip() for heading, body in sections.items()}
+    page = '\n\n'.join([introduction.strip(), *(f'## {name}\n\n{texts[name]}' for name in order if name in texts)])
+    write_whole(path, lambda part: Path(part).write_text(page + '\n', encoding='utf-8'))
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, height), layout='constrained')
+    return figure, figure.subplots()
 
 
 def _head(titles: Iterable[str]) -> list[str]:

@@ -26,20 +26,27 @@ class Variant:
     """One row of the table.
 
     Attributes:
-        part: 'upsampling' or 'sar'.
+        part: Key of :data:`PART_CONFIGS`.
         label: Name for people.
         kind: Of the upsampler; '' for SAR encoders.
         overrides: Dotted key of the config -> value.
+        config: Below configs/; '' for that of the part.
     """
 
     part: str
     label: str
     kind: str = ''
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    config: str = ''
 
 
-PART_CONFIGS = {'upsampling': 'simfeatup/demo.py', 'sar': 'alignearth/demo.py'}
+PART_CONFIGS = {
+    'upsampling': 'simfeatup/demo.py',
+    'sar': 'alignearth/demo.py',
+    'sar_long': 'alignearth/demo.py',
+}
 SAR_SETTINGS = {'optim_wrapper.optimizer.lr': 3e-4, 'train_dataloader.dataset.num_scenes': 64}  # shorter trainings
+NOT_TRAINED = {'train_cfg.max_iters': 1, 'optim_wrapper.optimizer.lr': 0.0}
 SHIFT = 'train_dataloader.dataset.augmentation.max_shift'
 
 
@@ -49,9 +56,13 @@ def _losses(**weights: float) -> dict[str, float]:
 
 
 VARIANTS: dict[str, Variant] = {
+    'jbu_one_start': Variant('upsampling', 'jbu_one as it starts, no feature seen', 'jbu_one', NOT_TRAINED),
     'jbu_one': Variant('upsampling', 'jbu_one, trained on the read-out', 'jbu_one'),
     'jbu_one_last_block': Variant(
         'upsampling', "jbu_one, trained on the last block's input", 'jbu_one', {'model.features': 'last_block_input'}
+    ),
+    'jbu_one_fresh': Variant(
+        'upsampling', 'jbu_one from fresh weights, read-out', 'jbu_one', config='simfeatup/demo_fresh.py'
     ),
     'jbu_stack': Variant(
         'upsampling', 'jbu_stack, trained on the read-out', 'jbu_stack', {'model.upsampler.name': 'jbu_stack'}
@@ -67,6 +78,7 @@ VARIANTS: dict[str, Variant] = {
     'sar_shift_16_window': Variant(
         'sar', 'the default with a window of 1 cell, shifted by up to 16 px', overrides={SHIFT: 16, 'model.radius': 1}
     ),
+    'sar_long': Variant('sar_long', '[CLS] cosine + dense, pairs shifted by up to 4 px (default)'),
 }
 
 
@@ -75,7 +87,7 @@ class Budget:
     """How long every training is.
 
     Attributes:
-        steps: Of the upsamplers and of the SAR encoders, by part.
+        steps: By part.
         seeds: One training each.
     """
 
@@ -139,11 +151,12 @@ def training_overrides(name: str, seed: int, num_steps: int) -> dict[str, Any]:
         'train_dataloader.dataset.seed': seed,
         'train_cfg.max_iters': num_steps,
     }
+    if variant.part == 'upsampling':
+        settings |= {'param_scheduler.0.end': num_steps, 'param_scheduler.0.T_max': num_steps}
+    else:
+        settings |= {'param_scheduler.1.end': num_steps, 'param_scheduler.1.T_max': max(num_steps - 20, 1)}
     if variant.part == 'sar':
         settings |= SAR_SETTINGS
-        settings |= {'param_scheduler.1.end': num_steps, 'param_scheduler.1.T_max': max(num_steps - 20, 1)}
-    else:
-        settings |= {'param_scheduler.0.end': num_steps, 'param_scheduler.0.T_max': num_steps}
     return settings | dict(variant.overrides)
 
 
@@ -151,5 +164,5 @@ def _train(name: str, seed: int, num_steps: int, folder: Path) -> None:
     from segearth.training.engine import train  # mmengine is loaded where it is used
 
     torch.set_num_threads(1)
-    config = PART_CONFIGS[VARIANTS[name].part]
+    config = VARIANTS[name].config or PART_CONFIGS[VARIANTS[name].part]
     train(config, work_dir(folder, name, seed, num_steps), training_overrides(name, seed, num_steps), resume=True)

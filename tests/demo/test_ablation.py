@@ -11,8 +11,10 @@ from segearth.demo.ablation_report import (
     CEILING,
     FLOOR,
     attention_table,
-    draw_picture,
+    draw_curves,
+    draw_points,
     sar_table,
+    update_page,
     upsampling_table,
 )
 from segearth.demo.ablation_runs import PART_CONFIGS, VARIANTS, training_overrides
@@ -81,19 +83,31 @@ def test_report(tmp_path):
     assert f'{upsampling["jbu_one"].miou - upsampling["bilinear"].miou:+.1f}' in upsampling_table(upsampling)
     sar = {FLOOR: make_outcome(-150), CEILING: make_outcome(500), 'default': make_outcome(500)}
     assert '100 %' in sar_table(sar)
-    draw_picture(attention, upsampling, sar, tmp_path / 'picture.png')
-    with Image.open(tmp_path / 'picture.png') as picture:
-        assert picture.width > picture.height
+    draw_curves(attention, tmp_path / 'curves.png')
+    draw_points(sar, tmp_path / 'points.png')
+    for name in ('curves', 'points'):
+        with Image.open(tmp_path / f'{name}.png') as picture:
+            assert picture.width > picture.height
+
+
+def test_a_section_is_replaced_and_the_others_stay(tmp_path):
+    page = tmp_path / 'page.md'
+    update_page(page, '# Title', {'B': 'old b\n', 'A': '\nold a', 'gone': 'text'}, ['A', 'B', 'gone'])
+    assert page.read_text() == '# Title\n\n## A\n\nold a\n\n## B\n\nold b\n\n## gone\n\ntext\n'
+    update_page(page, '# New', {'A': 'new a'}, ['A', 'B'])
+    assert page.read_text() == '# New\n\n## A\n\nnew a\n\n## B\n\nold b\n'
 
 
 @pytest.mark.parametrize('name', VARIANTS)
 def test_every_training_of_the_table_fits_its_config(name):
     overrides = training_overrides(name, 7, 60)
-    config = load_training_config(PART_CONFIGS[VARIANTS[name].part], overrides)
-    assert config.train_cfg.max_iters == 60
+    config = load_training_config(VARIANTS[name].config or PART_CONFIGS[VARIANTS[name].part], overrides)
+    assert config.train_cfg.max_iters == (1 if name == 'jbu_one_start' else 60)
     assert config.custom_hooks[0] == {'type': 'SeedSteps', 'seed': 7}
     assert config.train_dataloader.dataset.seed == 7
-    if VARIANTS[name].part == 'sar':
+    starts = [hook for hook in config.custom_hooks if hook['type'] == 'StartAsFilter']
+    assert len(starts) == (VARIANTS[name].part == 'upsampling' and name != 'jbu_one_fresh')
+    if VARIANTS[name].part != 'upsampling':
         assert config.param_scheduler[1].end == 60
         assert set(config.model.loss_weights) <= set(LOSSES)
 

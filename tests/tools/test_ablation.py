@@ -19,9 +19,11 @@ def test_all_parts_are_measured_written_and_not_measured_again(tmp_path, monkeyp
     arguments += ['--work-dir', str(tmp_path / 'work')]
     program.main(arguments)
     first = out.read_text()
-    for word in ('## Attention', '| SegEarth |', '## Upsampling', '| joint_bilateral |', '## SAR', '(ceiling)'):
-        assert word in first
-    assert out.with_suffix('.png').stat().st_size > 1000
+    words = ('## Attention', '| SegEarth |', '## Upsampling', '| joint_bilateral |', '## SAR: full length', '(ceiling)')
+    assert all(word in first for word in words)
+    for part in program.PARTS:
+        assert (tmp_path / f'page_{part}.png').stat().st_size > 1000
+        assert f'(page_{part}.png)' in first
     monkeypatch.setattr(program, 'label_tile', None)  # would fail if it were called
     program.main(arguments)
     assert out.read_text() == first
