@@ -9,13 +9,14 @@ dropout rates and the parameter names of the released code, checked against arra
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from simfeatup.adaptive_conv import adaptive_conv
 from simfeatup.errors import UpsamplerError
-from simfeatup.padding import reflect_pad
+from simfeatup.padding import reflect_indices
 
 BLUR_SIZE, BLUR_SIGMA = 5, 1.0  # pixels; released settings
 FEATURE_DROPOUT = 0.2  # of single numbers, before the logits
@@ -61,7 +62,8 @@ class AttentionDownsampler(nn.Module):
             for side, cells in zip(inputs.shape[2:], self.final_size, strict=True)
         ]
         dropout, linear = self.attention_net
-        logits = F.conv2d(dropout(inputs), linear.weight[:, :, None, None], linear.bias)[:, 0]  # (B, H, W)
+        logits = linear.weight @ dropout(inputs).flatten(2)  # (B, 1, H W)
+        logits = logits[:, 0].unflatten(1, inputs.shape[2:]) + linear.bias
         taps = torch.arange(self.kernel_size, device=logits.device)[:, None]
         rows, cols = (taps + start for start in starts)  # (k, h), (k, w)
         logits = logits[:, rows[:, None, :, None], cols[None, :, None, :]]  # (B, k, k, h, w)
@@ -73,14 +75,23 @@ class AttentionDownsampler(nn.Module):
 
 
 def blur(features: Tensor, size: int = BLUR_SIZE, sigma: float = BLUR_SIGMA) -> Tensor:
-    """Gaussian blur with reflection at the borders: (B, C, H, W) -> (B, C, H, W)."""
-    offsets = torch.arange(size, device=features.device, dtype=features.dtype) - size // 2
+    """Gaussian blur with reflection at the borders: (B, C, H, W) -> (B, C, H, W).
+
+    As two matrix products, whose gradient is two more: sums of shifted maps would copy the map once a tap.
+    """
+    rows, cols = (_blur_matrix(side, size, sigma).to(features) for side in features.shape[2:])
+    return rows @ features @ cols.T
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept for later calls, which may be training
+def _blur_matrix(length: int, size: int, sigma: float) -> Tensor:
+    """(length, length) float64: row r holds the shares of the input's entries in output entry r."""
+    offsets = torch.arange(size, dtype=torch.float64) - size // 2
     weights = torch.exp(-(offsets**2) / (2 * sigma**2))
-    weights = (weights / weights.sum()).tolist()
-    padded = reflect_pad(features, size // 2)
-    height, width = features.shape[2:]
-    columns = sum(weight * padded.narrow(2, i, height) for i, weight in enumerate(weights))
-    return sum(weight * columns.narrow(3, i, width) for i, weight in enumerate(weights))
+    sources = reflect_indices(length, size // 2).unfold(0, size, 1)  # (length, size)
+    matrix = torch.zeros(length, length, dtype=torch.float64)
+    return matrix.scatter_add_(1, sources, (weights / weights.sum()).expand(length, -1))
 
 
 def _cell_starts(length: int, kernel_size: int, cells: int, device: torch.device) -> Tensor:

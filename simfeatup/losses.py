@@ -58,16 +58,11 @@ def project(features: Tensor, projection: Tensor | None) -> Tensor:
     return features if projection is None else torch.einsum('bchw,bcd->bdhw', features, projection)
 
 
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of (B, C, H, W)."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
 class ImageReconstruction(nn.Module):
     """The image from the upsampled features, so that they keep its structure: conv, norm, GELU, conv to 3, tanh.
+
+    The convolutions are 1x1, the norm is over the channels; computed as linear layers of pixels, which need no copies in
+    another order.
 
     Args:
         dim: Channels C.
@@ -76,12 +71,16 @@ class ImageReconstruction(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Conv2d(dim, dim, 1), ChannelNorm(dim), nn.GELU(), nn.Conv2d(dim, 3, 1), nn.Tanh()
+            nn.Conv2d(dim, dim, 1), nn.LayerNorm(dim), nn.GELU(), nn.Conv2d(dim, 3, 1), nn.Tanh()
         )  # fmt: skip
 
     def forward(self, hr_features: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 3, H, W) in (-1, 1)."""
-        return self.net(hr_features)
+        first, norm, gelu, last, tanh = self.net
+        pixels = hr_features.flatten(2).transpose(1, 2)  # NCHW -> NLC, a view
+        pixels = gelu(norm(F.linear(pixels, first.weight.flatten(1), first.bias)))
+        image = tanh(F.linear(pixels, last.weight.flatten(1), last.bias))
+        return image.transpose(1, 2).unflatten(2, hr_features.shape[2:])
 
 
 def total_variation(features: Tensor) -> Tensor:
