@@ -44,7 +44,10 @@ def _reference(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:
     taps = len(spatial)
     height, width = (side - taps + 1 for side in keys.shape[2:])
     centre = keys[:, :, taps // 2 : taps // 2 + height, taps // 2 : taps // 2 + width]
-    similarity = [(keys[:, :, i : i + height, j : j + width] * centre).sum(1) for i in range(taps) for j in range(taps)]
+    # less <key_centre, key_centre>, which a softmax does not notice: rounding stays small where keys are long
+    similarity = [
+        ((keys[:, :, i : i + height, j : j + width] - centre) * centre).sum(1) for i in range(taps) for j in range(taps)
+    ]
     kernel = torch.softmax(temperature * torch.stack(similarity, 1), 1) * spatial.reshape(1, -1, 1, 1)
     kernel = kernel / kernel.sum(1, keepdim=True).clamp_min(MIN_KERNEL_SUM)
     return kernel.unflatten(1, spatial.shape)

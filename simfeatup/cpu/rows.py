@@ -137,9 +137,14 @@ def rounded(pixels):
 
 @compiled
 def _similarity(keys, side, y, left, n, out):
-    """Dot products of n pixels' keys with those of all their neighbours: out (T*T, >= n), T at least 3."""
+    """Dot products of n pixels' keys with those of all their neighbours: out (T*T, >= n), T at least 3.
+
+    Less those of the keys with themselves, which a softmax does not notice: so the largest are near 0, and rounding
+    does not grow with the length of the keys.
+    """
     channels, width = keys.shape[1:]
     radius, out_width = side // 2, out.shape[1]
+    minus = keys.dtype.type(-1)
     for i in range(side):
         for group in range(0, side, 3):
             j = min(group, side - 3)
@@ -148,9 +153,9 @@ def _similarity(keys, side, y, left, n, out):
                 for k in range(channels):
                     centre = load(keys, ((y + radius) * channels + k) * width + left + radius + x)
                     at = ((y + i) * channels + k) * width + left + j + x
-                    a = multiply_add(a, centre, load(keys, at))
-                    b = multiply_add(b, centre, load(keys, at + 1))
-                    c = multiply_add(c, centre, load(keys, at + 2))
+                    a = multiply_add(a, centre, multiply_add(load(keys, at), minus, centre))
+                    b = multiply_add(b, centre, multiply_add(load(keys, at + 1), minus, centre))
+                    c = multiply_add(c, centre, multiply_add(load(keys, at + 2), minus, centre))
                 at = (i * side + j) * out_width + x
                 store(out, at, a)
                 store(out, at + out_width, b)
