@@ -61,8 +61,8 @@ def project(features: Tensor, projection: Tensor | None) -> Tensor:
 class ImageReconstruction(nn.Module):
     """The image from the upsampled features, so that they keep its structure: conv, norm, GELU, conv to 3, tanh.
 
-    The convolutions are 1x1, the norm is over the channels; computed as linear layers of pixels, which need no copies in
-    another order.
+    The convolutions are 1x1, the norm is over the channels; computed as linear layers of pixels, which need no copies
+    in another order.
 
     Args:
         dim: Channels C.
