@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -45,7 +46,10 @@ class StartAsFilter(Hook):
     def before_train(self, runner: Runner) -> None:
         """Fits, unless the run goes on from a checkpoint."""
         if runner.iter == 0:
-            divergence = bare_model(runner).start_as_filter(_first_images(runner, self.num_images), **self.settings)
+            model = bare_model(runner)
+            divergence = model.start_as_filter(_first_images(runner, self.num_images), **self.settings)
+            for weight in model.objective.upsampler.state_dict().values():
+                broadcast(weight)  # processes must not differ, not even by the rounding of unlike machines
             runner.logger.info('the upsampler starts as the colour filter, %.3f nats a pixel from it', divergence)
 
 
