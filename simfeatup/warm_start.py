@@ -45,12 +45,14 @@ def start_as_filter(
         Kullback-Leibler divergence of the fitted kernels from the filter's, in nats a pixel, over the last steps.
 
     Raises:
-        UpsamplerError: Another upsampler, or images that are too small.
+        UpsamplerError: Another upsampler, images that are too small, no step.
     """
     if not isinstance(upsampler, JBU):
         raise UpsamplerError(f'{type(upsampler).__name__} cannot start as a filter; only jbu_one and jbu_stack can.')
     if min(images.shape[2:]) < CROP:
         raise UpsamplerError(f'Images of at least {CROP} pixels a side are needed; got {tuple(images.shape[2:])}.')
+    if num_steps < 1:
+        raise UpsamplerError(f'num_steps of the start is {num_steps}; allowed: 1 or more.')
     nn.init.zeros_(upsampler.fixup_proj[1].weight)
     nn.init.zeros_(upsampler.fixup_proj[1].bias)
     layers = [module for module in upsampler.modules() if isinstance(module, JBULayer)]

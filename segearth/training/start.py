@@ -10,6 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
+from segearth.errors import ConfigError
 from segearth.training.checkpoints import bare_model
 from segearth.training.monitor import stack
 
@@ -54,5 +55,7 @@ class StartAsFilter(Hook):
 
 
 def _first_images(runner: Runner, count: int) -> Tensor:
+    if count < 1:
+        raise ConfigError(f'num_images of Calibration or StartAsFilter is {count}; allowed: 1 or more')
     dataset, device = runner.train_dataloader.dataset, next(bare_model(runner).parameters()).device
     return stack([dataset[number] for number in range(count)], device)['images']

@@ -52,3 +52,8 @@ def test_the_same_every_time(images):
 def test_mistakes(name, size, message, images):
     with pytest.raises(UpsamplerError, match=message):
         start_as_filter(build_upsampler(name, 4), images[..., : size[0], : size[1]])
+
+
+def test_at_least_one_step(images):
+    with pytest.raises(UpsamplerError, match='num_steps of the start is 0'):
+        start_as_filter(build_upsampler('jbu_one', 4), images, num_steps=0)

@@ -105,6 +105,9 @@ def test_starts_as_the_colour_filter(micro, tmp_path):
     start['sigma'] = 1
     with pytest.raises(ConfigError, match='StartAsFilter.*sigma_spatial'):
         train(copy.deepcopy(micro), tmp_path / 'other')
+    micro.custom_hooks[-1] = dict(type='StartAsFilter', num_images=0)
+    with pytest.raises(ConfigError, match='num_images.*0'):
+        train(copy.deepcopy(micro), tmp_path / 'none')
 
 
 def test_errors(micro, tmp_path):
