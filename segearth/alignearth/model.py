@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from segearth.alignearth.losses import (
     CONTRAST_TEMPERATURE,
@@ -110,10 +109,9 @@ class AlignEarthModel(BaseModel):
             mode: 'loss'; mmengine asks for nothing else.
         """
         with torch.autocast(sar.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            with torch.no_grad(), _outputs_of(self.teacher, self.blocks) as teacher_blocks:
-                teacher_cls, teacher_tokens = self._encode(self.teacher, optical)
-            with _outputs_of(self.student, self.blocks) as student_blocks:
-                student_cls, student_tokens = self._encode(self.student, sar)
+            with torch.no_grad():
+                teacher_cls, teacher_tokens, teacher_blocks = self._encode(self.teacher, optical)
+            student_cls, student_tokens, student_blocks = self._encode(self.student, sar)
         cells = valid_cells(valid, student_tokens.shape[2:])
         window = (cells, self.radius, self.match_temperature)
         terms = {
@@ -154,11 +152,14 @@ class AlignEarthModel(BaseModel):
             rows.append({'optical': to_picture(image), 'sar': to_picture(radar), 'teacher': seen, 'student': learned})
         return rows
 
-    def _encode(self, tower: DenseCLIP, images: Tensor) -> tuple[Tensor, Tensor]:
-        """[CLS] token (B, C) and patch tokens as maps (B, C, h, w), in float32."""
-        cls_token, tokens = tower(normalise(images))
+    def _encode(self, tower: DenseCLIP, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """[CLS] token (B, C) and patch tokens as maps (B, C, h, w), in float32; outputs (B, 1 + N, width) of blocks."""
+        outputs = []
+        cls_token, tokens = tower(
+            normalise(images), lambda number, output: outputs.append(output) if number in self.blocks else None
+        )
         grid = tower.grid_size(*images.shape[2:])
-        return cls_token.float(), tokens.float().transpose(1, 2).unflatten(2, grid)
+        return cls_token.float(), tokens.float().transpose(1, 2).unflatten(2, grid), outputs
 
     def _align_blocks(self, student: list[Tensor], teacher: list[Tensor], window: tuple) -> Tensor:
         grid = window[0].shape[1:]
@@ -167,22 +168,6 @@ class AlignEarthModel(BaseModel):
             for pair in zip(student, teacher, strict=True)
         ]
         return torch.stack(losses).mean()
-
-
-@contextmanager
-def _outputs_of(tower: DenseCLIP, blocks: tuple[int, ...]) -> Iterator[list[Tensor]]:
-    """Collects what the blocks (numbers from 1) give, (B, 1 + N, width) each, while the tower runs."""
-    outputs: list[Tensor] = []
-    resblocks: nn.ModuleList = tower.visual.transformer.resblocks
-    handles = [
-        resblocks[number - 1].register_forward_hook(lambda module, inputs, output: outputs.append(output))
-        for number in sorted(blocks)
-    ]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _check_weights(weights: Mapping[str, float], blocks: tuple[int, ...], teacher: DenseCLIP) -> dict[str, float]:

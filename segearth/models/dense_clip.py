@@ -10,8 +10,9 @@ ClearCLIP's (arXiv 2407.12442). Followed: the formulas, checked against arrays t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -19,9 +20,13 @@ from segearth.errors import ConfigError
 from segearth.models.attention import ATTENTIONS
 from segearth.models.gem import gem_readout
 from segearth.models.position import resize_positions, resize_positions_antialiased
+from segearth.models.residual_block import linear, project_qkv, run_block
 
 GEM = 'GEM'
 ATTENTION_NAMES = (*ATTENTIONS, GEM)
+
+OnBlock = Callable[[int, Tensor], object]
+"""(number of a block, from 1; what it gives, (B, 1 + N, width))."""
 
 
 class DenseCLIP(nn.Module):
@@ -79,11 +84,12 @@ class DenseCLIP(nn.Module):
         """Grid (h, w) of patches of an image of (height, width) pixels."""
         return height // self.patch_size[0], width // self.patch_size[1]
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, on_block: OnBlock | None = None) -> tuple[Tensor, Tensor]:
         """Encodes images densely.
 
         Args:
             images: (B, 3, H, W), normalised as CLIP was trained; H and W multiples of the patch size.
+            on_block: Called with the output of every block but the last; GEM calls nothing.
 
         Returns:
             cls_token: (B, C), the projected read-out of [CLS].
@@ -101,9 +107,9 @@ class DenseCLIP(nn.Module):
         grid = self.grid_size(height, width)
         tokens = self.embed(images)
         if self.attention == GEM:
-            readout = gem_readout(self.visual.transformer.resblocks, tokens, project_qkv, self.ignore_residual)
+            readout = gem_readout(self.visual.transformer.resblocks, tokens, self.ignore_residual)
         else:
-            readout = self._readout(tokens, grid)
+            readout = self._readout(tokens, grid, on_block)
         return self.project(readout)
 
     def embed(self, images: Tensor) -> Tensor:
@@ -124,7 +130,7 @@ class DenseCLIP(nn.Module):
             projected = projected @ self.visual.proj
         return projected[:, 0], projected[:, 1:]
 
-    def _readout(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _readout(self, tokens: Tensor, grid: tuple[int, int], on_block: OnBlock | None) -> Tensor:
         blocks = self.visual.transformer.resblocks
         first = len(blocks) - self.num_readout_blocks
         total = None
@@ -133,27 +139,20 @@ class DenseCLIP(nn.Module):
                 readout = self._block_readout(block, tokens, grid)
                 total = readout if total is None else total + readout
             if index + 1 < len(blocks):
-                tokens = block(tokens)
+                tokens = run_block(block, tokens)
+                if on_block is not None:
+                    on_block(index + 1, tokens)
         return total
 
     def _block_readout(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         query, key, value = project_qkv(block, block.ln_1(tokens))
         attended = ATTENTIONS[self.attention](query, key, value, grid)
-        output = block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
+        projection = block.attn.out_proj
+        output = block.ls_1(linear(attended.transpose(1, 2).flatten(2), projection.weight, projection.bias))
         if self.ignore_residual:
             return output
         output = tokens + output
         return output + block.ls_2(block.mlp(block.ln_2(output)))
-
-
-def project_qkv(block: nn.Module, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of a block: (B, N, width) -> three times (B, heads, N, head_dim)."""
-    attention = block.attn
-    projected = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
-    return tuple(
-        part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # NLD -> N, heads, L, head_dim
-        for part in projected.chunk(3, dim=-1)
-    )
 
 
 def _check_tower(visual: nn.Module) -> None:

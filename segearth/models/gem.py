@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segearth.models.residual_block import project_qkv, run_block
+
 NUM_BLOCKS = 6  # the last blocks that get the self-self stream (GEM's depth of 7 counts the block before them)
 NUM_ITERATIONS = 1
 
@@ -44,13 +46,12 @@ def self_self_attention(query: Tensor, key: Tensor, value: Tensor, inverse_tempe
     return torch.stack(outputs).mean(dim=0)
 
 
-def gem_readout(blocks: Sequence[nn.Module], tokens: Tensor, project_qkv, ignore_residual: bool) -> Tensor:
+def gem_readout(blocks: Sequence[nn.Module], tokens: Tensor, ignore_residual: bool) -> Tensor:
     """Runs all blocks and returns the tokens of the self-self stream.
 
     Args:
         blocks: Residual attention blocks of an open_clip tower.
         tokens: (B, 1 + N, width), after ``ln_pre``.
-        project_qkv: ``(block, normed tokens) -> query, key, value``, each (B, heads, 1 + N, head_dim).
         ignore_residual: The stream is the last block's attention output alone; otherwise the outputs of the
             blocks accumulate onto the tokens the stream started from.
 
@@ -59,7 +60,7 @@ def gem_readout(blocks: Sequence[nn.Module], tokens: Tensor, project_qkv, ignore
     """
     first = max(len(blocks) - NUM_BLOCKS, 0)
     for block in blocks[:first]:
-        tokens = block(tokens)
+        tokens = run_block(block, tokens)
     stream = tokens
     for block in blocks[first:]:
         normed = block.ln_1(tokens)
@@ -69,5 +70,5 @@ def gem_readout(blocks: Sequence[nn.Module], tokens: Tensor, project_qkv, ignore
         attended = self_self_attention(query, key, value, inverse_temperature)
         output = block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
         stream = output if ignore_residual else stream + output
-        tokens = block(tokens)
+        tokens = run_block(block, tokens)
     return stream

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from segearth.errors import ConfigError
 from segearth.models.dense_clip import DenseCLIP
+from segearth.models.residual_block import run_block
 
 READOUT, LAST_BLOCK_INPUT = 'readout', 'last_block_input'
 PLACES = (READOUT, LAST_BLOCK_INPUT)
@@ -42,7 +43,7 @@ class DenseFeatures(nn.Module):
     def _last_block_input(self, images: Tensor) -> Tensor:
         tokens = self.visual.embed(images)
         for block in list(self.visual.visual.transformer.resblocks)[:-1]:
-            tokens = block(tokens)
+            tokens = run_block(block, tokens)
         return self.visual.project(tokens)[1]
 
 
