@@ -1,9 +1,9 @@
 """The adaptive convolution on CPUs.
 
 Features are cut into blocks of BLOCK channels, (B, C / BLOCK, h, w, BLOCK), so that the neighbours under a kernel
-lie together; the kernels of a row of pixels lie together too, (B, H, Ty, Tx, W). The sums of two pixels and one
-block stay in registers while the loop runs over all taps. The pixels of a pair share the loads of their features;
-they start at the same feature column, as every pair does where the size doubles.
+lie together; the kernels of a row of pixels lie together too, (B, H, Ty, Tx, W). The sums of four pixels and one
+block stay in registers while the loop runs over all taps. The four share the loads of their features: two by two they
+start at the same feature row and column, as they do where the size doubles.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from simfeatup.cpu.parallel import compiled, share_rows
-from simfeatup.cpu.simd import LANES, load, multiply_add, store, sum_lanes, zeros
+from simfeatup.cpu.simd import LANES, load, multiply_add, number, store, sum_lanes, zeros
 
-BLOCK = 2 * LANES
+BLOCK = LANES
 
 
 def forward(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, out: Tensor) -> None:
@@ -53,7 +53,8 @@ def backward_features(grad: Tensor, kernels: Tensor, shape: torch.Size, rows: Te
 
 def _blocks(features: Tensor) -> Tensor:
     """(B, h, w, C) -> (B, C / BLOCK, h, w, BLOCK), the last block filled up with zeros."""
-    padded = F.pad(features, (0, -features.shape[3] % BLOCK))
+    missing = -features.shape[3] % BLOCK
+    padded = F.pad(features, (0, missing)) if missing else features  # by nothing would copy, too
     return padded.unflatten(3, (-1, BLOCK)).permute(0, 3, 1, 2, 4).contiguous()
 
 
@@ -68,88 +69,118 @@ def _share(loop, inputs: tuple[Tensor, ...], starts: tuple[Tensor, ...], outputs
 
 
 @compiled
-def _partner(starts, position):
-    """The next position where it has the same start, else the same position."""
-    is_pair = position + 1 < len(starts) and starts[position] == starts[position + 1]
+def _partner(starts, position, end):
+    """The next position, before ``end``, where it has the same start, else the same position."""
+    is_pair = position + 1 < end and starts[position] == starts[position + 1]
     return position + 1 if is_pair else position
 
 
 @compiled
-def _pair(features, block, kernels, row, col, y, x, other):
-    """Sums of one block of channels: two vectors of pixel x, two of the other."""
-    taps_y, taps_x = kernels.shape[1:3]
-    height, width = features.shape[1:3]
+def _four(features, at, row_step, kernels, tap, right, below, taps_y, taps_x, tap_step):
+    """Sums of one block of channels for a pixel, its right and lower neighbours, and the one between these.
+
+    ``at`` and ``tap`` are where the first feature and the first kernel lie, the steps and neighbours distances there.
+    """
     a, b, c, d = zeros(features), zeros(features), zeros(features), zeros(features)
-    for i in range(taps_y):
-        at = ((block * height + row + i) * width + col) * BLOCK
-        for j in range(taps_x):
-            k, m = kernels[y, i, j, x], kernels[y, i, j, other]
-            u, v = load(features, at), load(features, at + LANES)
-            a, b = multiply_add(a, k, u), multiply_add(b, k, v)
-            c, d = multiply_add(c, m, u), multiply_add(d, m, v)
-            at += BLOCK
+    for _ in range(taps_y):
+        here = at
+        for _ in range(taps_x):
+            values = load(features, here)
+            a = multiply_add(a, number(kernels, tap), values)
+            b = multiply_add(b, number(kernels, tap + right), values)
+            c = multiply_add(c, number(kernels, tap + below), values)
+            d = multiply_add(d, number(kernels, tap + below + right), values)
+            here += BLOCK
+            tap += tap_step
+        at += row_step
     return a, b, c, d
 
 
 @compiled
 def _forward(features, kernels, rows, cols, out, first_row, last_row):
-    width, channels = out.shape[1:]
-    sums = np.empty(2 * BLOCK, features.dtype)
-    for y in range(first_row, last_row):
+    taps_y, taps_x, width = kernels.shape[1:]
+    row_size, channels = taps_y * taps_x * width, out.shape[2]
+    sums = np.empty(4 * BLOCK, features.dtype)
+    y = first_row
+    while y < last_row:
+        below = _partner(rows, y, last_row)
         for block in range(len(features)):
             first = block * BLOCK
             x = 0
             while x < width:
-                other = _partner(cols, x)
-                a, b, c, d = _pair(features, block, kernels, rows[y], cols[x], y, x, other)
+                right = _partner(cols, x, width)
+                at = ((block * features.shape[1] + rows[y]) * features.shape[2] + cols[x]) * BLOCK
+                step, tap = features.shape[2] * BLOCK, y * row_size + x
+                a, b, c, d = _four(
+                    features, at, step, kernels, tap, right - x, (below - y) * row_size, taps_y, taps_x, width
+                )
                 if first + BLOCK <= channels:
-                    at = (y * width + x) * channels + first
-                    store(out, at, a)
-                    store(out, at + LANES, b)
-                    at = (y * width + other) * channels + first
-                    store(out, at, c)
-                    store(out, at + LANES, d)
+                    store(out, (y * width + x) * channels + first, a)
+                    store(out, (y * width + right) * channels + first, b)
+                    store(out, (below * width + x) * channels + first, c)
+                    store(out, (below * width + right) * channels + first, d)
                 else:
                     _store_all(sums, a, b, c, d)
                     for channel in range(channels - first):
                         out[y, x, first + channel] = sums[channel]
-                        out[y, other, first + channel] = sums[BLOCK + channel]
-                x = other + 1
+                        out[y, right, first + channel] = sums[BLOCK + channel]
+                        out[below, x, first + channel] = sums[2 * BLOCK + channel]
+                        out[below, right, first + channel] = sums[3 * BLOCK + channel]
+                x = right + 1
+        y = below + 1
 
 
 @compiled
 def _forward_norm(features, kernels, rows, cols, maps, squares, first_row, last_row):
-    num_maps, _, width = maps.shape
-    sums = np.empty(2 * BLOCK, features.dtype)
-    for y in range(first_row, last_row):
-        squares[y] = 0
+    taps_y, taps_x, width = kernels.shape[1:]
+    row_size, num_maps = taps_y * taps_x * width, len(maps)
+    sums = np.empty((4, BLOCK), features.dtype)
+    y = first_row
+    while y < last_row:
+        below = _partner(rows, y, last_row)
+        squares[y : below + 1] = 0
         for block in range(len(features)):
             first = min(max(num_maps - block * BLOCK, 0), BLOCK)  # channel of the block that counts for the length
             x = 0
             while x < width:
-                other = _partner(cols, x)
-                a, b, c, d = _pair(features, block, kernels, rows[y], cols[x], y, x, other)
+                right = _partner(cols, x, width)
+                at = ((block * features.shape[1] + rows[y]) * features.shape[2] + cols[x]) * BLOCK
+                step, tap = features.shape[2] * BLOCK, y * row_size + x
+                a, b, c, d = _four(
+                    features, at, step, kernels, tap, right - x, (below - y) * row_size, taps_y, taps_x, width
+                )
                 if first == 0:
-                    squares[y, x] += sum_lanes(multiply_add(multiply_add(zeros(sums), a, a), b, b))
-                    if other > x:
-                        squares[y, other] += sum_lanes(multiply_add(multiply_add(zeros(sums), c, c), d, d))
+                    squares[y, x] += _sum_of_squares(a, sums)
+                    if right > x:
+                        squares[y, right] += _sum_of_squares(b, sums)
+                    if below > y:
+                        squares[below, x] += _sum_of_squares(c, sums)
+                        if right > x:
+                            squares[below, right] += _sum_of_squares(d, sums)
                 else:
                     _store_all(sums, a, b, c, d)
-                    for pixel in range(x, other + 1):
-                        at = (pixel - x) * BLOCK
-                        for channel in range(first):
-                            maps[block * BLOCK + channel, y, pixel] = sums[at + channel]
-                        for channel in range(first, BLOCK):
-                            squares[y, pixel] += sums[at + channel] * sums[at + channel]
-                x = other + 1
+                    for row in range(y, below + 1):
+                        for pixel in range(x, right + 1):
+                            own = sums[2 * (row - y) + pixel - x]
+                            for channel in range(first):
+                                maps[block * BLOCK + channel, row, pixel] = own[channel]
+                            for channel in range(first, BLOCK):
+                                squares[row, pixel] += own[channel] * own[channel]
+                x = right + 1
+        y = below + 1
+
+
+@compiled
+def _sum_of_squares(vector, like):
+    return sum_lanes(multiply_add(zeros(like), vector, vector))
 
 
 @compiled
 def _store_all(out, a, b, c, d):
     store(out, 0, a)
-    store(out, LANES, b)
-    store(out, BLOCK, c)
-    store(out, BLOCK + LANES, d)
+    store(out, BLOCK, b)
+    store(out, 2 * BLOCK, c)
+    store(out, 3 * BLOCK, d)
 
 
 @compiled
@@ -160,7 +191,7 @@ def _backward_kernels(grad, features, rows, cols, out, first_row, last_row):
     for y in range(first_row, last_row):
         x = 0
         while x < width:
-            other = _partner(cols, x)
+            other = _partner(cols, x, width)
             g, h = grad[y, x], grad[y, other]
             for i in range(taps_y):
                 row, col = features[rows[y] + i], cols[x]
@@ -197,11 +228,11 @@ def _backward_features(grad, kernels, rows, cols, out, first_row, last_row):
     for row in range(first_row, last_row):
         y = 0
         while y < height:
-            below = _partner(rows, y)
+            below = _partner(rows, y, height)
             i = row - rows[y]
             x = 0
             while 0 <= i < taps_y and x < width:
-                right = _partner(cols, x)
+                right = _partner(cols, x, width)
                 g00, g01, g10, g11 = grad[y, x], grad[y, right], grad[below, x], grad[below, right]
                 for j in range(taps_x):
                     k00 = kernels[y, i, j, x]

@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import overload
 
 from simfeatup.cpu.parallel import OPTIONS, compiled
-from simfeatup.cpu.simd import LANES, load, multiply_add, store, zeros
+from simfeatup.cpu.simd import LANES, filled, load, multiply_add, number, store, zeros
 
 ROW_BLOCK = 256  # pixels of a row at a time, so that all their taps stay in the cache
 PIXEL_MULTIPLE = 32  # pixels a loop takes at once, a multiple of LANES; keys and buffers reach so far beyond a row
@@ -71,7 +71,8 @@ def _dense(weight, bias, inputs, out, n):
     for o in range(0, len(weight), DENSE_MULTIPLE):
         w0, w1, w2, w3, w4, w5 = weight[o], weight[o + 1], weight[o + 2], weight[o + 3], weight[o + 4], weight[o + 5]
         for x in range(0, n, LANES):
-            a, b, c, d, e, f = zeros(inputs), zeros(inputs), zeros(inputs), zeros(inputs), zeros(inputs), zeros(inputs)
+            a, b, c = filled(inputs, bias[o]), filled(inputs, bias[o + 1]), filled(inputs, bias[o + 2])
+            d, e, f = filled(inputs, bias[o + 3]), filled(inputs, bias[o + 4]), filled(inputs, bias[o + 5])
             for i in range(weight.shape[1]):
                 values = load(inputs, i * width + x)
                 a, b = multiply_add(a, w0[i], values), multiply_add(b, w1[i], values)
@@ -84,9 +85,6 @@ def _dense(weight, bias, inputs, out, n):
             store(out, at + 3 * out_width, d)
             store(out, at + 4 * out_width, e)
             store(out, at + 5 * out_width, f)
-        for row in range(o, o + DENSE_MULTIPLE):
-            for x in range(n):
-                out[row, x] += bias[row]
 
 
 @compiled
@@ -271,21 +269,26 @@ def folded_kernel_rows(
 @compiled
 def fold_row(full, fold_y, fold_x, left, pixels, n, partial, target, out):
     """Folds full (T*T, >= n) -> out (Ty, Tx, W) from ``left`` on; partial (T, >= n), target (>= n,) are work space."""
-    side = len(fold_y)
+    side, width = len(fold_y), full.shape[1]
     for a in range(len(out)):
-        partial[:] = 0
-        for i in range(side):
-            weight = fold_y[i, a]
-            if weight != 0:
-                for j in range(side):
-                    row, source = partial[j], full[i * side + j]
-                    for x in range(n):
-                        row[x] += weight * source[x]
+        first, last = 0, side  # the taps that this row of the input has a share in
+        while fold_y[first, a] == 0 and first < side - 1:
+            first += 1
+        while fold_y[last - 1, a] == 0 and last > first + 1:
+            last -= 1
+        for j in range(side):
+            for x in range(0, n, LANES):
+                total = zeros(full)
+                for i in range(first, last):
+                    taps = load(full, (i * side + j) * width + x)
+                    total = multiply_add(total, number(fold_y, i * len(out) + a), taps)
+                store(partial, j * width + x, total)
         for c in range(out.shape[1]):
-            target[:n] = 0
-            for j in range(side):
-                row, weights = partial[j], fold_x[j, c, left : left + n]
-                for x in range(n):
-                    target[x] += weights[x] * row[x]
+            for x in range(0, n, LANES):
+                total = zeros(full)
+                for j in range(side):
+                    weights = load(fold_x, (j * out.shape[1] + c) * fold_x.shape[2] + left + x)
+                    total = multiply_add(total, weights, load(partial, j * width + x))
+                store(target, x, total)
             for x in range(pixels):
                 out[a, c, left + x] = target[x]

@@ -2,7 +2,8 @@
 
 LLVM vectorises a simple loop by itself, but keeps its sums in memory. With a vector as a value of its own, a loop
 keeps a block of sums in registers while it runs over the terms, which is what fast matrix products do. A vector has
-LANES numbers; LLVM cuts it into what the processor has (two AVX2 registers, one of AVX-512, four of NEON).
+LANES numbers; LLVM cuts it into what the processor has (two registers of AVX2 or AVX-512, four of NEON). A multiply-add
+takes four cycles and two begin in each, so a loop wants eight registers of sums: four vectors, or more.
 
     total = zeros(array)
     for i in range(n):
@@ -16,12 +17,12 @@ After a change here, delete the compiled loops in __pycache__: numba's cache doe
 
 from __future__ import annotations
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-LANES = 16
+LANES = 32 if binding.get_host_cpu_features().get('avx512f') else 16
 
 
 class Vector(types.Type):
@@ -60,6 +61,27 @@ def load(typing_context, array, position):
         return builder.load(pointer, align=array.dtype.bitwidth // 8)
 
     return vector(array, types.intp), generate
+
+
+@intrinsic
+def number(typing_context, array, position):
+    """The number at a position of an array; an index in brackets costs a test for negative ones."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(_address(context, builder, signature.args[0], arguments))
+
+    return array.dtype(array, types.intp), generate
+
+
+@intrinsic
+def filled(typing_context, array, value):
+    """A vector of one number, of the type of an array."""
+    vector = Vector(array.dtype)
+
+    def generate(context, builder, signature, arguments):
+        return _broadcast(builder, arguments[1], context.get_value_type(vector))
+
+    return vector(array, array.dtype), generate
 
 
 @intrinsic
@@ -102,10 +124,14 @@ def sum_lanes(typing_context, vector):
     return vector.dtype(vector), generate
 
 
+def _address(context, builder, array_type, arguments):
+    array = context.make_array(array_type)(context, builder, arguments[0])
+    return builder.gep(array.data, [arguments[1]])
+
+
 def _pointer(context, builder, array_type, arguments):
     """Address of a position of an array, as that of a vector."""
-    array = context.make_array(array_type)(context, builder, arguments[0])
-    address = builder.gep(array.data, [arguments[1]])
+    address = _address(context, builder, array_type, arguments)
     return builder.bitcast(address, context.get_value_type(Vector(array_type.dtype)).as_pointer())
 
 
