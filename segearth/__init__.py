@@ -9,6 +9,7 @@ Images" (arXiv 2508.18067). Importing the package registers its segmentor, data 
 
 from typing import Any
 
+import simfeatup  # noqa: F401 - first, because it has to come before torch
 from segearth import register as _register  # noqa: F401 - registration with mmseg
 from segearth.segmenter import Segmentation, Segmenter
 

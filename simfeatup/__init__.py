@@ -6,8 +6,14 @@ Independent of the rest of the project: plain torch, no extension to build.
     hr_features = upsampler(features, guidance)  # (B, C, h, w), (B, 3, H, W) -> (B, C, H, W)
 """
 
-from simfeatup.build import UPSAMPLERS, build_upsampler
-from simfeatup.checkpoints import load_upsampler
-from simfeatup.errors import UpsamplerError
+import os
+
+# OpenMP reads this when torch is loaded: how long its idle threads spin. By default for milliseconds, on the very cores
+# on which simfeatup/cpu has begun to run threads of its own; this is some tens of microseconds.
+os.environ.setdefault('GOMP_SPINCOUNT', '10000')
+
+from simfeatup.build import UPSAMPLERS, build_upsampler  # noqa: E402
+from simfeatup.checkpoints import load_upsampler  # noqa: E402
+from simfeatup.errors import UpsamplerError  # noqa: E402
 
 __all__ = ['UPSAMPLERS', 'UpsamplerError', 'build_upsampler', 'load_upsampler']

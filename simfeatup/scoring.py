@@ -20,7 +20,7 @@ from simfeatup.linear import LinearMap, apply_norm, linear_map
 from simfeatup.stages import check_inputs
 
 MIN_LENGTH = 1e-12  # F.normalize's floor
-CHANNEL_MULTIPLE = 8  # whole vector registers in the innermost loops
+CHANNEL_MULTIPLE = 32  # whole blocks of channels in the innermost loops, so that no stage has to fill them up
 
 
 def score(
@@ -63,8 +63,14 @@ def score_linear(
     queries = torch.cat([texts, constant[None]])  # the last one gives <c, A u>
     maps = torch.cat([tokens @ queries.T, coordinates(tokens, rank)], 2)
     maps = F.pad(maps, (0, -maps.shape[2] % CHANNEL_MULTIPLE))
-    kernels = upsampling.kernels(guidance.to(torch.float32), grid)
-    maps, squares = apply_norm(kernels, maps.transpose(1, 2).unflatten(2, grid), len(queries))
+    maps = maps.transpose(1, 2).unflatten(2, grid)
+    # Kernels are large: on CPUs those of one image at a time stay nearer, and their memory is used again.
+    step = 1 if guidance.device.type == 'cpu' else len(guidance)
+    parts = [
+        apply_norm(upsampling.kernels(image.to(torch.float32), grid), part, len(queries))
+        for image, part in zip(guidance.split(step), maps.split(step), strict=True)
+    ]
+    maps, squares = (torch.cat(part) for part in zip(*parts, strict=True))
     scores, bias = maps[:, :-1], maps[:, -1]
     squares = squares.add_(bias, alpha=2).add_(constant.square().sum())  # |A u + c|^2
     scores = scores.add_((texts @ constant)[:, None, None])
