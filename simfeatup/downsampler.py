@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from simfeatup.adaptive_conv import adaptive_conv
+from simfeatup.axis_product import axis_product
 from simfeatup.errors import UpsamplerError
 from simfeatup.padding import reflect_indices
 
@@ -61,9 +62,7 @@ class AttentionDownsampler(nn.Module):
             _cell_starts(side, self.kernel_size, cells, hr_features.device)
             for side, cells in zip(inputs.shape[2:], self.final_size, strict=True)
         ]
-        dropout, linear = self.attention_net
-        logits = linear.weight @ dropout(inputs).flatten(2)  # (B, 1, H W)
-        logits = logits[:, 0].unflatten(1, inputs.shape[2:]) + linear.bias
+        logits = self.attention_net(inputs.permute(0, 2, 3, 1)).squeeze(3)  # NCHW -> NHWC, a view
         taps = torch.arange(self.kernel_size, device=logits.device)[:, None]
         rows, cols = (taps + start for start in starts)  # (k, h), (k, w)
         logits = logits[:, rows[:, None, :, None], cols[None, :, None, :]]  # (B, k, k, h, w)
@@ -80,7 +79,7 @@ def blur(features: Tensor, size: int = BLUR_SIZE, sigma: float = BLUR_SIGMA) -> 
     As two matrix products, whose gradient is two more: sums of shifted maps would copy the map once a tap.
     """
     rows, cols = (_blur_matrix(side, size, sigma).to(features) for side in features.shape[2:])
-    return rows @ features @ cols.T
+    return axis_product(features, rows, cols)
 
 
 @lru_cache(maxsize=16)

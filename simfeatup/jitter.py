@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from simfeatup.axis_product import axis_product
 from simfeatup.errors import UpsamplerError
 from simfeatup.padding import reflect_indices
 
@@ -83,7 +84,7 @@ def apply_jitter(images: Tensor, max_pad: int, zoom: float, y: int, x: int, flip
         if not 0 <= first <= spare:
             raise UpsamplerError(f'The crop of a jitter lies outside: {name} is {first}; allowed: 0 to {spare}.')
     rows, cols = _axis(height, max_pad, zoom, y, images), _axis(width, max_pad, zoom, x, images)
-    return rows @ images @ (cols.flip(0) if flip else cols).T
+    return axis_product(images, rows, cols.flip(0) if flip else cols)
 
 
 def _axis(length: int, pad: int, zoom: float, first: int, like: Tensor) -> Tensor:
