@@ -37,26 +37,27 @@ def upsampling_share(result: Mapping) -> float | None:
 
 
 def save_chart(results: Sequence[Mapping], path: Path) -> None:
-    """Stacked bars of the stages; variants without stages (the plain path) as one bar, on a logarithmic axis."""
+    """Stacked bars of the stages; variants without stages (the plain path) as one bar."""
     figure = Figure(figsize=(9, 0.6 * len(results) + 1.6), layout='constrained')
     axes = figure.subplots()
+    is_labelled = False
     for row, result in enumerate(reversed(results)):
+        end = result['image_seconds']
         measured = {stage: result['stages'].get(stage, 0.0) for stage in STAGES}
         if 'ViT' not in result['stages']:
             axes.barh(row, result['image_seconds'], color='#555555')
         else:
             left = 0.0
             for stage, colour in zip(STAGES, COLOURS, strict=True):
-                axes.barh(row, measured[stage], left=left, color=colour, label=stage if row == 0 else None)
+                axes.barh(row, measured[stage], left=left, color=colour, label=None if is_labelled else stage)
                 left += measured[stage]
-        axes.annotate(
-            f' {result["image_seconds"]:.2f} s', (result['image_seconds'], row), va='center', annotation_clip=False
-        )
+            is_labelled, end = True, max(left, end)
+        axes.annotate(f' {result["image_seconds"]:.2f} s', (end, row), va='center', annotation_clip=False)
     axes.set_yticks(range(len(results)), [result['name'] for result in reversed(results)])
     axes.set_xlabel('seconds an image')
     axes.margins(x=0.15)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc='lower right', ncols=3, fontsize='small')
+        axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=len(STAGES), fontsize='small')
     figure.savefig(path, dpi=110)
 
 
