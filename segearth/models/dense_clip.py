@@ -89,7 +89,7 @@ class DenseCLIP(nn.Module):
 
         Args:
             images: (B, 3, H, W), normalised as CLIP was trained; H and W multiples of the patch size.
-            on_block: Called with the output of every block but the last; GEM calls nothing.
+            on_block: Called with the output of every block but the last.
 
         Returns:
             cls_token: (B, C), the projected read-out of [CLS].
@@ -107,7 +107,7 @@ class DenseCLIP(nn.Module):
         grid = self.grid_size(height, width)
         tokens = self.embed(images)
         if self.attention == GEM:
-            readout = gem_readout(self.visual.transformer.resblocks, tokens, self.ignore_residual)
+            readout = gem_readout(self.visual.transformer.resblocks, tokens, self.ignore_residual, on_block)
         else:
             readout = self._readout(tokens, grid, on_block)
         return self.project(readout)

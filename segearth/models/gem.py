@@ -9,7 +9,7 @@ as SegEarth-OV-2 runs it. Followed: the formulas, checked against arrays that th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +46,12 @@ def self_self_attention(query: Tensor, key: Tensor, value: Tensor, inverse_tempe
     return torch.stack(outputs).mean(dim=0)
 
 
-def gem_readout(blocks: Sequence[nn.Module], tokens: Tensor, ignore_residual: bool) -> Tensor:
+def gem_readout(
+    blocks: Sequence[nn.Module],
+    tokens: Tensor,
+    ignore_residual: bool,
+    on_block: Callable[[int, Tensor], object] | None = None,
+) -> Tensor:
     """Runs all blocks and returns the tokens of the self-self stream.
 
     Args:
@@ -54,21 +59,25 @@ def gem_readout(blocks: Sequence[nn.Module], tokens: Tensor, ignore_residual: bo
         tokens: (B, 1 + N, width), after ``ln_pre``.
         ignore_residual: The stream is the last block's attention output alone; otherwise the outputs of the
             blocks accumulate onto the tokens the stream started from.
+        on_block: Called with the number, from 1, and the output of every block but the last.
 
     Returns:
         (B, 1 + N, width), before ``ln_post``.
     """
     first = max(len(blocks) - NUM_BLOCKS, 0)
-    for block in blocks[:first]:
-        tokens = run_block(block, tokens)
     stream = tokens
-    for block in blocks[first:]:
-        normed = block.ln_1(tokens)
-        query, key, value = project_qkv(block, normed)
-        scale = query.shape[-1] ** -0.5
-        inverse_temperature = normed.norm(dim=-1).mean(dim=-1)[:, None, None, None] * scale
-        attended = self_self_attention(query, key, value, inverse_temperature)
-        output = block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
-        stream = output if ignore_residual else stream + output
-        tokens = run_block(block, tokens)
+    for index, block in enumerate(blocks):
+        if index >= first:
+            normed = block.ln_1(tokens)
+            query, key, value = project_qkv(block, normed)
+            scale = query.shape[-1] ** -0.5
+            inverse_temperature = normed.norm(dim=-1).mean(dim=-1)[:, None, None, None] * scale
+            attended = self_self_attention(query, key, value, inverse_temperature)
+            output = block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
+            stream = output if ignore_residual else stream + output
+        if index + 1 < len(blocks):
+            tokens = run_block(block, tokens)
+            stream = tokens if index + 1 <= first else stream
+            if on_block is not None:
+                on_block(index + 1, tokens)
     return stream

@@ -81,6 +81,19 @@ def test_read_outs_of_blocks_are_summed_before_the_projection(visual):
         torch.testing.assert_close(encoder(images), expected)
 
 
+@pytest.mark.parametrize('attention', ['SegEarth', 'GEM'])
+def test_outputs_of_blocks_can_be_had(visual, attention):
+    images, seen = torch.randn(1, 3, 32, 32), {}
+    encoder = DenseCLIP(visual, attention)
+    with torch.inference_mode():
+        encoder(images, seen.__setitem__)
+        tokens = encoder.embed(images)
+        for number, block in enumerate(visual.transformer.resblocks[:-1], 1):
+            tokens = block(tokens)
+            torch.testing.assert_close(seen.pop(number), tokens, atol=1e-5, rtol=1e-5)
+    assert not seen
+
+
 @pytest.mark.parametrize(('attention', 'count'), [('vanilla', 1), ('ClearCLIP', 1), ('SCLIP', 2), ('SegEarth', 3)])
 def test_attention_rows_sum_to_the_number_of_pairs(attention, count):
     query, key = torch.randn(2, 2, 4, 5, 8)
