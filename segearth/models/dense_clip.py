@@ -10,8 +10,6 @@ ClearCLIP's (arXiv 2407.12442). Followed: the formulas, checked against arrays t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
@@ -20,13 +18,10 @@ from segearth.errors import ConfigError
 from segearth.models.attention import ATTENTIONS
 from segearth.models.gem import gem_readout
 from segearth.models.position import resize_positions, resize_positions_antialiased
-from segearth.models.residual_block import linear, project_qkv, run_block
+from segearth.models.residual_block import OnBlock, add_mlp, project_attended, project_qkv, run_block
 
 GEM = 'GEM'
 ATTENTION_NAMES = (*ATTENTIONS, GEM)
-
-OnBlock = Callable[[int, Tensor], object]
-"""(number of a block, from 1; what it gives, (B, 1 + N, width))."""
 
 
 class DenseCLIP(nn.Module):
@@ -147,12 +142,8 @@ class DenseCLIP(nn.Module):
     def _block_readout(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         query, key, value = project_qkv(block, block.ln_1(tokens))
         attended = ATTENTIONS[self.attention](query, key, value, grid)
-        projection = block.attn.out_proj
-        output = block.ls_1(linear(attended.transpose(1, 2).flatten(2), projection.weight, projection.bias))
-        if self.ignore_residual:
-            return output
-        output = tokens + output
-        return output + block.ls_2(block.mlp(block.ln_2(output)))
+        output = project_attended(block, attended)
+        return output if self.ignore_residual else add_mlp(block, tokens + output)
 
 
 def _check_tower(visual: nn.Module) -> None:

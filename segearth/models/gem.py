@@ -9,13 +9,13 @@ as SegEarth-OV-2 runs it. Followed: the formulas, checked against arrays that th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segearth.models.residual_block import project_qkv, run_block
+from segearth.models.residual_block import OnBlock, project_attended, project_qkv, run_block
 
 NUM_BLOCKS = 6  # the last blocks that get the self-self stream (GEM's depth of 7 counts the block before them)
 NUM_ITERATIONS = 1
@@ -47,10 +47,7 @@ def self_self_attention(query: Tensor, key: Tensor, value: Tensor, inverse_tempe
 
 
 def gem_readout(
-    blocks: Sequence[nn.Module],
-    tokens: Tensor,
-    ignore_residual: bool,
-    on_block: Callable[[int, Tensor], object] | None = None,
+    blocks: Sequence[nn.Module], tokens: Tensor, ignore_residual: bool, on_block: OnBlock | None = None
 ) -> Tensor:
     """Runs all blocks and returns the tokens of the self-self stream.
 
@@ -73,7 +70,7 @@ def gem_readout(
             scale = query.shape[-1] ** -0.5
             inverse_temperature = normed.norm(dim=-1).mean(dim=-1)[:, None, None, None] * scale
             attended = self_self_attention(query, key, value, inverse_temperature)
-            output = block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
+            output = project_attended(block, attended)
             stream = output if ignore_residual else stream + output
         if index + 1 < len(blocks):
             tokens = run_block(block, tokens)

@@ -1,17 +1,24 @@
 """A residual attention block of an open_clip tower, computed as fast as a CPU can without gradients.
 
-Two things differ from open_clip's own forward, not the result: matrix products go to oneDNN, which torch takes for
-bfloat16 alone although it is faster in float32 too (docs/performance.md), and GELU is part of the product.
-Everywhere else - with gradients, under autocast, on other devices - the block runs as open_clip built it.
+The result is open_clip's; matrix products go to oneDNN (onednn.py), with the activation of the MLP inside. Everywhere
+else - with gradients, under autocast, on other devices - the block runs as open_clip built it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-ONEDNN_DTYPES = (torch.float32, torch.bfloat16)
+from segearth.models.onednn import linear, serves
+
+QUICK_GELU_SLOPE = 1.702  # of QuickGELU: x sigmoid(1.702 x)
+
+OnBlock = Callable[[int, Tensor], object]
+"""(number of a block, from 1; what it gives, (B, 1 + N, width))."""
 
 
 def run_block(block: nn.Module, tokens: Tensor) -> Tensor:
@@ -21,18 +28,10 @@ def run_block(block: nn.Module, tokens: Tensor) -> Tensor:
         block: open_clip ResidualAttentionBlock with torch's attention; no forward hooks are called.
         tokens: Of the dtype of the block's weights, except under autocast.
     """
-    if not _has_fast_path(tokens, block.mlp.c_fc.weight):
+    if not serves(tokens, block.mlp.c_fc.weight):
         return block(tokens)
     query, key, value = project_qkv(block, block.ln_1(tokens))
-    attended = _attend(query, key, value).transpose(1, 2).flatten(2)  # N, heads, L, head_dim -> NLD
-    output = block.attn.out_proj
-    tokens = tokens + block.ls_1(linear(attended, output.weight, output.bias))
-    fc, activation, projection = block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj
-    is_gelu = type(activation) is nn.GELU and activation.approximate == 'none'
-    hidden = linear(block.ln_2(tokens), fc.weight, fc.bias, with_gelu=is_gelu)
-    if not is_gelu:
-        hidden = activation(hidden)
-    return tokens + block.ls_2(linear(hidden, projection.weight, projection.bias))
+    return add_mlp(block, tokens + project_attended(block, _attend(query, key, value)))
 
 
 def project_qkv(block: nn.Module, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,12 +44,27 @@ def project_qkv(block: nn.Module, normed: Tensor) -> tuple[Tensor, Tensor, Tenso
     )
 
 
-def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, with_gelu: bool = False) -> Tensor:
-    """``inputs @ weight.T + bias``, then GELU if asked for: (..., I) by (O, I) -> (..., O)."""
-    if not _has_fast_path(inputs, weight):
-        output = F.linear(inputs, weight, bias)
-        return F.gelu(output) if with_gelu else output
-    return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, 'gelu' if with_gelu else 'none', [], 'none')
+def project_attended(block: nn.Module, attended: Tensor) -> Tensor:
+    """What the attention of a block adds to its tokens: (B, heads, N, head_dim) -> (B, N, width)."""
+    projection = block.attn.out_proj
+    attended = attended.transpose(1, 2).flatten(2)  # N, heads, L, head_dim -> NLD
+    return block.ls_1(linear(attended, projection.weight, projection.bias))
+
+
+def add_mlp(block: nn.Module, tokens: Tensor) -> Tensor:
+    """The second half of a block: tokens plus the MLP of their norm, (B, N, width) -> (B, N, width)."""
+    fc, activation, projection = block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj
+    if not serves(tokens, fc.weight):
+        return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+    normed, output_factor = block.ln_2(tokens), 1.0
+    if isinstance(activation, QuickGELU):  # x sigmoid(a x) = swish(a x) / a
+        hidden = linear(normed, fc.weight, fc.bias * QUICK_GELU_SLOPE, 'swish', weight_factor=QUICK_GELU_SLOPE)
+        output_factor = 1 / QUICK_GELU_SLOPE
+    elif type(activation) is nn.GELU and activation.approximate == 'none':
+        hidden = linear(normed, fc.weight, fc.bias, 'gelu')
+    else:
+        hidden = activation(linear(normed, fc.weight, fc.bias))
+    return tokens + block.ls_2(linear(hidden, projection.weight, projection.bias, weight_factor=output_factor))
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -59,19 +73,3 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     # torch's fused attention takes twice as long in bfloat16 on CPUs without AMX
     weights = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     return weights.softmax(dim=-1) @ value
-
-
-def _has_fast_path(inputs: Tensor, weight: Tensor) -> bool:
-    return (
-        inputs.device.type == 'cpu'
-        and inputs.dtype == weight.dtype
-        and inputs.dtype in ONEDNN_DTYPES
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled('cpu')
-        and torch.backends.mkldnn.enabled
-        and _has_onednn()
-    )
-
-
-def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from segearth.device import choose_device
 from segearth.errors import ConfigError
+from segearth.freed_memory import keep_freed_memory
 from segearth.inference.memory import AUTO, window_batch_size
 from segearth.inference.postprocess import classify
 from segearth.inference.scoring import score_windows
@@ -203,6 +204,7 @@ class SegEarthSegmentation(BaseSegmentor):
         if not 0 <= prob_thd <= 1:
             raise ConfigError(f'prob_thd is {prob_thd}; allowed: 0 to 1')
         self.requires_grad_(False).eval()
+        keep_freed_memory(limited=True)
 
     def set_vocabulary(self, text_embeddings: Tensor, query_to_class: Tensor) -> None:
         """Replaces the classes: text embeddings (Q, C), L2-normalised, and the class index of each query (Q,).

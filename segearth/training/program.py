@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from mmengine.config import DictAction
 
+from segearth.freed_memory import keep_freed_memory
 from segearth.training.engine import train
-from segearth.training.memory import keep_freed_memory
 
 
 def main(description: str, arguments: Sequence[str] | None = None) -> None:
@@ -34,7 +34,7 @@ def main(description: str, arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument(
         '--give-back-memory', action='store_true',
-        help='give freed memory back to the system at once: on CPUs slower by half, with less memory',
+        help='give freed memory back to the system at once: on CPUs it takes twice the time, with less memory',
     )  # fmt: skip
     options = parser.parse_args(arguments)
     if not options.give_back_memory:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 
-from segearth.models.residual_block import linear, run_block
+from segearth.models.onednn import linear
+from segearth.models.residual_block import add_mlp, run_block
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
 
@@ -26,8 +27,18 @@ def block(request):
 @pytest.mark.parametrize('dtype', TOLERANCE)
 def test_equals_the_block(block, dtype):
     block, tokens = block.to(dtype), torch.randn(2, 17, 48, dtype=dtype)
+    for frozen in (False, True):
+        block.requires_grad_(not frozen)
+        with torch.inference_mode():
+            torch.testing.assert_close(run_block(block, tokens), block(tokens), atol=TOLERANCE[dtype], rtol=0)
+
+
+def test_the_mlp_alone(block):
+    tokens = torch.randn(2, 17, 48)
+    expected = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
     with torch.inference_mode():
-        torch.testing.assert_close(run_block(block, tokens), block(tokens), atol=TOLERANCE[dtype], rtol=0)
+        torch.testing.assert_close(add_mlp(block, tokens), expected, atol=1e-5, rtol=0)
+    assert torch.equal(add_mlp(block, tokens), expected)
 
 
 def test_gradients_reach_the_weights(block):
@@ -49,12 +60,3 @@ def test_without_onednn(block):
         fast = run_block(block, tokens)
         with torch.backends.mkldnn.flags(enabled=False):
             torch.testing.assert_close(run_block(block, tokens), fast, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize('dtype', [torch.float16, torch.float64])
-def test_other_dtypes(dtype):
-    weight, bias = torch.randn(6, 4, dtype=dtype), torch.randn(6, dtype=dtype)
-    inputs = torch.randn(2, 3, 4, dtype=dtype)
-    with torch.inference_mode():
-        expected = torch.nn.functional.gelu(torch.nn.functional.linear(inputs, weight, bias))
-        assert torch.equal(linear(inputs, weight, bias, with_gelu=True), expected)
