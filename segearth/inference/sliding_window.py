@@ -1,6 +1,6 @@
 """Sliding-window inference: overlapping windows, one score map, every pixel the mean of the windows that see it.
 
-Pure torch; knows neither encoders nor text. Source: mmsegmentation's slide inference, as SegEarth-OV-2 uses it
+Knows neither encoders nor text. Source: mmsegmentation's slide inference, as SegEarth-OV-2 uses it
 (the last window of a row or column moved back to the edge, overlaps averaged), with windows whose side is no
 multiple of the patch zero-padded.
 """
@@ -8,12 +8,14 @@ multiple of the patch zero-padded.
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from segearth.errors import ConfigError
+from simfeatup.overlap import overlapping_windows
 
 Box = tuple[int, int, int, int]
 """(y1, x1, y2, x2) in pixels, y2 and x2 exclusive."""
@@ -93,7 +95,8 @@ def slide(
 ) -> Tensor:
     """Scores images window by window and averages the overlaps.
 
-    Windows of several images share a batch, because all windows of equally large images have one size.
+    Windows of several images share a batch, because all windows of equally large images have one size. They come
+    column by column, so that each lies below the one before and may share its kernels (simfeatup/overlap.py).
 
     Args:
         images: (B, 3, H, W).
@@ -111,17 +114,18 @@ def slide(
     if window_batch_size < 1:
         raise ConfigError(f'window_batch_size is {window_batch_size}; allowed: 1 or more')
     height, width = images.shape[-2:]
-    boxes = window_boxes(height, width, crop_size, stride)
+    boxes = sorted(window_boxes(height, width, crop_size, stride), key=lambda box: box[1])
     jobs = [(index, box) for index in range(len(images)) for box in boxes]
     total = None
-    for start in range(0, len(jobs), window_batch_size):
-        batch = jobs[start : start + window_batch_size]
-        windows = torch.stack([images[index, :, y1:y2, x1:x2] for index, (y1, x1, y2, x2) in batch])
-        scores = score(windows)
-        if total is None:
-            total = scores.new_zeros(len(images), scores.shape[1], height, width)
-        for (index, (y1, x1, y2, x2)), window_scores in zip(batch, scores, strict=True):
-            total[index, :, y1:y2, x1:x2] += window_scores
+    with overlapping_windows(Fraction(stride[0], min(crop_size[0], height))):
+        for start in range(0, len(jobs), window_batch_size):
+            batch = jobs[start : start + window_batch_size]
+            windows = torch.stack([images[index, :, y1:y2, x1:x2] for index, (y1, x1, y2, x2) in batch])
+            scores = score(windows)
+            if total is None:
+                total = scores.new_zeros(len(images), scores.shape[1], height, width)
+            for (index, (y1, x1, y2, x2)), window_scores in zip(batch, scores, strict=True):
+                total[index, :, y1:y2, x1:x2] += window_scores
     count = total.new_zeros(height, width)
     for y1, x1, y2, x2 in boxes:
         count[y1:y2, x1:x2] += 1

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simfeatup.cpu.parallel import compiled, share_rows
+from simfeatup.cpu.parallel import compiled, share_ranges
 from simfeatup.cpu.rows import PIXEL_MULTIPLE, ROW_BLOCK, fold_row, normalised_row, rounded
 from simfeatup.cpu.simd import LANES, load, multiply_add, store, zeros
 from simfeatup.folding import StageKernels, axis_folding
+from simfeatup.overlap import take_over
 from simfeatup.padding import reflect_pad
 
 
@@ -42,7 +43,8 @@ def stage_kernels(guidance: Tensor, grid: tuple[int, int], spatial: Tensor, sigm
     def run(index: int, top: int, bottom: int) -> None:
         _colour_kernel_rows(colours[index], scale, weights, fold_y, fold_x, kernels[index], top, bottom)
 
-    share_rows(run, batch, height)
+    stage = (grid, sigma_range, weights.tobytes())
+    share_ranges(run, take_over(stage, guidance.detach().float().numpy(), kernels, grid[0], radius))
     return StageKernels(out.permute(0, 2, 3, 1, 4).to(guidance.dtype), rows.starts, cols.starts)
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simfeatup.cpu.parallel import share_rows
+from simfeatup.cpu.parallel import share_ranges, share_rows
 from simfeatup.cpu.rows import DENSE_MULTIPLE, PIXEL_MULTIPLE, folded_kernel_rows, key_rows, reflected
 from simfeatup.folding import StageKernels, axis_folding
+from simfeatup.overlap import take_over
 
 if TYPE_CHECKING:
     from simfeatup.jbu import JBULayer
@@ -57,7 +58,7 @@ def stage_kernels(layer: JBULayer, guidance: Tensor, grid: tuple[int, int]) -> S
             bottom,
         )
 
-    share_rows(run, batch, height)
+    share_ranges(run, take_over((layer, grid), image, kernels, grid[0], layer.radius))
     return StageKernels(out.permute(0, 2, 3, 1, 4).to(guidance.dtype), rows.starts, cols.starts)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -45,10 +45,24 @@ def share_rows(run: Callable[[int, int, int], None], batch: int, height: int) ->
         batch: Number of images.
         height: Rows of an image.
     """
+    share_ranges(run, [(image, 0, height) for image in range(batch)])
+
+
+def share_ranges(run: Callable[[int, int, int], None], ranges: Sequence[tuple[int, int, int]]) -> None:
+    """As :func:`share_rows`, for some rows only.
+
+    Args:
+        run: See there.
+        ranges: (image, first row, row behind the last).
+    """
     threads = torch.get_num_threads()
-    parts = min(max(-(-threads * CHUNKS_PER_THREAD // batch), 1), height)
-    bounds = [height * part // parts for part in range(parts + 1)]
-    jobs = [(image, *rows) for image in range(batch) for rows in itertools.pairwise(bounds)]
+    total = sum(bottom - top for _, top, bottom in ranges)
+    largest = max(-(-total // (threads * CHUNKS_PER_THREAD)), 1)
+    jobs = []
+    for image, top, bottom in ranges:
+        parts = -(-(bottom - top) // largest)
+        bounds = [top + (bottom - top) * part // parts for part in range(parts + 1)] if parts else []
+        jobs += [(image, *rows) for rows in itertools.pairwise(bounds)]
     queue = iter(jobs)  # advancing a list iterator is atomic
 
     def work() -> None:

@@ -1,8 +1,13 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from segearth.errors import ConfigError
 from segearth.inference.sliding_window import pad_to_multiple, score_padded, slide, window_boxes
+from simfeatup import build_upsampler
+from simfeatup.cpu import colour
+from simfeatup.scoring import score
 
 
 @pytest.mark.parametrize('size', [(448, 448), (100, 300), (225, 224), (5, 9), (640, 333)])
@@ -68,3 +73,22 @@ def test_padding_is_symmetric_and_cut_off_again():
 def test_batch_size_below_one_is_refused():
     with pytest.raises(ConfigError, match='window_batch_size'):
         slide(torch.zeros(1, 3, 16, 16), lambda x: x, (16, 16), (16, 16), 0)
+
+
+def test_windows_come_column_by_column_and_share_kernels(monkeypatch):
+    torch.manual_seed(0)
+    upsampler = build_upsampler('joint_bilateral', 4).eval()
+    images, texts = torch.randn(2, 3, 192, 256), torch.nn.functional.normalize(torch.randn(3, 4), dim=1)
+    computed = []
+    run = colour.share_ranges
+    monkeypatch.setattr(colour, 'share_ranges', lambda task, ranges: (computed.extend(ranges), run(task, ranges)))
+
+    def score_window(windows):
+        return score(upsampler, windows[:, :1, ::16, ::16].expand(-1, 4, -1, -1), windows, texts)
+
+    scores = slide(images, score_window, (128, 128), (64, 64), 4)
+    shared = sum(bottom - top for _, top, bottom in computed)
+    computed.clear()
+    monkeypatch.setattr('segearth.inference.sliding_window.overlapping_windows', lambda step: nullcontext())
+    assert torch.equal(slide(images, score_window, (128, 128), (64, 64), 4), scores)
+    assert shared < 0.9 * sum(bottom - top for _, top, bottom in computed)
