@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simfeatup.adaptive_conv import adaptive_conv
-from simfeatup.stages import check_inputs, stage_sizes
+from simfeatup.stages import check_inputs, guidance_at, stage_sizes
 
 
 class DoublingUpsampler(nn.Module):
@@ -42,7 +42,7 @@ class DoublingUpsampler(nn.Module):
         """
         check_inputs(features, guidance, self.dim)
         for size in stage_sizes(features.shape[2:], guidance.shape[2:]):
-            features = self.double(features, F.adaptive_avg_pool2d(guidance, size))
+            features = self.double(features, guidance_at(guidance, size))
         return features
 
 

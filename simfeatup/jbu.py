@@ -24,7 +24,7 @@ from simfeatup.errors import UpsamplerError
 from simfeatup.folding import StageKernels, fold_kernels
 from simfeatup.joint_kernel import joint_kernel
 from simfeatup.padding import reflect_pad
-from simfeatup.stages import check_inputs, stage_sizes
+from simfeatup.stages import check_inputs, guidance_at, stage_sizes
 
 KERNEL_FIXUP_WEIGHT = 0.1  # share of the MLP in a layer's kernel, FeatUp's code
 FEATURE_FIXUP_WEIGHT = 0.1  # share of the last 1x1 convolution in the features, FeatUp's code
@@ -179,7 +179,7 @@ class JBU(nn.Module):
 
     def _resample(self, features: Tensor, guidance: Tensor) -> Tensor:
         for layer, size in self.stages(features.shape[2:], guidance.shape[2:]):
-            features = layer(features, F.adaptive_avg_pool2d(guidance, size))
+            features = layer(features, guidance_at(guidance, size))
         return features
 
     def _mix_channels(self, features: Tensor) -> Tensor:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from simfeatup.backends import choose_backend
 from simfeatup.errors import UpsamplerError
 from simfeatup.folding import StageKernels, fold_kernels
 from simfeatup.padding import reflect_pad
-from simfeatup.stages import check_inputs, stage_sizes
+from simfeatup.stages import check_inputs, guidance_at, stage_sizes
 
 RADIUS = 5  # neighbours on each side, as jbu_one
 SIGMA_SPATIAL = 0.8  # of half a window, as jbu's; found on generated scenes
@@ -71,7 +70,7 @@ class JointBilateral(nn.Module):
         """Kernels of every doubling from a grid (h, w) to the guidance's size, the resizing folded in."""
         stages, below = [], tuple(grid)
         for size in stage_sizes(grid, guidance.shape[2:]):
-            stages.append(self._stage(F.adaptive_avg_pool2d(guidance, size), below))
+            stages.append(self._stage(guidance_at(guidance, size), below))
             below = size
         return stages
 

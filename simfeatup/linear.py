@@ -17,12 +17,12 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from simfeatup.adaptive_conv import adaptive_conv_norm
 from simfeatup.folding import StageKernels
 from simfeatup.jbu import FEATURE_FIXUP_WEIGHT, JBU, Bilinear
 from simfeatup.joint_bilateral import JointBilateral, LinearJointBilateral
+from simfeatup.stages import guidance_at
 
 
 class LinearMap(Protocol):
@@ -73,11 +73,10 @@ class LinearJBU:
 
     def kernels(self, guidance: Tensor, grid: tuple[int, int]) -> list[StageKernels]:
         """See :class:`LinearMap`."""
-        stages, below = [], grid
-        for layer, size in self.upsampler.stages(grid, guidance.shape[2:]):
-            stages.append(layer.stage_kernels(F.adaptive_avg_pool2d(guidance, size), below))
-            below = size
-        return stages
+        plan = self.upsampler.stages(grid, guidance.shape[2:])
+        grids = [grid, *(size for _, size in plan)]
+        guidances = [guidance_at(guidance, size) for _, size in plan]
+        return [layer.stage_kernels(*inputs) for (layer, _), *inputs in zip(plan, guidances, grids, strict=False)]
 
     def final(self) -> tuple[Tensor, Tensor]:
         """See :class:`LinearMap`."""

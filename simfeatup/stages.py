@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from simfeatup.errors import UpsamplerError
 
@@ -32,6 +33,11 @@ def stage_sizes(grid: Sequence[int], size: Sequence[int], num_stages: int | None
         tuple(min(n << stage, total) for n, total in zip(grid, size, strict=True)) for stage in range(1, num_stages)
     ]
     return [*doublings, tuple(size)]
+
+
+def guidance_at(guidance: Tensor, size: Sequence[int]) -> Tensor:
+    """The guidance of a stage: (B, 3, H, W) averaged to a size (height, width), itself where that is its own."""
+    return guidance if tuple(guidance.shape[2:]) == tuple(size) else F.adaptive_avg_pool2d(guidance, size)
 
 
 def check_inputs(features: Tensor, guidance: Tensor, dim: int) -> None:

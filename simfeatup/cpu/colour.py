@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from simfeatup.cpu.fold import column_foldings, row_foldings
 from simfeatup.cpu.parallel import compiled, share_ranges
 from simfeatup.cpu.rows import PIXEL_MULTIPLE, ROW_BLOCK, fold_row, normalised_row, rounded
 from simfeatup.cpu.simd import LANES, load, multiply_add, store, zeros
@@ -32,8 +33,7 @@ def stage_kernels(guidance: Tensor, grid: tuple[int, int], spatial: Tensor, sigm
     radius = len(spatial) // 2
     batch, _, height, width = guidance.shape
     rows, cols = (axis_folding(n, total, radius) for n, total in zip(grid, (height, width), strict=True))
-    fold_y = rows.weights.float().numpy()  # (H, T, Ty)
-    fold_x = F.pad(cols.weights.float().permute(1, 2, 0), (0, PIXEL_MULTIPLE)).numpy()  # (T, Tx, W + some)
+    fold_y, fold_x = row_foldings(grid[0], height, radius), column_foldings(grid[1], width, radius)
     padded = F.pad(reflect_pad(guidance.detach().float(), radius), (0, PIXEL_MULTIPLE))
     colours = padded.transpose(1, 2).contiguous().numpy()  # (B, H + 2r, 3, W + 2r + some)
     weights, scale = spatial.float().flatten().numpy(), np.float32(1 / (2 * sigma_range**2))

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from torch import Tensor
+from torch.nn import functional as F
 
 from simfeatup.cpu.parallel import compiled, share_rows
+from simfeatup.cpu.rows import PIXEL_MULTIPLE
+from simfeatup.folding import axis_folding
+
+
+@lru_cache(maxsize=256)
+def row_foldings(length: int, outputs: int, radius: int) -> np.ndarray:
+    """:func:`simfeatup.folding.axis_folding` as the compiled loops read it for rows: (H, T, Ty), float32."""
+    return axis_folding(length, outputs, radius).weights.float().numpy()
+
+
+@lru_cache(maxsize=256)
+def column_foldings(length: int, outputs: int, radius: int) -> np.ndarray:
+    """As :func:`row_foldings` for columns: (T, Tx, W + PIXEL_MULTIPLE), zeros behind the last."""
+    weights = axis_folding(length, outputs, radius).weights.float().permute(1, 2, 0)
+    return F.pad(weights, (0, PIXEL_MULTIPLE)).numpy()
 
 
 def fold(kernels: Tensor, fold_y: Tensor, fold_x: Tensor) -> Tensor:

@@ -5,14 +5,17 @@ The kernels before folding never leave the cache: row by row, similarity, softma
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simfeatup.cpu.parallel import share_ranges, share_rows
+from simfeatup.cpu.fold import column_foldings, row_foldings
+from simfeatup.cpu.parallel import share_ranges
 from simfeatup.cpu.rows import DENSE_MULTIPLE, PIXEL_MULTIPLE, folded_kernel_rows, key_rows, reflected
 from simfeatup.folding import StageKernels, axis_folding
 from simfeatup.overlap import take_over
@@ -29,28 +32,23 @@ def stage_kernels(layer: JBULayer, guidance: Tensor, grid: tuple[int, int]) -> S
         guidance: (B, 3, H, W) at the layer's output size.
         grid: (h, w) of the features.
     """
-    from simfeatup.jbu import KERNEL_FIXUP_WEIGHT
-
+    weights = _layer_weights(layer)
     image = guidance.detach().float().contiguous().numpy()
     batch, _, height, width = image.shape
     rows, cols = (axis_folding(n, total, layer.radius) for n, total in zip(grid, (height, width), strict=True))
-    fold_y = rows.weights.float().numpy()  # (H, T, Ty)
-    fold_x = F.pad(cols.weights.float().permute(1, 2, 0), (0, PIXEL_MULTIPLE)).numpy()  # (T, Tx, W + some)
-    keys = _keys(layer, image)
-    temperature = np.float32(layer.temperature.item())
-    spatial = _array(layer.spatial_kernel().flatten())
-    first, second = _weights(layer.fixup_proj[0]), _weights(layer.fixup_proj[3], KERNEL_FIXUP_WEIGHT)
+    fold_y, fold_x = row_foldings(grid[0], height, layer.radius), column_foldings(grid[1], width, layer.radius)
     out = torch.empty(batch, height, fold_y.shape[2], fold_x.shape[1], width)  # rows first, as they are applied
     kernels = out.numpy()
+    rows_left = take_over((layer, grid), image, kernels, grid[0], layer.radius)
+    keys = _keys(layer, weights.keys, image, rows_left)
 
     def run(index: int, top: int, bottom: int) -> None:
         folded_kernel_rows(
             image[index],
             keys[index],
-            temperature,
-            spatial,
-            *first,
-            *second,
+            weights.temperature,
+            weights.spatial,
+            *weights.fixup,
             fold_y,
             fold_x,
             kernels[index],
@@ -58,31 +56,76 @@ def stage_kernels(layer: JBULayer, guidance: Tensor, grid: tuple[int, int]) -> S
             bottom,
         )
 
-    share_ranges(run, take_over((layer, grid), image, kernels, grid[0], layer.radius))
+    share_ranges(run, rows_left)
     return StageKernels(out.permute(0, 2, 3, 1, 4).to(guidance.dtype), rows.starts, cols.starts)
 
 
-def _keys(layer: JBULayer, guidance: np.ndarray) -> np.ndarray:
-    """Keys of every pixel, reflected at the borders: (B, H + 2r, K, W + 2r + PIXEL_MULTIPLE)."""
+@dataclass(frozen=True)
+class _LayerWeights:
+    """A layer as the compiled loops read it: weight and bias of two convolutions for the keys, and for the MLP."""
+
+    temperature: np.float32
+    spatial: np.ndarray
+    keys: tuple[np.ndarray, ...]
+    fixup: tuple[np.ndarray, ...]
+
+
+_known: WeakKeyDictionary[JBULayer, tuple[object, _LayerWeights]] = WeakKeyDictionary()
+
+
+def _layer_weights(layer: JBULayer) -> _LayerWeights:
+    """Those of a layer; kept where nothing of it needs a gradient, until something changes."""
+    from simfeatup.jbu import KERNEL_FIXUP_WEIGHT
+
+    parameters = list(layer.parameters())
+    may_change = any(parameter.requires_grad or parameter.is_inference() for parameter in parameters)
+    state = None if may_change else [(parameter._version, parameter.data_ptr()) for parameter in parameters]
+    known = _known.get(layer)
+    if state is not None and known is not None and known[0] == state:
+        return known[1]
+    weights = _LayerWeights(
+        np.float32(layer.temperature.item()),
+        _array(layer.spatial_kernel().flatten()),
+        (*_conv_weights(layer.range_proj[0]), *_conv_weights(layer.range_proj[3])),
+        (*_conv_weights(layer.fixup_proj[0]), *_conv_weights(layer.fixup_proj[3], KERNEL_FIXUP_WEIGHT)),
+    )
+    _known[layer] = state, weights
+    return weights
+
+
+def _keys(
+    layer: JBULayer, weights: tuple[np.ndarray, ...], guidance: np.ndarray, ranges: list[tuple[int, int, int]]
+) -> np.ndarray:
+    """Keys of the pixels whose kernels are wanted and of their neighbours, reflected at the borders.
+
+    Args:
+        layer: See :func:`stage_kernels`.
+        weights: Of the two convolutions.
+        guidance: (B, 3, H, W).
+        ranges: (image, first row, row behind the last), of the kernels.
+
+    Returns:
+        (B, H + 2r, K, W + 2r + PIXEL_MULTIPLE); rows that nobody wants hold anything.
+    """
     batch, _, height, width = guidance.shape
     radius, key_dim = layer.radius, layer.range_proj[3].out_channels
-    first, second = _weights(layer.range_proj[0]), _weights(layer.range_proj[3])
-    keys = np.zeros((batch, height + 2 * radius, key_dim, width + 2 * radius + PIXEL_MULTIPLE), np.float32)
+    keys = np.empty((batch, height + 2 * radius, key_dim, width + 2 * radius + PIXEL_MULTIPLE), np.float32)
+    keys[..., -PIXEL_MULTIPLE:] = 0  # read, but of no effect
 
     def run(index: int, top: int, bottom: int) -> None:
-        key_rows(guidance[index], *first, *second, radius, keys[index], top, bottom)
+        key_rows(guidance[index], *weights, radius, keys[index], top, bottom)
 
-    share_rows(run, batch, height)
+    share_ranges(run, [(index, max(top - radius, 0), min(bottom + radius, height)) for index, top, bottom in ranges])
     for row in (*range(-radius, 0), *range(height, height + radius)):
         keys[:, radius + row] = keys[:, radius + reflected(row, height)]
     return keys
 
 
-def _weights(conv: nn.Conv2d, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def _conv_weights(conv: nn.Conv2d, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Weight (O, I) and bias (O,) of a 1x1 convolution, filled up with zeros to the blocks of the compiled loop."""
-    weight, bias = _array(conv.weight.flatten(1) * scale), _array(conv.bias * scale)
-    missing = -len(weight) % DENSE_MULTIPLE
-    return np.pad(weight, ((0, missing), (0, 0))), np.pad(bias, (0, missing))
+    missing = -conv.out_channels % DENSE_MULTIPLE
+    weight = F.pad(conv.weight.flatten(1) * scale, (0, 0, 0, missing))
+    return _array(weight), _array(F.pad(conv.bias * scale, (0, missing)))
 
 
 def _array(tensor: Tensor) -> np.ndarray:
