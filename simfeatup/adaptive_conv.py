@@ -11,6 +11,7 @@ arXiv 2403.10516).
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -46,7 +47,7 @@ def adaptive_conv(
     Raises:
         UpsamplerError: The shapes do not belong together, a start lies outside, or the back end cannot be used.
     """
-    rows, cols = _starts(features, kernels, rows, cols)
+    rows, cols = _starts(features.shape, kernels, rows, cols)
     name = choose_backend(features, backend)
     if name == 'reference':
         return _reference(features, kernels, rows, cols)
@@ -54,30 +55,36 @@ def adaptive_conv(
 
 
 def adaptive_conv_norm(
-    features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, num_maps: int, backend: str | None = None
+    features: Tensor,
+    stages: Sequence[tuple[Tensor, Tensor | None, Tensor | None]],
+    num_maps: int,
+    backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The operator where of most channels only their length is wanted; without gradients.
+    """The operator stage by stage, where of most channels only their length is wanted in the end; without gradients.
 
     Args:
         features: (B, C, h, w).
-        kernels: (B, Ty, Tx, H, W).
-        rows: As for :func:`adaptive_conv`.
-        cols: As for :func:`adaptive_conv`.
+        stages: kernels (B, Ty, Tx, H, W), rows and cols of each, as for :func:`adaptive_conv`; at least one.
         num_maps: Channels to return as they are.
         backend: See :func:`simfeatup.backends.choose_backend`.
 
     Returns:
         (B, num_maps, H, W), the first channels, and (B, H, W), the sum of the squares of all others.
+
+    Raises:
+        UpsamplerError: As :func:`adaptive_conv`.
     """
     name = choose_backend(features, backend)
     if name == 'reference':
-        out = adaptive_conv(features, kernels, rows, cols, name)
-        return out[:, :num_maps], out[:, num_maps:].square().sum(1)
-    rows, cols = _starts(features, kernels, rows, cols)
-    dtype = _compute_dtype(features, kernels)
-    maps, squares = implementation(name).forward_norm(
-        _channels_last(features, dtype), _rows_first(kernels, dtype), rows, cols, num_maps
-    )
+        for stage in stages:
+            features = adaptive_conv(features, *stage, backend=name)
+        return features[:, :num_maps], features[:, num_maps:].square().sum(1)
+    dtype = _compute_dtype(features, *(kernels for kernels, _, _ in stages))
+    used, shape = [], features.shape
+    for kernels, rows, cols in stages:
+        used.append((_rows_first(kernels, dtype), *_starts(shape, kernels, rows, cols)))
+        shape = *shape[:2], *kernels.shape[3:]
+    maps, squares = implementation(name).forward_norm(_channels_last(features, dtype), used, num_maps)
     return maps.to(features.dtype), squares.to(features.dtype)
 
 
@@ -140,15 +147,15 @@ def _rows_first(kernels: Tensor, dtype: torch.dtype) -> Tensor:
     return kernels.detach().to(dtype).permute(0, 3, 1, 2, 4).contiguous()
 
 
-def _starts(features: Tensor, kernels: Tensor, rows: Tensor | None, cols: Tensor | None) -> tuple[Tensor, Tensor]:
+def _starts(shape: Sequence[int], kernels: Tensor, rows: Tensor | None, cols: Tensor | None) -> tuple[Tensor, Tensor]:
     """Checks that all shapes belong together; starts of the ordinary convolution where there are none."""
-    if features.ndim != 4 or kernels.ndim != 5 or features.shape[0] != kernels.shape[0]:
+    if len(shape) != 4 or kernels.ndim != 5 or shape[0] != kernels.shape[0]:
         raise UpsamplerError(
             f'adaptive_conv needs features (B, C, h, w) and kernels (B, Ty, Tx, H, W) of one batch size; got '
-            f'{tuple(features.shape)} and {tuple(kernels.shape)}.'
+            f'{tuple(shape)} and {tuple(kernels.shape)}.'
         )
     return tuple(
-        _axis_starts(starts, features.shape[2 + axis], kernels.shape[1 + axis], kernels.shape[3 + axis], features)
+        _axis_starts(starts, shape[2 + axis], kernels.shape[1 + axis], kernels.shape[3 + axis], kernels)
         for axis, starts in enumerate((rows, cols))
     )
 

@@ -61,8 +61,7 @@ def apply_norm(kernels: Sequence[StageKernels], maps: Tensor, num_maps: int) -> 
     Returns:
         (B, num_maps, H, W) and (B, H, W).
     """
-    *stages, last = kernels
-    return adaptive_conv_norm(apply(stages, maps), last.kernels, last.rows, last.cols, num_maps)
+    return adaptive_conv_norm(maps, [(stage.kernels, stage.rows, stage.cols) for stage in kernels], num_maps)
 
 
 class LinearJBU:

@@ -8,6 +8,8 @@ start at the same feature row and column, as they do where the size doubles.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,19 +23,32 @@ BLOCK = LANES
 
 def forward(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, out: Tensor) -> None:
     """The operator: features (B, h, w, C), kernels (B, H, Ty, Tx, W), starts (H,) and (W,) -> out (B, H, W, C)."""
-    _share(_forward, (_blocks(features), kernels), (rows, cols), (out,), kernels.shape[1])
+    channels = out.shape[3]
+    steps = channels, BLOCK, channels
+    _share(_forward, (_blocks(features), kernels), (rows, cols, *steps), (out.flatten(1),), kernels.shape[1])
 
 
-def forward_norm(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, num_maps: int) -> tuple[Tensor, Tensor]:
-    """The operator where only the first channels and the length of the others are wanted.
+def forward_norm(
+    features: Tensor, stages: Sequence[tuple[Tensor, Tensor, Tensor]], num_maps: int
+) -> tuple[Tensor, Tensor]:
+    """The operator stage by stage, where in the end only the first channels and the length of the others are wanted.
+
+    Args:
+        features: (B, h, w, C).
+        stages: Kernels (B, H, Ty, Tx, W) and starts (H,) and (W,) of each.
+        num_maps: At most C.
 
     Returns:
         (B, num_maps, H, W), the first channels, and (B, H, W), the sum of squares of the others.
     """
+    blocks = _blocks(features)
+    *before, (kernels, rows, cols) = stages
+    for stage in before:
+        blocks = _forward_blocks(blocks, *stage)
     batch, height, width = len(features), kernels.shape[1], kernels.shape[4]
     maps = features.new_empty(batch, num_maps, height, width)
     squares = features.new_empty(batch, height, width)
-    _share(_forward_norm, (_blocks(features), kernels), (rows, cols), (maps, squares), height)
+    _share(_forward_norm, (blocks, kernels), (rows, cols), (maps, squares), height)
     return maps, squares
 
 
@@ -58,12 +73,24 @@ def _blocks(features: Tensor) -> Tensor:
     return padded.unflatten(3, (-1, BLOCK)).permute(0, 3, 1, 2, 4).contiguous()
 
 
-def _share(loop, inputs: tuple[Tensor, ...], starts: tuple[Tensor, ...], outputs: tuple[Tensor, ...], height: int):
-    """Runs a compiled loop on the rows of every image: (inputs of an image, starts, outputs of an image, rows)."""
-    inputs, starts, outputs = ([tensor.numpy() for tensor in group] for group in (inputs, starts, outputs))
+def _forward_blocks(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    """The operator with features and result in blocks of channels, as :func:`_blocks` gives them."""
+    batch, height, width, (_, num_blocks) = len(features), kernels.shape[1], kernels.shape[4], features.shape[:2]
+    out = features.new_empty(batch, num_blocks, height, width, BLOCK)
+    steps = BLOCK, height * width * BLOCK, num_blocks * BLOCK
+    _share(_forward, (features, kernels), (rows, cols, *steps), (out.flatten(1),), height)
+    return out
+
+
+def _share(
+    loop, inputs: tuple[Tensor, ...], shared: tuple[Tensor | int, ...], outputs: tuple[Tensor, ...], height: int
+):
+    """Runs a compiled loop on the rows of every image: (inputs of an image, shared, outputs of an image, rows)."""
+    inputs, outputs = ([tensor.numpy() for tensor in group] for group in (inputs, outputs))
+    shared = [value.numpy() if isinstance(value, Tensor) else value for value in shared]
 
     def run(image: int, first: int, last: int) -> None:
-        loop(*(array[image] for array in inputs), *starts, *(array[image] for array in outputs), first, last)
+        loop(*(array[image] for array in inputs), *shared, *(array[image] for array in outputs), first, last)
 
     share_rows(run, len(outputs[0]), height)
 
@@ -97,15 +124,16 @@ def _four(features, at, row_step, kernels, tap, right, below, taps_y, taps_x, ta
 
 
 @compiled
-def _forward(features, kernels, rows, cols, out, first_row, last_row):
+def _forward(features, kernels, rows, cols, pixel_step, block_step, channels, out, first_row, last_row):
+    """Block b of pixel p goes to ``out[p * pixel_step + b * block_step]`` and behind, ``channels`` in all."""
     taps_y, taps_x, width = kernels.shape[1:]
-    row_size, channels = taps_y * taps_x * width, out.shape[2]
+    row_size = taps_y * taps_x * width
     sums = np.empty(4 * BLOCK, features.dtype)
     y = first_row
     while y < last_row:
         below = _partner(rows, y, last_row)
         for block in range(len(features)):
-            first = block * BLOCK
+            first, first_to = block * BLOCK, block * block_step
             x = 0
             while x < width:
                 right = _partner(cols, x, width)
@@ -114,18 +142,20 @@ def _forward(features, kernels, rows, cols, out, first_row, last_row):
                 a, b, c, d = _four(
                     features, at, step, kernels, tap, right - x, (below - y) * row_size, taps_y, taps_x, width
                 )
+                to, right_to = first_to + (y * width + x) * pixel_step, first_to + (y * width + right) * pixel_step
+                lower = (below - y) * width * pixel_step
                 if first + BLOCK <= channels:
-                    store(out, (y * width + x) * channels + first, a)
-                    store(out, (y * width + right) * channels + first, b)
-                    store(out, (below * width + x) * channels + first, c)
-                    store(out, (below * width + right) * channels + first, d)
+                    store(out, to, a)
+                    store(out, right_to, b)
+                    store(out, to + lower, c)
+                    store(out, right_to + lower, d)
                 else:
                     _store_all(sums, a, b, c, d)
                     for channel in range(channels - first):
-                        out[y, x, first + channel] = sums[channel]
-                        out[y, right, first + channel] = sums[BLOCK + channel]
-                        out[below, x, first + channel] = sums[2 * BLOCK + channel]
-                        out[below, right, first + channel] = sums[3 * BLOCK + channel]
+                        out[to + channel] = sums[channel]
+                        out[right_to + channel] = sums[BLOCK + channel]
+                        out[to + lower + channel] = sums[2 * BLOCK + channel]
+                        out[right_to + lower + channel] = sums[3 * BLOCK + channel]
                 x = right + 1
         y = below + 1
 

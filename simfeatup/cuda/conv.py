@@ -6,6 +6,8 @@ added up by atomic operations, since several pixels read one feature; its last d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -21,8 +23,15 @@ def forward(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, out: 
     _forward[_grid(kernels, features.shape[3])](features, kernels, rows, cols, out, *sizes, PIXELS, CHANNELS)
 
 
-def forward_norm(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, num_maps: int) -> tuple[Tensor, Tensor]:
-    """The first channels (B, num_maps, H, W), and the sum of squares of the others (B, H, W)."""
+def forward_norm(
+    features: Tensor, stages: Sequence[tuple[Tensor, Tensor, Tensor]], num_maps: int
+) -> tuple[Tensor, Tensor]:
+    """See :func:`simfeatup.cpu.conv.forward_norm`."""
+    *before, (kernels, rows, cols) = stages
+    for stage in before:
+        out = features.new_empty(len(features), stage[0].shape[1], stage[0].shape[4], features.shape[3])
+        forward(features, *stage, out)
+        features = out
     batch, height, _, _, width = kernels.shape
     maps, squares = features.new_empty(batch, num_maps, height, width), features.new_empty(batch, height, width)
     sizes = _sizes(features, kernels)

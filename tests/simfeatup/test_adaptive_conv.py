@@ -39,9 +39,22 @@ def test_equals_naive_loop_with_starts(backend, channels):
     expected = naive(features, kernels, ROWS.tolist(), COLS.tolist())
     out = adaptive_conv(features, kernels, ROWS, COLS, backend)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
-    maps, squares = adaptive_conv_norm(features, kernels, ROWS, COLS, 1, backend)
+    maps, squares = adaptive_conv_norm(features, [(kernels, ROWS, COLS)], 1, backend)
     torch.testing.assert_close(maps, expected[:, :1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(squares, expected[:, 1:].square().sum(1), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('channels', [5, 70])
+def test_stages_follow_each_other(backend, channels):
+    torch.manual_seed(0)
+    features, first, second = torch.randn(2, channels, 5, 7), torch.randn(2, 3, 4, 7, 5), torch.randn(2, 2, 3, 6, 3)
+    expected = adaptive_conv(adaptive_conv(features, first, ROWS, COLS, 'reference'), second, backend='reference')
+    maps, squares = adaptive_conv_norm(features, [(first, ROWS, COLS), (second, None, None)], 4, backend)
+    torch.testing.assert_close(maps, expected[:, :4], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(squares, expected[:, 4:].square().sum(1), atol=1e-3, rtol=1e-5)
+    with pytest.raises(UpsamplerError, match='needs features padded to 7; got 5'):
+        adaptive_conv_norm(features, [(first, ROWS, COLS), (torch.randn(2, 2, 3, 6, 5), None, None)], 4, backend)
 
 
 @pytest.mark.parametrize('backend', BACKENDS)

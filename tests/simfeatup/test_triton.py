@@ -62,7 +62,7 @@ def test_adaptive_conv_equals_reference(small_blocks):
 def test_norm_equals_reference(small_blocks):
     torch.manual_seed(0)
     features, kernels = torch.randn(2, 7, 3, 6, device=DEVICE), torch.randn(2, 2, 2, 2, 5, device=DEVICE)
-    results = [adaptive_conv_norm(features, kernels, None, None, 3, backend) for backend in ('reference', 'cuda')]
+    results = [adaptive_conv_norm(features, [(kernels, None, None)], 3, backend) for backend in ('reference', 'cuda')]
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
