@@ -245,7 +245,8 @@ class SegEarthSegmentation(BaseSegmentor):
         for index, image in enumerate(inputs):
             groups.setdefault(image.shape, []).append(index)
         for indices in groups.values():
-            images = torch.stack([inputs[index] for index in indices])
+            alone = len(indices) == 1  # then no copy, which of a large image is large
+            images = inputs[indices[0]][None] if alone else torch.stack([inputs[index] for index in indices])
             samples = [data_samples[index] for index in indices]
             self.postprocess_result(self.encode_decode(images, samples), samples)
         return list(data_samples)
