@@ -15,7 +15,7 @@ from simfeatup.backends import choose_backend
 from simfeatup.errors import UpsamplerError
 from simfeatup.folding import StageKernels, fold_kernels
 from simfeatup.padding import reflect_pad
-from simfeatup.stages import check_inputs, guidance_at, stage_sizes
+from simfeatup.stages import check_inputs, stage_inputs, stage_sizes
 
 RADIUS = 5  # neighbours on each side, as jbu_one
 SIGMA_SPATIAL = 0.8  # of half a window, as jbu's; found on generated scenes
@@ -68,11 +68,8 @@ class JointBilateral(nn.Module):
 
     def stage_kernels(self, guidance: Tensor, grid: tuple[int, int]) -> list[StageKernels]:
         """Kernels of every doubling from a grid (h, w) to the guidance's size, the resizing folded in."""
-        stages, below = [], tuple(grid)
-        for size in stage_sizes(grid, guidance.shape[2:]):
-            stages.append(self._stage(guidance_at(guidance, size), below))
-            below = size
-        return stages
+        sizes = stage_sizes(grid, guidance.shape[2:])
+        return [self._stage(*inputs) for inputs in stage_inputs(guidance, grid, sizes)]
 
     def _stage(self, guidance: Tensor, grid: tuple[int, int]) -> StageKernels:
         needs_gradients = torch.is_grad_enabled() and guidance.requires_grad

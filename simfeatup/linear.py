@@ -7,7 +7,7 @@ whatever is wanted at full size: scores of texts, coordinates in a basis, or the
     upsampler = linear_map(jbu)
     kernels = upsampler.kernels(guidance, grid)
     A, c = upsampler.final()
-    hr_scores = upsampler.apply(kernels, lr_scores)  # equals text . u
+    hr_scores, squares = apply_norm(kernels, lr_maps, num_scores)  # texts . u, and the length of the other channels
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from simfeatup.adaptive_conv import adaptive_conv_norm
 from simfeatup.folding import StageKernels
 from simfeatup.jbu import FEATURE_FIXUP_WEIGHT, JBU, Bilinear
 from simfeatup.joint_bilateral import JointBilateral, LinearJointBilateral
-from simfeatup.stages import guidance_at
+from simfeatup.stages import stage_inputs
 
 
 class LinearMap(Protocol):
@@ -43,15 +43,8 @@ def linear_map(upsampler: nn.Module) -> LinearMap | None:
     return None
 
 
-def apply(kernels: Sequence[StageKernels], maps: Tensor) -> Tensor:
-    """Upsamples maps (B, C, h, w) with any C through all stages: (B, C, H, W)."""
-    for stage in kernels:
-        maps = stage.apply(maps)
-    return maps
-
-
 def apply_norm(kernels: Sequence[StageKernels], maps: Tensor, num_maps: int) -> tuple[Tensor, Tensor]:
-    """Upsamples maps, but keeps of all beyond the first ``num_maps`` only the squared length.
+    """Upsamples maps through all stages, but keeps of those beyond the first ``num_maps`` only the squared length.
 
     Args:
         kernels: Of :meth:`LinearMap.kernels`.
@@ -72,10 +65,9 @@ class LinearJBU:
 
     def kernels(self, guidance: Tensor, grid: tuple[int, int]) -> list[StageKernels]:
         """See :class:`LinearMap`."""
-        plan = self.upsampler.stages(grid, guidance.shape[2:])
-        grids = [grid, *(size for _, size in plan)]
-        guidances = [guidance_at(guidance, size) for _, size in plan]
-        return [layer.stage_kernels(*inputs) for (layer, _), *inputs in zip(plan, guidances, grids, strict=False)]
+        layers, sizes = zip(*self.upsampler.stages(grid, guidance.shape[2:]), strict=True)
+        inputs = stage_inputs(guidance, grid, sizes)
+        return [layer.stage_kernels(*arguments) for layer, arguments in zip(layers, inputs, strict=True)]
 
     def final(self) -> tuple[Tensor, Tensor]:
         """See :class:`LinearMap`."""

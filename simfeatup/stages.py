@@ -40,6 +40,22 @@ def guidance_at(guidance: Tensor, size: Sequence[int]) -> Tensor:
     return guidance if tuple(guidance.shape[2:]) == tuple(size) else F.adaptive_avg_pool2d(guidance, size)
 
 
+def stage_inputs(
+    guidance: Tensor, grid: Sequence[int], sizes: Sequence[tuple[int, int]]
+) -> list[tuple[Tensor, tuple[int, int]]]:
+    """What the kernels of every stage are made from: the guidance at its output size, and the size of its input.
+
+    All averages come first, for torch's threads are awake then; among the loops of simfeatup/cpu each would wake them.
+
+    Args:
+        guidance: (B, 3, H, W).
+        grid: (h, w) of the features.
+        sizes: Of :func:`stage_sizes`.
+    """
+    guidances = [guidance_at(guidance, size) for size in sizes]
+    return list(zip(guidances, [tuple(grid), *sizes[:-1]], strict=True))
+
+
 def check_inputs(features: Tensor, guidance: Tensor, dim: int) -> None:
     """Refuses inputs an upsampler for ``dim`` channels cannot take.
 

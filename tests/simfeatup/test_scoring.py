@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from simfeatup import UPSAMPLERS, UpsamplerError, build_upsampler, load_upsampler
-from simfeatup.linear import apply, linear_map
+from simfeatup.linear import apply_norm, linear_map
 from simfeatup.scoring import coordinates, score, score_reference
 
 LINEAR = ['jbu_one', 'jbu_stack', 'bilinear', 'joint_bilateral']
@@ -54,10 +54,11 @@ def test_linear_map_gives_the_upsampler(name):
     with torch.no_grad():
         matrix, constant = linear.final()
         kernels = linear.kernels(guidance, (3, 4))
-        u = apply(kernels, features)
+        u, squares = apply_norm(kernels, features, features.shape[1])
+        assert not squares.any()
         rebuilt = torch.einsum('oc,bchw->bohw', matrix, u) + constant[:, None, None]
         torch.testing.assert_close(rebuilt, upsampler(features, guidance), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(apply(kernels, features[:, :2]), u[:, :2])
+        torch.testing.assert_close(apply_norm(kernels, features[:, :2], 2)[0], u[:, :2])
 
 
 @pytest.mark.parametrize('name', sorted(set(UPSAMPLERS) - set(LINEAR)))
