@@ -78,18 +78,19 @@ def _layer_weights(layer: JBULayer) -> _LayerWeights:
     from simfeatup.jbu import KERNEL_FIXUP_WEIGHT
 
     parameters = list(layer.parameters())
-    may_change = any(parameter.requires_grad or parameter.is_inference() for parameter in parameters)
-    state = None if may_change else [(parameter._version, parameter.data_ptr()) for parameter in parameters]
-    known = _known.get(layer)
-    if state is not None and known is not None and known[0] == state:
-        return known[1]
+    is_frozen = not any(parameter.requires_grad or parameter.is_inference() for parameter in parameters)
+    state = [(parameter._version, parameter.data_ptr()) for parameter in parameters] if is_frozen else None
+    known, weights = _known.get(layer, (None, None))
+    if is_frozen and known == state:
+        return weights
     weights = _LayerWeights(
         np.float32(layer.temperature.item()),
         _array(layer.spatial_kernel().flatten()),
         (*_conv_weights(layer.range_proj[0]), *_conv_weights(layer.range_proj[3])),
         (*_conv_weights(layer.fixup_proj[0]), *_conv_weights(layer.fixup_proj[3], KERNEL_FIXUP_WEIGHT)),
     )
-    _known[layer] = state, weights
+    if is_frozen:
+        _known[layer] = state, weights
     return weights
 
 

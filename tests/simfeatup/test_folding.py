@@ -45,6 +45,25 @@ def test_folded_equals_plain(training, size):
         )
 
 
+@pytest.mark.parametrize('frozen', [True, False])
+@pytest.mark.parametrize('change', ['in place', 'data', 'load_state_dict'])
+def test_kept_weights_follow_changes(change, frozen):
+    torch.manual_seed(0)
+    layer, other = (JBULayer(radius=3, key_dim=5).eval().requires_grad_(not frozen) for _ in range(2))
+    guidance = torch.randn(1, 3, 8, 12)
+    with torch.no_grad():
+        before = layer.stage_kernels(guidance, (4, 6)).kernels
+        if change == 'in place':
+            layer.fixup_proj[0].weight.mul_(3)
+        elif change == 'data':
+            layer.range_temp.data = layer.range_temp.data + 1
+        else:
+            layer.load_state_dict(other.state_dict())
+        after = layer.stage_kernels(guidance, (4, 6)).kernels
+        assert not torch.allclose(before, after)
+        torch.testing.assert_close(after, fold_kernels(layer.kernels(guidance), (4, 6)).kernels, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
 def test_compiled_folding_is_the_plain_one(dtype):
     torch.manual_seed(0)
