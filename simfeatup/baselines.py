@@ -18,7 +18,7 @@ from simfeatup.stages import check_inputs, guidance_at, stage_sizes
 
 
 class DoublingUpsampler(nn.Module):
-    """Base: repeats :meth:`double` until the guidance's size is reached.
+    """Base: repeats :meth:`double_size` until the guidance's size is reached.
 
     Args:
         dim: Channels C of the features.
@@ -30,7 +30,7 @@ class DoublingUpsampler(nn.Module):
         super().__init__()
         self.dim = dim
 
-    def double(self, features: Tensor, guidance: Tensor) -> Tensor:
+    def double_size(self, features: Tensor, guidance: Tensor) -> Tensor:
         """(B, C, h, w) features and guidance (B, 3, H, W) of the next size -> (B, C, H, W)."""
         raise NotImplementedError
 
@@ -42,7 +42,7 @@ class DoublingUpsampler(nn.Module):
         """
         check_inputs(features, guidance, self.dim)
         for size in stage_sizes(features.shape[2:], guidance.shape[2:]):
-            features = self.double(features, guidance_at(guidance, size))
+            features = self.double_size(features, guidance_at(guidance, size))
         return features
 
 
@@ -60,7 +60,7 @@ class ResizeConv(DoublingUpsampler):
         super().__init__(dim)
         self.conv = nn.Conv2d(dim, dim, kernel_size, padding='same')
 
-    def double(self, features: Tensor, guidance: Tensor) -> Tensor:
+    def double_size(self, features: Tensor, guidance: Tensor) -> Tensor:
         """One doubling: ``x + conv(relu(x))`` of the bilinearly resized x, so that an untrained one is harmless."""
         resized = F.interpolate(features, guidance.shape[2:], mode='bilinear', align_corners=False)
         return resized + self.conv(F.relu(resized))
@@ -83,7 +83,7 @@ class Carafe(DoublingUpsampler):
         self.compress = nn.Conv2d(dim, compressed_dim, 1)
         self.encode = nn.Conv2d(compressed_dim, 4 * (2 * radius + 1) ** 2, 3, padding=1)
 
-    def double(self, features: Tensor, guidance: Tensor) -> Tensor:
+    def double_size(self, features: Tensor, guidance: Tensor) -> Tensor:
         """One doubling; for an exact last size the kernels' logits are resized to it."""
         logits = F.pixel_shuffle(self.encode(self.compress(features)), 2)
         if logits.shape[2:] != guidance.shape[2:]:
@@ -110,7 +110,7 @@ class Sapa(DoublingUpsampler):
         self.query_norm, self.key_norm = nn.GroupNorm(1, 3), nn.GroupNorm(1, dim)
         self.query, self.key = nn.Conv2d(3, embed_dim, 1), nn.Conv2d(dim, embed_dim, 1)
 
-    def double(self, features: Tensor, guidance: Tensor) -> Tensor:
+    def double_size(self, features: Tensor, guidance: Tensor) -> Tensor:
         """One doubling: softmax over the neighbours of <query(guidance), key(features)>."""
         queries = self.query(self.query_norm(guidance))
         keys = F.pad(self.key(self.key_norm(features)), [self.radius] * 4, mode='replicate')
@@ -142,7 +142,7 @@ class IFA(DoublingUpsampler):
         self.num_frequencies = num_frequencies
         self.mlp = nn.Sequential(nn.Conv2d(dim + 4 * num_frequencies + 2, dim, 1), nn.GELU(), nn.Conv2d(dim, dim, 1))
 
-    def double(self, features: Tensor, guidance: Tensor) -> Tensor:
+    def double_size(self, features: Tensor, guidance: Tensor) -> Tensor:
         """One doubling; offsets are in units of a feature cell, -0.5 to 0.5."""
         grid, size = features.shape[2:], guidance.shape[2:]
         rows, cols = _nearest(grid, size, features.device)

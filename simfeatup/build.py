@@ -12,7 +12,7 @@ from simfeatup.errors import UpsamplerError
 from simfeatup.jbu import Bilinear, JBUOne, JBUStack
 from simfeatup.joint_bilateral import JointBilateral
 
-UPSAMPLERS: dict[str, type[nn.Module]] = {
+UPSAMPLERS: dict[str, type[Any]] = {
     'jbu_one': JBUOne,
     'jbu_stack': JBUStack,
     'bilinear': Bilinear,

@@ -9,8 +9,10 @@ neighbouring pixels share the features under them, and the resized, padded featu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,7 +91,7 @@ def axis_folding(length: int, outputs: int, radius: int) -> AxisFolding:
     return AxisFolding(starts, weights)
 
 
-def fold_kernels(kernels: Tensor, grid: tuple[int, int]) -> StageKernels:
+def fold_kernels(kernels: Tensor, grid: Sequence[int]) -> StageKernels:
     """Kernels on the output's grid (B, T, T, H, W) -> on the input's grid (h, w)."""
     radius = kernels.shape[1] // 2
     rows, cols = (axis_folding(n, total, radius).to(kernels) for n, total in zip(grid, kernels.shape[3:], strict=True))
@@ -105,7 +107,7 @@ class _Fold(torch.autograd.Function):
     """The two sums by compiled loops; half precision is computed in float32."""
 
     @staticmethod
-    def forward(ctx, kernels: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    def forward(ctx: Any, kernels: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         from simfeatup.cpu.fold import fold  # numba is loaded where it is used
 
         dtype = torch.float64 if kernels.dtype == torch.float64 else torch.float32
@@ -115,7 +117,7 @@ class _Fold(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         from simfeatup.cpu.fold import unfold
 
         rows, cols = ctx.saved_tensors

@@ -100,7 +100,7 @@ class JBULayer(nn.Module):
         resized = F.interpolate(features, kernels.shape[3:], mode='bicubic', align_corners=False)
         return adaptive_conv(reflect_pad(resized, self.radius), kernels)
 
-    def stage_kernels(self, guidance: Tensor, grid: tuple[int, int]) -> StageKernels:
+    def stage_kernels(self, guidance: Tensor, grid: Sequence[int]) -> StageKernels:
         """Kernels that do the resizing too, for features on a grid (h, w); the same result, much cheaper.
 
         Args:
@@ -128,7 +128,7 @@ class JBULayer(nn.Module):
             return self.resample(features, self.kernels(guidance))
         return self.stage_kernels(guidance, features.shape[2:]).apply(features)
 
-    def _fold(self, guidance: Tensor, grid: tuple[int, int]) -> StageKernels:
+    def _fold(self, guidance: Tensor, grid: Sequence[int]) -> StageKernels:
         return fold_kernels(self.kernels(guidance), grid)
 
     def _needs_gradients(self, guidance: Tensor) -> bool:
@@ -175,7 +175,13 @@ class JBU(nn.Module):
             features = self._mix_channels(self._resample(features, guidance))
         else:  # a layer weighs pixels, the convolution channels: they commute
             features = self._resample(self._mix_channels(features), guidance)
-        return features.add_(FEATURE_FIXUP_WEIGHT * self.fixup_proj[1].bias[:, None, None])
+        return features.add_(FEATURE_FIXUP_WEIGHT * self.channel_mixer[1][:, None, None])
+
+    @property
+    def channel_mixer(self) -> tuple[Tensor, Tensor]:
+        """Weight (C, C, 1, 1) and bias (C,) of the last convolution."""
+        conv = self.fixup_proj[1]
+        return conv.get_parameter('weight'), conv.get_parameter('bias')
 
     def _resample(self, features: Tensor, guidance: Tensor) -> Tensor:
         for layer, size in self.stages(features.shape[2:], guidance.shape[2:]):
@@ -184,8 +190,8 @@ class JBU(nn.Module):
 
     def _mix_channels(self, features: Tensor) -> Tensor:
         """``(I + 0.1 W) x``, with whole channels dropped in training."""
-        dropout, conv = self.fixup_proj
-        return torch.add(features, F.conv2d(dropout(features), conv.weight), alpha=FEATURE_FIXUP_WEIGHT)
+        mixed = F.conv2d(self.fixup_proj[0](features), self.channel_mixer[0])
+        return torch.add(features, mixed, alpha=FEATURE_FIXUP_WEIGHT)
 
 
 class JBUOne(JBU):

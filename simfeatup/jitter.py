@@ -10,6 +10,7 @@ followed: the order of the steps and their ranges, checked against arrays that t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +41,7 @@ class Jitter:
 
 
 def draw_jitter(
-    size: tuple[int, int],
+    size: Sequence[int],
     max_pad: int = MAX_PAD,
     max_zoom: float = MAX_ZOOM,
     generator: torch.Generator | None = None,

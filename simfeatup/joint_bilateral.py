@@ -8,6 +8,8 @@ Source: Kopf et al., Joint bilateral upsampling, SIGGRAPH 2007; geometry of the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -66,12 +68,12 @@ class JointBilateral(nn.Module):
             features = stage.apply(features)
         return features
 
-    def stage_kernels(self, guidance: Tensor, grid: tuple[int, int]) -> list[StageKernels]:
+    def stage_kernels(self, guidance: Tensor, grid: Sequence[int]) -> list[StageKernels]:
         """Kernels of every doubling from a grid (h, w) to the guidance's size, the resizing folded in."""
         sizes = stage_sizes(grid, guidance.shape[2:])
         return [self._stage(*inputs) for inputs in stage_inputs(guidance, grid, sizes)]
 
-    def _stage(self, guidance: Tensor, grid: tuple[int, int]) -> StageKernels:
+    def _stage(self, guidance: Tensor, grid: Sequence[int]) -> StageKernels:
         needs_gradients = torch.is_grad_enabled() and guidance.requires_grad
         is_float64 = guidance.dtype == torch.float64  # asks for more than the compiled loops compute
         if choose_backend(guidance) == 'cpu' and not is_float64 and not needs_gradients:
@@ -105,7 +107,7 @@ class LinearJointBilateral:
     def __init__(self, upsampler: JointBilateral) -> None:
         self.upsampler = upsampler
 
-    def kernels(self, guidance: Tensor, grid: tuple[int, int]) -> list[StageKernels]:
+    def kernels(self, guidance: Tensor, grid: Sequence[int]) -> list[StageKernels]:
         """Weights of every stage for a guidance (B, 3, H, W) and features on a grid (h, w)."""
         return self.upsampler.stage_kernels(guidance, grid)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ def _reference(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:
 
 class _JointKernel(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, keys: Tensor, temperature: Tensor, spatial: Tensor, module: ModuleType) -> Tensor:
+    def forward(ctx: Any, keys: Tensor, temperature: Tensor, spatial: Tensor, module: ModuleType) -> Tensor:
         dtype = torch.float64 if keys.dtype == torch.float64 else torch.float32
         used = [tensor.detach().to(dtype).contiguous() for tensor in (keys, temperature, spatial)]
         ctx.save_for_backward(*used)
@@ -64,7 +65,7 @@ class _JointKernel(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         keys, temperature, spatial = ctx.saved_tensors
         grads = ctx.module.joint_kernel_backward(grad.to(keys.dtype).contiguous(), keys, temperature, spatial)
         return *(value.to(dtype) for value, dtype in zip(grads, ctx.dtypes, strict=True)), None

@@ -12,7 +12,7 @@ whatever is wanted at full size: scores of texts, coordinates in a basis, or the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -28,7 +28,7 @@ from simfeatup.stages import stage_inputs
 class LinearMap(Protocol):
     """What an upsampler is that weighs tokens with weights from the image."""
 
-    def kernels(self, guidance: Tensor, grid: tuple[int, int]) -> list[StageKernels]:
+    def kernels(self, guidance: Tensor, grid: Sequence[int]) -> list[StageKernels]:
         """Weights of every stage for a guidance (B, 3, H, W) and features on a grid (h, w)."""
 
     def final(self) -> tuple[Tensor, Tensor]:
@@ -63,7 +63,7 @@ class LinearJBU:
     def __init__(self, upsampler: JBU) -> None:
         self.upsampler = upsampler
 
-    def kernels(self, guidance: Tensor, grid: tuple[int, int]) -> list[StageKernels]:
+    def kernels(self, guidance: Tensor, grid: Sequence[int]) -> list[StageKernels]:
         """See :class:`LinearMap`."""
         layers, sizes = zip(*self.upsampler.stages(grid, guidance.shape[2:]), strict=True)
         inputs = stage_inputs(guidance, grid, sizes)
@@ -71,9 +71,9 @@ class LinearJBU:
 
     def final(self) -> tuple[Tensor, Tensor]:
         """See :class:`LinearMap`."""
-        conv = self.upsampler.fixup_proj[1]
-        matrix = torch.eye(self.upsampler.dim, device=conv.weight.device, dtype=conv.weight.dtype)
-        return matrix + FEATURE_FIXUP_WEIGHT * conv.weight.flatten(1), FEATURE_FIXUP_WEIGHT * conv.bias
+        weight, bias = self.upsampler.channel_mixer
+        identity = torch.eye(self.upsampler.dim, device=weight.device, dtype=weight.dtype)
+        return identity + FEATURE_FIXUP_WEIGHT * weight.flatten(1), FEATURE_FIXUP_WEIGHT * bias
 
 
 class LinearBilinear:
@@ -82,7 +82,7 @@ class LinearBilinear:
     def __init__(self, upsampler: Bilinear) -> None:
         self.upsampler = upsampler
 
-    def kernels(self, guidance: Tensor, grid: tuple[int, int]) -> list[StageKernels]:
+    def kernels(self, guidance: Tensor, grid: Sequence[int]) -> list[StageKernels]:
         """See :class:`LinearMap`."""
         (rows, weights_y), (cols, weights_x) = (
             _bilinear_taps(n, total, guidance) for n, total in zip(grid, guidance.shape[2:], strict=True)
@@ -95,7 +95,7 @@ class LinearBilinear:
         return torch.eye(self.upsampler.dim), torch.zeros(self.upsampler.dim)
 
 
-ADAPTERS: dict[type[nn.Module], type[LinearMap]] = {
+ADAPTERS: dict[type[nn.Module], Callable[..., LinearMap]] = {
     JBU: LinearJBU,
     Bilinear: LinearBilinear,
     JointBilateral: LinearJointBilateral,

@@ -77,6 +77,7 @@ class ImageReconstruction(nn.Module):
     def forward(self, hr_features: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 3, H, W) in (-1, 1)."""
         first, norm, gelu, last, tanh = self.net
+        assert isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d)
         pixels = hr_features.flatten(2).transpose(1, 2)  # NCHW -> NLC, a view
         pixels = gelu(norm(F.linear(pixels, first.weight.flatten(1), first.bias)))
         image = tanh(F.linear(pixels, last.weight.flatten(1), last.bias))

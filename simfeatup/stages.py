@@ -29,15 +29,14 @@ def stage_sizes(grid: Sequence[int], size: Sequence[int], num_stages: int | None
         num_stages = 1
         while any(n << num_stages < total for n, total in zip(grid, size, strict=True)):
             num_stages += 1
-    doublings = [
-        tuple(min(n << stage, total) for n, total in zip(grid, size, strict=True)) for stage in range(1, num_stages)
-    ]
-    return [*doublings, tuple(size)]
+    (h, w), (height, width) = grid, size
+    doublings = [(min(h << stage, height), min(w << stage, width)) for stage in range(1, num_stages)]
+    return [*doublings, (height, width)]
 
 
-def guidance_at(guidance: Tensor, size: Sequence[int]) -> Tensor:
+def guidance_at(guidance: Tensor, size: tuple[int, int]) -> Tensor:
     """The guidance of a stage: (B, 3, H, W) averaged to a size (height, width), itself where that is its own."""
-    return guidance if tuple(guidance.shape[2:]) == tuple(size) else F.adaptive_avg_pool2d(guidance, size)
+    return guidance if tuple(guidance.shape[2:]) == size else F.adaptive_avg_pool2d(guidance, size)
 
 
 def stage_inputs(
@@ -53,7 +52,8 @@ def stage_inputs(
         sizes: Of :func:`stage_sizes`.
     """
     guidances = [guidance_at(guidance, size) for size in sizes]
-    return list(zip(guidances, [tuple(grid), *sizes[:-1]], strict=True))
+    h, w = grid
+    return list(zip(guidances, [(h, w), *sizes[:-1]], strict=True))
 
 
 def check_inputs(features: Tensor, guidance: Tensor, dim: int) -> None:

@@ -90,6 +90,7 @@ class SimFeatUp(nn.Module):
         self.downsampler = AttentionDownsampler(dim, patch_size, grid)
         self.scale = LearnedScale(dim)
         self.reconstruction = ImageReconstruction(dim)
+        self.feature_scale: Tensor
         self.register_buffer('feature_scale', torch.ones(()))
 
     @torch.no_grad()
@@ -124,7 +125,7 @@ class SimFeatUp(nn.Module):
             projection = random_projection(len(images), features.shape[1], recipe.projection_dim, hr_features)
         terms: dict[str, list[Tensor]] = {}
         for _ in range(recipe.num_jitters):
-            jitter = draw_jitter(tuple(images.shape[2:]), recipe.max_pad, recipe.max_zoom)
+            jitter = draw_jitter(images.shape[2:], recipe.max_pad, recipe.max_zoom)
             view = jitter(images)
             with torch.no_grad():
                 target = encode(view).to(hr_features.dtype) / self.feature_scale

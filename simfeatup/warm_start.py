@@ -53,8 +53,8 @@ def start_as_filter(
         raise UpsamplerError(f'Images of at least {CROP} pixels a side are needed; got {tuple(images.shape[2:])}.')
     if num_steps < 1:
         raise UpsamplerError(f'num_steps of the start is {num_steps}; allowed: 1 or more.')
-    nn.init.zeros_(upsampler.fixup_proj[1].weight)
-    nn.init.zeros_(upsampler.fixup_proj[1].bias)
+    for parameter in upsampler.fixup_proj[1].parameters():
+        nn.init.zeros_(parameter)
     layers = [module for module in upsampler.modules() if isinstance(module, JBULayer)]
     divergences = [_fit(layer, images, sigma_spatial, sigma_range, num_steps) for layer in layers]
     return sum(divergences) / len(divergences)
@@ -62,8 +62,8 @@ def start_as_filter(
 
 @torch.enable_grad()
 def _fit(layer: JBULayer, images: Tensor, sigma_spatial: float, sigma_range: float, num_steps: int) -> float:
-    nn.init.zeros_(layer.fixup_proj[3].weight)
-    nn.init.zeros_(layer.fixup_proj[3].bias)
+    for parameter in layer.fixup_proj[3].parameters():
+        nn.init.zeros_(parameter)
     nn.init.constant_(layer.sigma_spatial, sigma_spatial)
     target = JointBilateral(1, layer.radius, sigma_spatial, sigma_range)
     was_training = layer.training

@@ -74,8 +74,8 @@ def dense_alignment(
             distance = (i - radius) ** 2 + (j - radius) ** 2
             rows, columns = slice(i, i + height), slice(j, j + width)
             cosines.append((student * teacher[:, :, rows, columns]).sum(1))
-            prior = -2 * distance / (radius + 1) ** 2
-            priors.append(torch.where(is_inside[:, rows, columns], prior, -torch.inf))
+            nearness = -2 * distance / (radius + 1) ** 2
+            priors.append(torch.where(is_inside[:, rows, columns], nearness, -torch.inf))
     cosine, prior = torch.stack(cosines, 1), torch.stack(priors, 1).to(student.dtype)  # (B, T^2, h, w)
     usable = valid & prior.isfinite().any(1)
     # cells without a valid neighbour are left out below; their infinities must not reach the gradient

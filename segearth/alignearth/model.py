@@ -23,7 +23,7 @@ from segearth.alignearth.losses import (
 )
 from segearth.alignearth.student import build_student, merged_state
 from segearth.errors import ConfigError
-from segearth.models.build import build_encoder, weights_file
+from segearth.models.build import ClipTextTower, build_encoder, weights_file
 from segearth.models.dense_clip import DenseCLIP
 from segearth.training.features import grid_of
 from segearth.training.files import save_checkpoint, save_weights
@@ -84,6 +84,7 @@ class AlignEarthModel(BaseModel):
         if unknown:
             raise ConfigError(f'unknown keys in model.student: {", ".join(unknown)}; known: {", ".join(names)}')
         self.student = build_student(self.teacher, readout, trainable, activation)
+        assert isinstance(encoder.encode_text, ClipTextTower)  # as the tower is a DenseCLIP
         self.text_state = encoder.encode_text.model.state_dict()
         config = weights_file(encoder.record, teacher.get('clip_path')).with_suffix('.json')
         self.model_config = config if encoder.record.model_config and config.is_file() else None
@@ -112,7 +113,8 @@ class AlignEarthModel(BaseModel):
             with torch.no_grad():
                 teacher_cls, teacher_tokens, teacher_blocks = self._encode(self.teacher, optical)
             student_cls, student_tokens, student_blocks = self._encode(self.student, sar)
-        cells = valid_cells(valid, student_tokens.shape[2:])
+        height, width = student_tokens.shape[2:]
+        cells = valid_cells(valid, (height, width))
         window = (cells, self.radius, self.match_temperature)
         terms = {
             'global_cosine': lambda: global_cosine(student_cls, teacher_cls),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from mmengine.registry import DATASETS
@@ -52,11 +53,18 @@ class PairDataset(Dataset):
         augmentation: dict[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        if (pairs is None) == (optical is None or sar is None) or (pairs is not None and (optical or sar)):
+        if pairs is not None and optical is None and sar is None:
+            self.pairs = read_list(pairs)
+        elif pairs is None and optical is not None and sar is not None:
+            self.pairs = match_folders(optical, sar, optical_ending, sar_ending)
+        else:
             raise ConfigError('give either optical and sar, two folders, or pairs, a list file')
-        self.pairs = read_list(pairs) if pairs else match_folders(optical, sar, optical_ending, sar_ending)
-        bands = [tuple(selection) if selection else None for selection in (optical_bands, sar_bands)]
-        self.reading = (*bands, sar_scale)
+        self.read = partial(
+            read_pair,
+            optical_bands=tuple(optical_bands) if optical_bands else None,
+            sar_bands=tuple(sar_bands) if sar_bands else None,
+            sar_scale=sar_scale,
+        )
         self.size, self.seed = size, seed
         self.augment = build_augmentation(augmentation)
 
@@ -66,7 +74,7 @@ class PairDataset(Dataset):
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         """Sample ``number``, see :func:`segearth.training.sampler.draw_index` and :func:`to_sample`."""
         index, rng = draw_index(number, len(self.pairs), self.seed)
-        return to_sample(self.augment(read_pair(*self.pairs[index], *self.reading), self.size, rng))
+        return to_sample(self.augment(self.read(*self.pairs[index]), self.size, rng))
 
 
 def to_sample(pair: Pair) -> dict[str, Tensor]:

@@ -90,11 +90,11 @@ def read_list(path: str | os.PathLike[str]) -> list[PairOfPaths]:
         fields = next(csv.reader([line], delimiter='\t' if '\t' in line else ','))
         if len(fields) != 2 or not all(field.strip() for field in fields):
             raise DataError(f'{path}, line {number}: {line!r} is no pair; write OPTICAL,SAR')
-        pair = tuple(path.parent / field.strip() for field in fields)
-        for file in pair:
+        optical, sar = (path.parent / field.strip() for field in fields)
+        for file in (optical, sar):
             if not file.is_file():
                 raise MissingFileError(f'{path}, line {number}: file not found: {file}')
-        pairs.append(pair)
+        pairs.append((optical, sar))
     if not pairs:
         raise DataError(f'{path} lists no pairs; write one a line: OPTICAL,SAR')
     return pairs
@@ -246,7 +246,7 @@ def _resample(
         values, result, src_transform=source.transform, src_crs=source.crs, dst_transform=transform, dst_crs=crs,
         src_nodata=np.nan, dst_nodata=np.nan, resampling=Resampling.average if is_finer else Resampling.bilinear,
     )  # fmt: skip
-    covered = np.isfinite(result).all(0)
+    covered = np.asarray(np.isfinite(result).all(0))
     if np.issubdtype(bands.dtype, np.integer):
         limits = np.iinfo(bands.dtype)
         result = np.clip(np.rint(np.nan_to_num(result)), limits.min, limits.max).astype(bands.dtype)

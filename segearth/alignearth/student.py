@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from open_clip.transformer import QuickGELU
+from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -84,7 +84,7 @@ def merged_state(visual: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _choose_trainable(visual: nn.Module, trainable: str | int | Mapping[str, int]) -> None:
+def _choose_trainable(visual: VisionTransformer, trainable: str | int | Mapping[str, int]) -> None:
     blocks = visual.transformer.resblocks
     if trainable == ALL:
         visual.requires_grad_(True)

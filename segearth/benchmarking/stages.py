@@ -144,8 +144,8 @@ def measure(name: str, settings: Settings) -> dict:
 
 def _stages(model: SegEarthSegmentation, image: Tensor, timer: Callable[[Callable], float]) -> dict[str, float]:
     """Seconds of encoder, upsampling kernels, their application, the rest of scoring, and post-processing."""
-    size = image.shape[-2:]
-    boxes = window_boxes(*size, model.crop_size, model.stride)
+    height, width = image.shape[-2:]
+    boxes = window_boxes(height, width, model.crop_size, model.stride)
     window = image[..., : boxes[0][2], : boxes[0][3]].contiguous()
     count = len(boxes)
     stages = {'ViT': timer(lambda: model.encoder(window)) * count}
@@ -161,7 +161,7 @@ def _stages(model: SegEarthSegmentation, image: Tensor, timer: Callable[[Callabl
         stages['apply'] = timer(lambda: apply_norm(kernels, channels, len(model.text_embeddings))) * count
     rest = all_of_scoring - stages.get('kernels', 0) - stages.get('apply', 0)
     stages['score'] = max(rest, 0.0)
-    logits = torch.randn(len(model.text_embeddings), *size, device=image.device)
+    logits = torch.randn(len(model.text_embeddings), height, width, device=image.device)
     stages['post-process'] = timer(
         lambda: classify(logits, model.query_to_class, model.num_classes, model.logit_scale)
     )

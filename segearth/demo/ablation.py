@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from segearth.demo.sar import simulate_sar
 from segearth.demo.sar_benchmark import draw_radar_picture
 from segearth.demo.scene import SCENE_SIZE, make_scene
 from segearth.demo.training import normalise_images
-from segearth.inference.scoring import Encoded, global_bias, score_windows
+from segearth.inference.scoring import DenseEncoder, Encoded, global_bias, score_windows
 from segearth.inference.sliding_window import slide
 from segearth.training.files import write_whole
 
@@ -69,7 +70,7 @@ def draw_tiles(
 
 @torch.inference_mode()
 def label_tile(
-    encoder: nn.Module, texts: Tensor, image: np.ndarray, upsampler: nn.Module | None, lambdas: Iterable[float]
+    encoder: DenseEncoder, texts: Tensor, image: np.ndarray, upsampler: nn.Module | None, lambdas: Iterable[float]
 ) -> list[np.ndarray]:
     """Labels of an image for several lambdas of Global Bias Alleviation, from one pass.
 
@@ -90,7 +91,7 @@ def label_tile(
     return [(plain + weight * bias).argmax(0).numpy().astype(np.uint8) for weight in lambdas]
 
 
-def _scores_and_bias(encoder: nn.Module, texts: Tensor, upsampler: nn.Module | None, windows: Tensor) -> Tensor:
+def _scores_and_bias(encoder: DenseEncoder, texts: Tensor, upsampler: nn.Module | None, windows: Tensor) -> Tensor:
     """Scores without the global bias, then that bias: (B, 2K, H, W); averaging windows keeps both linear."""
     encoded = Encoded(encoder, windows)
     scores = score_windows(encoded, windows, texts, 0.0, upsampler)
@@ -189,7 +190,7 @@ class Tally:
         """Says that all tiles of a scene are counted, and saves."""
         self.num_done = scene + 1
         if self.path is not None:
-            arrays = {f'/{name}': counts for name, counts in self.counts.items()}
+            arrays: dict[str, Any] = {f'/{name}': counts for name, counts in self.counts.items()}
 
             def write(part: str) -> None:
                 with open(part, 'wb') as file:

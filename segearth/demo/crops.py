@@ -50,7 +50,7 @@ class ScenePool:
         crops, captions = np.empty((num_crops, size, size, 3), np.uint8), []
         num_scenes, height, width = self.labels.shape
         for i in range(num_crops):
-            wanted = rng.integers(len(CLASSES))
+            wanted = int(rng.integers(len(CLASSES)))
             places = zip(
                 rng.integers(num_scenes, size=NUM_CANDIDATES),
                 rng.integers(height - size + 1, size=NUM_CANDIDATES),
@@ -61,7 +61,7 @@ class ScenePool:
             labels = self.labels[scene, y : y + size, x : x + size]
             fractions = np.bincount(labels.ravel(), minlength=len(CLASSES)) / labels.size
             captions.append(draw_caption(rng, fractions))
-            crop = np.rot90(self.images[scene, y : y + size, x : x + size], rng.integers(4))
+            crop = np.rot90(self.images[scene, y : y + size, x : x + size], int(rng.integers(4)))
             crops[i] = crop[:, ::-1] if rng.integers(2) else crop
         return crops, captions
 

@@ -9,6 +9,7 @@ simulated sensors other than a camera.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -32,7 +33,7 @@ SCENE_SIZE = 896  # pixels, about 220 m at 0.25 m a pixel
 _TOWN = 7  # a zone of streets and buildings; becomes grass or bare ground between them
 
 # Shares of the zones' covers and chances of a river, of lakes and of main roads
-_KINDS = (
+_KINDS: tuple[dict[str, Any], ...] = (
     {'zones': {_TOWN: 0.8, GRASS: 0.1, TREE: 0.1}, 'river': 0.15, 'lakes': 0.3, 'roads': 1},
     {'zones': {_TOWN: 0.55, GRASS: 0.2, TREE: 0.15, BARELAND: 0.1}, 'river': 0.25, 'lakes': 0.6, 'roads': 1},
     {'zones': {_TOWN: 0.5, BARELAND: 0.35, GRASS: 0.15}, 'river': 0.2, 'lakes': 0.5, 'roads': 2},
@@ -195,7 +196,7 @@ def _plant_trees(rng: Generator, labels: np.ndarray, scale: float) -> tuple[np.n
     """Trunks of forests on a shaken grid and single trees elsewhere: points (P, 2), radii (P,), is of a forest (P,)."""
     shape = labels.shape
     spacing = rng.uniform(17, 30) * scale
-    grid = np.stack(np.mgrid[0 : shape[0] : spacing, 0 : shape[1] : spacing], -1).reshape(-1, 2)
+    grid = np.stack(np.meshgrid(*(np.arange(0, side, spacing) for side in shape), indexing='ij'), -1).reshape(-1, 2)
     grid = grid + rng.uniform(-0.42, 0.42, grid.shape) * spacing
     grid = grid[(grid >= 0).all(1) & (grid < shape).all(1) & (rng.random(len(grid)) > 0.06)].astype(np.int64)
     forest = grid[labels[grid[:, 0], grid[:, 1]] == TREE]

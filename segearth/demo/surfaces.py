@@ -28,7 +28,7 @@ CROWN_COLOURS: tuple[Colour, ...] = ((0.20, 0.32, 0.15), (0.16, 0.27, 0.17), (0.
 
 def pick_colour(rng: Generator, colours: Sequence[Colour], spread: float = 0.05) -> np.ndarray:
     """One of `colours` with every channel moved by up to `spread`; (3,) float32."""
-    colour = np.array(colours[rng.integers(len(colours))]) + rng.uniform(-spread, spread, 3)
+    colour = np.array(colours[int(rng.integers(len(colours)))]) + rng.uniform(-spread, spread, 3)
     return np.clip(colour, 0.03, 0.95).astype(np.float32)
 
 

@@ -97,7 +97,8 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, logit_scale:
 
 def build_optimizer(model: CLIP, learning_rate: float, weight_decay: float = 0.1) -> torch.optim.AdamW:
     """AdamW; weights of linear layers and the token table decay; norms, biases, positions and the scale do not."""
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim >= 2 and 'positional_embedding' not in name
         (decayed if is_matrix else others).append(parameter)

@@ -99,7 +99,7 @@ def compare(rows: Sequence[Mapping[str, Any]], class_rows: Iterable[Mapping[str,
     return comparisons
 
 
-def foreground_iou(class_scores: Sequence[tuple[str, float | None]]) -> float | None:
+def foreground_iou(class_scores: Sequence[tuple[Any, float | None]]) -> float | None:
     """IoU of class 1 of a set with two classes, background and another; None for other sets."""
     return class_scores[1][1] if len(class_scores) == 2 else None
 
@@ -128,8 +128,9 @@ def average_groups(comparisons: Sequence[Comparison]) -> list[Average]:
     for group in GROUPS:
         mine = [entry for entry in comparisons if entry.group == group]
         sets = list({entry.record.config: entry for entry in mine if entry.is_comparable}.values())
-        measured = round(fmean(entry.measured for entry in sets), 2) if sets else None
-        reported = round(fmean(entry.record.figure for entry in sets), 2) if sets else None
+        pairs = [(entry.measured, entry.record.figure) for entry in sets]
+        known = [(mine, theirs) for mine, theirs in pairs if mine is not None and theirs is not None]
+        measured, reported = (round(fmean(side), 2) for side in zip(*known, strict=True)) if known else (None, None)
         averages.append(Average(group, len(sets), len({entry.record.config for entry in mine}), measured, reported))
     return averages
 

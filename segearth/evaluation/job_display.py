@@ -53,7 +53,7 @@ class JobDisplay:
     def report(self, outcome: Outcome) -> None:
         """Says what became of a job."""
         self.outcomes.append(outcome)
-        if outcome.state == DONE:
+        if outcome.state == DONE and outcome.row:
             self._images_done += outcome.row.summary.get('Images') or 0
         if outcome.job in self._bars:
             self._progress.remove_task(self._bars.pop(outcome.job))

@@ -82,6 +82,8 @@ def _line(entry: Comparison) -> list[Any]:
 
 
 def _average_line(average: Average) -> list[Any]:
-    gain = round(average.measured - average.reported, 2) if average.num_sets else None
+    gain = None
+    if average.measured is not None and average.reported is not None:
+        gain = round(average.measured - average.reported, 2)
     title = f'average of {average.num_sets} of {average.num_configs} sets'
     return [average.group, title, None, average.measured, average.reported, gain]

@@ -48,6 +48,7 @@ class PathFigures:
     @property
     def mean_iou(self) -> float:
         """In percent; nan where no pixel has a label."""
+        assert self.counts is not None  # known once an image was counted
         figures = ClassIoUMetric.total_area_to_metrics(*self.counts, metrics=['mIoU'])
         return 100 * float(np.nanmean(figures['IoU']))
 

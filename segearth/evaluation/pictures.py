@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
+from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
@@ -61,7 +63,7 @@ class PictureHook(Hook):
                 logger.warning('no more pictures in %s: %s', self.folder, error.strerror or error)
 
 
-def draw_sample(sample: SegDataSample, dataset):
+def draw_sample(sample: SegDataSample, dataset: BaseDataset) -> PIL.Image.Image:
     """Draws image | ground truth | prediction of an evaluated sample, as a PIL image with a legend."""
     loader = dataset.pipeline.transforms[0]
     image = loader({'img_path': sample.img_path})['img'][..., ::-1].astype(np.uint8)

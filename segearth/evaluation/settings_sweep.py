@@ -95,13 +95,13 @@ def sweep(
     if not 0 < len(combinations) <= MAX_SETTINGS:
         raise ConfigError(f'{len(combinations)} combinations of settings; allowed: 1 to {MAX_SETTINGS}')
     model, words = build_words(settings.model, words_files)
-    totals: dict[Setting, Tensor] = dict.fromkeys(combinations, 0)
+    totals: dict[Setting, Tensor] = {}
     loader = Runner.build_dataloader({**settings.test_dataloader, 'dataset': dataset}, seed=0)
     for batch in progress(loader):
         data = model.data_preprocessor(batch, False)
         for image, sample in zip(data['inputs'], data['data_samples'], strict=True):
             for setting, counts in _count_image(model, image, sample, words, weights, thresholds):
-                totals[setting] = totals[setting] + counts
+                totals[setting] = totals[setting] + counts if setting in totals else counts
     return [_to_scores(setting, counts) for setting, counts in totals.items()]
 
 
@@ -112,7 +112,7 @@ def build_words(model: dict[str, Any], files: Sequence[str]) -> tuple[SegEarthSe
         ConfigError: The config has another segmentor.
         UserError: A file or weights cannot be used.
     """
-    words, segmentor = [], None
+    words = []
     for path in files:
         segmentor = MODELS.build({**model, 'name_path': str(path)})
         if not isinstance(segmentor, SegEarthSegmentation):
@@ -199,6 +199,6 @@ def _to_scores(setting: Setting, counts: Tensor) -> SettingScores:
     if not counts[-1].sum():
         raise ConfigError('no pixel of any image has a label: nothing can be measured')
     figures = ClassIoUMetric.total_area_to_metrics(*counts, metrics=['mIoU'])
-    means = [float(np.round(np.nanmean(figures[name]) * 100, 2)) for name in ('aAcc', 'IoU', 'Acc')]
+    accuracy, iou, acc = (float(np.round(np.nanmean(figures[name]) * 100, 2)) for name in ('aAcc', 'IoU', 'Acc'))
     ious = tuple(None if np.isnan(value) else round(100 * float(value), 2) for value in figures['IoU'])
-    return SettingScores(setting, *means, ious)
+    return SettingScores(setting, accuracy, iou, acc, ious)

@@ -11,14 +11,33 @@ Source: SegEarth-OV (arXiv 2410.01768) sections 3.2 and 3.3; SegEarth-OV-2 (arXi
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simfeatup.scoring import score, score_reference
 
 
+class DenseEncoder(Protocol):
+    """A vision tower read out densely, such as :class:`segearth.models.dense_clip.DenseCLIP`."""
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """(height, width) of a patch in pixels."""
+        ...
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Grid (h, w) of patches of an image of (height, width) pixels."""
+        ...
+
+    def __call__(self, images: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W), normalised -> [CLS] (B, C) and patch tokens (B, h*w, C)."""
+        ...
+
+
 def score_windows(
-    encoder: nn.Module,
+    encoder: DenseEncoder,
     windows: Tensor,
     text_embeddings: Tensor,
     cls_token_weight: float,
@@ -32,7 +51,7 @@ def score_windows(
     features are, before they are normalised.
 
     Args:
-        encoder: ``encoder(images) -> cls_token (B, C), patch_tokens (B, h*w, C)``, with ``grid_size(H, W)``.
+        encoder: Dense encoder.
         windows: (B, 3, H, W), normalised; sides multiples of the patch.
         text_embeddings: (Q, C), L2-normalised.
         cls_token_weight: lambda of Global Bias Alleviation (paper: -0.3); 0 switches it off.
@@ -43,12 +62,13 @@ def score_windows(
     Returns:
         (B, Q, H, W) in the text embeddings' dtype; within [-1, 1] for weight 0.
     """
-    size = windows.shape[-2:]
+    height, width = windows.shape[-2:]
     cls_token, patch_tokens = encoder(windows)
     cls_token, patch_tokens = cls_token.to(text_embeddings.dtype), patch_tokens.to(text_embeddings.dtype)
-    features = patch_tokens.transpose(1, 2).unflatten(-1, encoder.grid_size(*size))  # NLC -> NCHW
+    features = patch_tokens.transpose(1, 2).unflatten(-1, encoder.grid_size(height, width))  # NLC -> NCHW
     if upsampler is None:
-        scores = F.interpolate(similarity(features, text_embeddings), size=size, mode='bilinear', align_corners=False)
+        scores = similarity(features, text_embeddings)
+        scores = F.interpolate(scores, size=(height, width), mode='bilinear', align_corners=False)
     else:
         guidance = windows.to(features.dtype)
         if exact_reference:
@@ -86,7 +106,7 @@ def global_bias(cls_token: Tensor, text_embeddings: Tensor, weight: float) -> Te
 class Encoded:
     """An encoder that has encoded its windows already."""
 
-    def __init__(self, encoder: nn.Module, windows: Tensor) -> None:
+    def __init__(self, encoder: DenseEncoder, windows: Tensor) -> None:
         self.cls_token, self._patch_tokens = encoder(windows)
         self.grid_size = encoder.grid_size
         self.patch_size = encoder.patch_size

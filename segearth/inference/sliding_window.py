@@ -116,7 +116,7 @@ def slide(
     height, width = images.shape[-2:]
     boxes = sorted(window_boxes(height, width, crop_size, stride), key=lambda box: box[1])
     jobs = [(index, box) for index in range(len(images)) for box in boxes]
-    total = None
+    total: Tensor | None = None
     with overlapping_windows(Fraction(stride[0], min(crop_size[0], height))):
         for start in range(0, len(jobs), window_batch_size):
             batch = jobs[start : start + window_batch_size]
@@ -126,6 +126,7 @@ def slide(
                 total = scores.new_zeros(len(images), scores.shape[1], height, width)
             for (index, (y1, x1, y2, x2)), window_scores in zip(batch, scores, strict=True):
                 total[index, :, y1:y2, x1:x2] += window_scores
+    assert total is not None  # there is an image, and a window of it
     count = total.new_zeros(height, width)
     for y1, x1, y2, x2 in boxes:
         count[y1:y2, x1:x2] += 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +29,9 @@ PROJECTION_DIM = 256  # channels of BLIP's common image-text space
 MAX_TEXT_LENGTH = 35  # tokens, as BLIP's own image-text matching truncates
 TOKENIZER_REPO = 'google-bert/bert-base-uncased'
 TOKENIZER_FOLDER = 'bert-base-uncased'  # below a weights folder; vocab.txt is enough
-_BASE = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
-TEXT_SIZE = dict(**_BASE, vocab_size=30524)  # BERT's 30522 words and BLIP's two marks
-VISION_SIZES = {
+_BASE: dict[str, Any] = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
+TEXT_SIZE: dict[str, Any] = dict(**_BASE, vocab_size=30524)  # BERT's 30522 words and BLIP's two marks
+VISION_SIZES: dict[str, dict[str, Any]] = {
     'base': _BASE,
     'large': dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096),
 }
@@ -66,7 +67,7 @@ class BlipTowers(nn.Module):
     """
 
     def __init__(
-        self, vision: Mapping[str, int], text: Mapping[str, int] | None = None, projection_dim: int = PROJECTION_DIM
+        self, vision: Mapping[str, Any], text: Mapping[str, Any] | None = None, projection_dim: int = PROJECTION_DIM
     ) -> None:
         super().__init__()
         vision_config = BlipVisionConfig(**{'patch_size': 16, 'layer_norm_eps': VISION_EPS, **vision})
@@ -94,6 +95,7 @@ class DenseBLIP(nn.Module):
     def patch_size(self) -> tuple[int, int]:
         """(height, width) of a patch in pixels."""
         side = self.vision_model.config.patch_size
+        assert isinstance(side, int)  # transformers' type allows more
         return side, side
 
     @property
@@ -210,13 +212,13 @@ def load_tokenizer() -> PreTrainedTokenizerBase:
         ) from error
 
 
-def _run_block(block: nn.Module, tokens: Tensor) -> Tensor:
+def _run_block(block: Any, tokens: Tensor) -> Tensor:
     """An ordinary block, by its parts: its own call has other arguments and results in each version."""
     tokens = tokens + block.self_attn(block.layer_norm1(tokens))[0]
     return tokens + block.mlp(block.layer_norm2(tokens))
 
 
-def _query_query_readout(block: nn.Module, tokens: Tensor) -> Tensor:
+def _query_query_readout(block: Any, tokens: Tensor) -> Tensor:
     attention = block.self_attn
     projected = attention.qkv(block.layer_norm1(tokens)).unflatten(-1, (3, attention.num_heads, -1))
     query, _, value = projected.permute(2, 0, 3, 1, 4)  # (B, N, 3, heads, D) -> 3 x (B, heads, N, D)

@@ -56,7 +56,7 @@ class Encoder:
         record: What was built.
     """
 
-    visual: nn.Module
+    visual: DenseCLIP | DenseBLIP
     encode_text: Callable[[Sequence[str]], Tensor]
     fingerprint: str
     record: EncoderRecord

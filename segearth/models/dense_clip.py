@@ -11,7 +11,7 @@ ClearCLIP's (arXiv 2407.12442). Followed: the formulas, checked against arrays t
 from __future__ import annotations
 
 import torch
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from segearth.errors import ConfigError
@@ -128,7 +128,7 @@ class DenseCLIP(nn.Module):
     def _readout(self, tokens: Tensor, grid: tuple[int, int], on_block: OnBlock | None) -> Tensor:
         blocks = self.visual.transformer.resblocks
         first = len(blocks) - self.num_readout_blocks
-        total = None
+        total: Tensor | None = None
         for index, block in enumerate(blocks):
             if index >= first:
                 readout = self._block_readout(block, tokens, grid)
@@ -137,9 +137,10 @@ class DenseCLIP(nn.Module):
                 tokens = run_block(block, tokens)
                 if on_block is not None:
                     on_block(index + 1, tokens)
+        assert total is not None  # the last block is read out at least
         return total
 
-    def _block_readout(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _block_readout(self, block: ResidualAttentionBlock, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         query, key, value = project_qkv(block, block.ln_1(tokens))
         attended = ATTENTIONS[self.attention](query, key, value, grid)
         output = project_attended(block, attended)

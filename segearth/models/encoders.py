@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import open_clip
 
@@ -103,46 +104,46 @@ def _unknown(page: str) -> str:
     return f'unknown, see {page}'
 
 
-_OPENAI = dict(
+_OPENAI: dict[str, Any] = dict(
     clip_type='CLIP', quick_gelu=True, tag='openai',
     home='https://github.com/openai/CLIP', licence='MIT', paper='CLIP, arXiv 2103.00020',
 )  # fmt: skip
-_LAION = dict(
+_LAION: dict[str, Any] = dict(
     clip_type='OpenCLIP', quick_gelu=False,
     home='https://github.com/mlfoundations/open_clip', licence='MIT', paper='OpenCLIP, arXiv 2212.07143',
 )  # fmt: skip
-_METACLIP = dict(
+_METACLIP: dict[str, Any] = dict(
     clip_type='MetaCLIP', quick_gelu=True, tag='metaclip_fullcc',
     home='https://github.com/facebookresearch/MetaCLIP', licence='CC-BY-NC-4.0', paper='MetaCLIP, arXiv 2309.16671',
 )  # fmt: skip
-_REMOTECLIP = dict(
+_REMOTECLIP: dict[str, Any] = dict(
     clip_type='RemoteCLIP', quick_gelu=False, hf_repo='chendelong/RemoteCLIP',
     home='https://github.com/ChenDelong1999/RemoteCLIP', licence='Apache-2.0', paper='RemoteCLIP, arXiv 2306.11029',
 )  # fmt: skip
-_GEORSCLIP = dict(
+_GEORSCLIP: dict[str, Any] = dict(
     clip_type='GeoRSCLIP', quick_gelu=False, hf_repo='Zilun/GeoRSCLIP',
     home='https://github.com/om-ai-lab/RS5M', licence=_unknown(f'{HUGGING_FACE}/Zilun/GeoRSCLIP'),
     paper='RS5M and GeoRSCLIP, arXiv 2306.11300',
 )  # fmt: skip
-_SKYCLIP = dict(
+_SKYCLIP: dict[str, Any] = dict(
     clip_type='SkyCLIP', quick_gelu=False,
     home='https://github.com/wangzhecheng/SkyScript', licence=_unknown('https://github.com/wangzhecheng/SkyScript'),
     paper='SkyScript, arXiv 2312.12856',
 )  # fmt: skip
 _SKYSCRIPT_FILES = 'https://opendatasharing.s3.us-west-2.amazonaws.com/SkyScript/ckpt'
-_BLIP = dict(
+_BLIP: dict[str, Any] = dict(
     clip_type='BLIP', architecture=None, patch_size=16, quick_gelu=False,
     home='https://github.com/salesforce/BLIP', licence='BSD-3-Clause', paper='BLIP, arXiv 2201.12086',
 )  # fmt: skip
 _BLIP_FILES = 'https://storage.googleapis.com/sfr-vision-language-research/BLIP/models'
-_DEMO = dict(
+_DEMO: dict[str, Any] = dict(
     vit_type=ANY_SIZE, architecture=None, patch_size=0, quick_gelu=False, model_config='demo/demo_clip.json',
     home='weights/README.md', licence='Apache-2.0', paper='none: a small demonstration model, see weights/README.md',
 )  # fmt: skip
-_B16 = dict(vit_type='ViT-B/16', architecture='ViT-B-16', patch_size=16)
-_B32 = dict(vit_type='ViT-B/32', architecture='ViT-B-32', patch_size=32)
-_L14 = dict(vit_type='ViT-L/14', architecture='ViT-L-14', patch_size=14)
-_H14 = dict(vit_type='ViT-H/14', architecture='ViT-H-14', patch_size=14)
+_B16: dict[str, Any] = dict(vit_type='ViT-B/16', architecture='ViT-B-16', patch_size=16)
+_B32: dict[str, Any] = dict(vit_type='ViT-B/32', architecture='ViT-B-32', patch_size=32)
+_L14: dict[str, Any] = dict(vit_type='ViT-L/14', architecture='ViT-L-14', patch_size=14)
+_H14: dict[str, Any] = dict(vit_type='ViT-H/14', architecture='ViT-H-14', patch_size=14)
 
 ENCODERS: tuple[EncoderRecord, ...] = (
     EncoderRecord(**_OPENAI, **_B16),

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from open_clip.transformer import ResidualAttentionBlock
+from torch import Tensor
 
 from segearth.models.residual_block import OnBlock, project_attended, project_qkv, run_block
 
@@ -47,7 +48,7 @@ def self_self_attention(query: Tensor, key: Tensor, value: Tensor, inverse_tempe
 
 
 def gem_readout(
-    blocks: Sequence[nn.Module], tokens: Tensor, ignore_residual: bool, on_block: OnBlock | None = None
+    blocks: Sequence[ResidualAttentionBlock], tokens: Tensor, ignore_residual: bool, on_block: OnBlock | None = None
 ) -> Tensor:
     """Runs all blocks and returns the tokens of the self-self stream.
 

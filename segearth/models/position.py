@@ -6,6 +6,8 @@ The two rules differ slightly, and figures depend on it, so each read-out states
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,7 +40,7 @@ def resize_positions_antialiased(table: Tensor, trained_grid: tuple[int, int], g
     return _resize(table, trained_grid, grid_size, size=grid_size, antialias=True)
 
 
-def _resize(table: Tensor, trained_grid: tuple[int, int], grid_size: tuple[int, int], **how) -> Tensor:
+def _resize(table: Tensor, trained_grid: tuple[int, int], grid_size: tuple[int, int], **how: Any) -> Tensor:
     if grid_size == trained_grid:
         return table
     cls_position, patch_positions = table[:1], table[1:]

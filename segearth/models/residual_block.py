@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import QuickGELU
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
 from segearth.models.onednn import linear, serves
@@ -21,7 +21,7 @@ OnBlock = Callable[[int, Tensor], object]
 """(number of a block, from 1; what it gives, (B, 1 + N, width))."""
 
 
-def run_block(block: nn.Module, tokens: Tensor) -> Tensor:
+def run_block(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     """A block of the tower: tokens (B, N, width) -> (B, N, width).
 
     Args:
@@ -34,24 +34,22 @@ def run_block(block: nn.Module, tokens: Tensor) -> Tensor:
     return add_mlp(block, tokens + project_attended(block, _attend(query, key, value)))
 
 
-def project_qkv(block: nn.Module, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def project_qkv(block: ResidualAttentionBlock, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of a block: (B, N, width) -> three times (B, heads, N, head_dim)."""
     attention = block.attn
     projected = linear(normed, attention.in_proj_weight, attention.in_proj_bias)
-    return tuple(
-        part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # NLD -> N, heads, L, head_dim
-        for part in projected.chunk(3, dim=-1)
-    )
+    query, key, value = projected.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return query, key, value  # NLD -> N, heads, L, head_dim
 
 
-def project_attended(block: nn.Module, attended: Tensor) -> Tensor:
+def project_attended(block: ResidualAttentionBlock, attended: Tensor) -> Tensor:
     """What the attention of a block adds to its tokens: (B, heads, N, head_dim) -> (B, N, width)."""
     projection = block.attn.out_proj
     attended = attended.transpose(1, 2).flatten(2)  # N, heads, L, head_dim -> NLD
     return block.ls_1(linear(attended, projection.weight, projection.bias))
 
 
-def add_mlp(block: nn.Module, tokens: Tensor) -> Tensor:
+def add_mlp(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     """The second half of a block: tokens plus the MLP of their norm, (B, N, width) -> (B, N, width)."""
     fc, activation, projection = block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj
     if not serves(tokens, fc.weight):

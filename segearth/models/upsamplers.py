@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class UpsamplerRecord:
 
 
 _FEATUP_FILES = 'https://marhamilresearch4.blob.core.windows.net/feature-upsampling-public/pretrained'
-_FEATUP = dict(
+_FEATUP: dict[str, Any] = dict(
     model_name='jbu_stack', dim=512, home='https://github.com/mhamilton723/FeatUp', licence='MIT',
     paper='FeatUp, arXiv 2403.10516',
 )  # fmt: skip

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -117,7 +117,7 @@ def convert_pair(recipe: Recipe, pair: Pair, folder: Path, options: Options = DE
 
 def _outcomes(
     recipe: Recipe, pairs: Sequence[Pair], folder: Path, options: Options, num_jobs: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     if num_jobs <= 1 or len(pairs) <= 1:
         for pair in pairs:
             yield convert_pair(recipe, pair, folder, options)

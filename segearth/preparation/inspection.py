@@ -162,8 +162,9 @@ def _reader(dataset: BaseDataset) -> Callable[[tuple[str, str]], _Pair]:
 
 def _may_be_refused(pair: _Pair, num_ids: int) -> bool:
     """Whether the strict reading could say no: rarely, so most labels are decoded once."""
-    is_plain = pair.modes is not None and pair.modes[1] == 'L'
-    return not is_plain or pair.pixels[num_ids:IGNORE_INDEX].any() or (num_ids == 2 and pair.pixels[IGNORE_INDEX] > 0)
+    if pair.modes is None or pair.modes[1] != 'L' or pair.pixels is None:
+        return True
+    return bool(pair.pixels[num_ids:IGNORE_INDEX].any() or (num_ids == 2 and pair.pixels[IGNORE_INDEX] > 0))
 
 
 def _mode(path: str) -> str:

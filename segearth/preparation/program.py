@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def show_progress(title: str) -> Iterator:
     )
     with Progress(*columns, console=Console(file=sys.stderr)) as bar:
 
-        def start(total: int):
+        def start(total: int) -> Callable[[], None]:
             task = bar.add_task(title, total=total)
             return lambda: bar.advance(task)
 

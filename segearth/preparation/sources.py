@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 from segearth.errors import DataError, MissingFileError
 
@@ -43,7 +43,7 @@ class Member:
         """Ending in small letters, such as ``.png``."""
         return PurePosixPath(self.path).suffix.lower()
 
-    def open(self) -> BinaryIO:
+    def open(self) -> IO[bytes]:
         """Opens the file for reading; errors while reading are those of :data:`READ_ERRORS`."""
         return open(self.container, 'rb') if self.inner is None else _open_archive(self.container).open(self.inner)
 

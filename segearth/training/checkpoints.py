@@ -12,7 +12,6 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import nn
 
 from segearth.errors import CheckpointError, ConfigError
 from segearth.training.files import read_checkpoint, save_checkpoint
@@ -21,7 +20,7 @@ STEP_FILE = re.compile(r'step_(\d+)\.pt')
 PARTS = ('model', 'optimizer', 'schedulers', 'step', 'hooks')
 
 
-def bare_model(runner: Runner) -> nn.Module:
+def bare_model(runner: Runner) -> Any:
     """The runner's model without the wrapper of several processes."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
@@ -77,7 +76,8 @@ class Checkpoints(Hook):
     def __init__(self, interval: int = 500, keep: int = 2) -> None:
         if interval < 1 or keep < 1:
             raise ConfigError(f'Checkpoints need an interval and a number to keep of 1 or more, not {interval}, {keep}')
-        self.interval, self.keep, self.best = interval, keep, None
+        self.interval, self.keep = interval, keep
+        self.best: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""

@@ -102,8 +102,8 @@ def load_training_config(config: str | Config, overrides: Mapping[str, Any] | No
     """
     if not isinstance(config, Config):
         folders = [Path(), PROJECT_ROOT, PROJECT_ROOT / 'configs']
-        known = [str(path.relative_to(PROJECT_ROOT)) for path in sorted((PROJECT_ROOT / 'configs').glob('*/*.py'))]
-        known = ', '.join(path for path in known if 'simfeatup' in path or 'alignearth' in path)
+        paths = [str(path.relative_to(PROJECT_ROOT)) for path in sorted((PROJECT_ROOT / 'configs').glob('*/*.py'))]
+        known = ', '.join(path for path in paths if 'simfeatup' in path or 'alignearth' in path)
         path = find_file(config, folders, 'config', f'There are: {known}.')
         try:
             config = Config.fromfile(str(path))

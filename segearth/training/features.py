@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from segearth.errors import ConfigError
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.residual_block import run_block
+
+if TYPE_CHECKING:
+    from segearth.models.blip import DenseBLIP
 
 READOUT, LAST_BLOCK_INPUT = 'readout', 'last_block_input'
 PLACES = (READOUT, LAST_BLOCK_INPUT)
@@ -24,7 +29,7 @@ class DenseFeatures(nn.Module):
         ConfigError: Unknown place, or the last block's input of an encoder that is no CLIP.
     """
 
-    def __init__(self, visual: nn.Module, place: str = READOUT) -> None:
+    def __init__(self, visual: DenseCLIP | DenseBLIP, place: str = READOUT) -> None:
         super().__init__()
         if place not in PLACES:
             raise ConfigError(f'unknown features {place!r}; known: {", ".join(PLACES)}')
@@ -41,13 +46,14 @@ class DenseFeatures(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, grid)  # NLC -> NCHW
 
     def _last_block_input(self, images: Tensor) -> Tensor:
+        assert isinstance(self.visual, DenseCLIP)  # as the constructor made sure
         tokens = self.visual.embed(images)
         for block in list(self.visual.visual.transformer.resblocks)[:-1]:
             tokens = run_block(block, tokens)
         return self.visual.project(tokens)[1]
 
 
-def grid_of(visual: nn.Module, size: int) -> tuple[int, int]:
+def grid_of(visual: DenseCLIP | DenseBLIP, size: int) -> tuple[int, int]:
     """Grid (h, w) of a square training image.
 
     Raises:

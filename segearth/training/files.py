@@ -16,7 +16,7 @@ from torch import Tensor
 from segearth.errors import CheckpointError, MissingFileError
 
 
-def write_whole(path: Path, write: Callable[[str], None]) -> Path:
+def write_whole(path: Path, write: Callable[[str], object]) -> Path:
     """Lets ``write`` write to a file beside ``path``, which then takes its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.part')

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
 import numpy as np
 from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
 
 @DATA_SAMPLERS.register_module()
@@ -22,7 +22,7 @@ class StepSampler(Sampler):
         seed: As mmengine hands it over; data sets have their own.
     """
 
-    def __init__(self, dataset: Dataset | None = None, seed: int | None = None) -> None:
+    def __init__(self, dataset: Sized | None = None, seed: int | None = None) -> None:
         self.first = 0
         self.length = len(dataset) if dataset is not None else 1
 

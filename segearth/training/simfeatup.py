@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from segearth.errors import ConfigError
 from segearth.models.build import PRECISIONS, build_encoder
+from segearth.models.dense_clip import DenseCLIP
 from segearth.training.features import DenseFeatures, grid_of
 from segearth.training.files import save_checkpoint, save_weights
 from segearth.training.images import normalise
@@ -27,8 +28,8 @@ class SimFeatUpModel(BaseModel):
     """Trains an upsampler for a frozen encoder.
 
     Args:
-        encoder: Arguments of :func:`segearth.models.build.build_encoder`, without device and precision; or a module
-            (B, 3, H, W) -> [CLS] and patch tokens such as :class:`segearth.models.dense_clip.DenseCLIP`.
+        encoder: Arguments of :func:`segearth.models.build.build_encoder`, without device and precision; or a
+            :class:`segearth.models.dense_clip.DenseCLIP`.
         upsampler: ``name`` and options of :func:`simfeatup.build_upsampler`.
         features: See :class:`segearth.training.features.DenseFeatures`.
         size: Side of the training images in pixels, a multiple of the patch.
@@ -41,7 +42,7 @@ class SimFeatUpModel(BaseModel):
 
     def __init__(
         self,
-        encoder: Mapping[str, Any] | nn.Module,
+        encoder: Mapping[str, Any] | DenseCLIP,
         upsampler: Mapping[str, Any] | None = None,
         features: str = 'last_block_input',
         size: int = 224,
@@ -49,16 +50,16 @@ class SimFeatUpModel(BaseModel):
         precision: str = 'fp32',
     ) -> None:
         super().__init__()
-        visual = encoder if isinstance(encoder, nn.Module) else build_encoder(**encoder, precision='fp32').visual
+        visual = build_encoder(**encoder, precision='fp32').visual if isinstance(encoder, Mapping) else encoder
         self.encoder = DenseFeatures(visual, features).requires_grad_(False).eval()
         options = dict(upsampler or {'name': 'jbu_one'})
         try:
-            recipe = Recipe(**(recipe or {}))
+            settings = Recipe(**(recipe or {}))
         except TypeError as error:
             raise ConfigError(f'model.recipe: {error}; known: {", ".join(Recipe.__dataclass_fields__)}') from error
         network = build_upsampler(options.pop('name'), visual.embed_dim, **options)
         grid = grid_of(visual, size)
-        self.objective = SimFeatUp(network, visual.embed_dim, visual.patch_size[0], grid, recipe)
+        self.objective = SimFeatUp(network, visual.embed_dim, visual.patch_size[0], grid, settings)
         self.dtype = autocast_dtype(precision)
 
     def train(self, mode: bool = True) -> SimFeatUpModel:

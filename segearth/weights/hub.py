@@ -14,7 +14,7 @@ from pathlib import Path
 
 import open_clip
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.utils import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError
 
 from segearth.weights.checksums import Checksum
 from segearth.weights.transfer import FULL_DISK, DownloadError
@@ -23,13 +23,13 @@ TAG_FILES = ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin')
 """What open_clip looks for in a repository, in its order."""
 
 
-def cached_tag(architecture: str, tag: str) -> Path | None:
+def cached_tag(architecture: str | None, tag: str | None) -> Path | None:
     """The weights of an open_clip tag if they are in the cache; asks no network."""
     found = (try_to_load_from_cache(_repository(architecture, tag), name) for name in TAG_FILES)
     return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
-def fetch_tag(architecture: str, tag: str) -> Path:
+def fetch_tag(architecture: str | None, tag: str | None) -> Path:
     """The weights of an open_clip tag, through open_clip's own download unless they are in the cache.
 
     Raises:
@@ -69,7 +69,7 @@ def as_sha256(text: str) -> Checksum | None:
     return Checksum('sha256', text) if re.fullmatch('[0-9a-f]{64}', text) else None
 
 
-def _repository(architecture: str, tag: str) -> str:
+def _repository(architecture: str | None, tag: str | None) -> str:
     return open_clip.get_pretrained_cfg(architecture, tag)['hf_hub'].strip('/')
 
 

@@ -32,10 +32,10 @@ def target_folder() -> Path:
 
 def locate(item: Item) -> Path | None:
     """The item's file where it is already there, in any weights folder or in the cache of the hub's client."""
-    if item.source == catalogue.TAG:
+    if item.source == catalogue.TAG and item.record is not None:
         return hub.cached_tag(item.record.architecture, item.record.tag)
     try:
-        return find_file(item.file, weights_folders(), item.name, '')
+        return find_file(item.file or '', weights_folders(), item.name, '')
     except MissingFileError:
         return None
 
@@ -91,6 +91,7 @@ def install(item: Item, progress: Progress | None = None) -> Path:
 
 
 def _install_tag(item: Item, _: Path, __: Progress | None) -> Path:
+    assert item.record is not None  # tags have one
     return hub.fetch_tag(item.record.architecture, item.record.tag)
 
 

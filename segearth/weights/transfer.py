@@ -22,6 +22,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from email.message import Message
 from pathlib import Path
 
 from filelock import FileLock
@@ -205,7 +206,7 @@ def _total(headers: Mapping[str, str], start: int) -> int | None:
     return start + int(length) if length.isdigit() else None
 
 
-def _is_complete(headers: Mapping[str, str], offset: int) -> bool:
+def _is_complete(headers: Message, offset: int) -> bool:
     return headers.get('Content-Range', '').strip() == f'bytes */{offset}'
 
 
