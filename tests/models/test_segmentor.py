@@ -10,6 +10,7 @@ from segearth.errors import ConfigError
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.segmentor import SegEarthSegmentation
 from simfeatup import build_upsampler
+from tests.conftest import GOLDEN
 
 CASES = (
     'default', 'no_upsampler', 'no_gba', 'sar', 'threshold', 'whole_image', 'resized_back', 'maskclip_residual',
@@ -18,8 +19,8 @@ CASES = (
 
 
 @pytest.fixture(scope='module')
-def golden(shared):
-    return np.load(shared / 'golden' / 'segmentor.npz')
+def golden():
+    return np.load(GOLDEN / 'segmentor.npz')
 
 
 @pytest.fixture(scope='module')
