@@ -244,19 +244,22 @@ class SegEarthSegmentation(BaseSegmentor):
             (1, H0, W0), labels. As in the original, the labels alone, (B, H, W), if ``data_samples`` is None and the
             images are one tensor.
         """
-        wants_labels = data_samples is None and isinstance(inputs, Tensor)
-        data_samples = data_samples or [SegDataSample() for _ in inputs]
+        results = data_samples or [SegDataSample() for _ in inputs]
         groups: dict[tuple, list[int]] = {}
-        for index, (image, sample) in enumerate(zip(inputs, data_samples, strict=True)):
+        for index, (image, sample) in enumerate(zip(inputs, results, strict=True)):
             groups.setdefault((image.shape, _result_size(sample)), []).append(index)
         for indices in groups.values():
             alone = len(indices) == 1  # then no copy, which of a large image is large
             images = inputs[indices[0]][None] if alone else torch.stack([inputs[index] for index in indices])
-            samples = [data_samples[index] for index in indices]
+            samples = [results[index] for index in indices]
             self.postprocess_result(self.encode_decode(images, samples), samples)
-        if wants_labels:
-            return torch.cat([sample.pred_sem_seg.data for sample in data_samples])
-        return list(data_samples)
+        if data_samples is None and isinstance(inputs, Tensor):
+            return torch.cat([sample.pred_sem_seg.data for sample in results])
+        return list(results)
+
+    def forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None, mode: str = 'tensor'):
+        """Does what mmseg's modes say; ``test_step`` without data samples gets new ones."""
+        return super().forward(inputs, data_samples or (), mode)
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
         """Scores of all queries, (B, Q, H, W), by windows or of the whole image (``slide_crop=0``).

@@ -95,7 +95,8 @@ def test_data_set_classes_are_those_of_the_original(facts, loaded, tmp_path):
             continue
         dataset = loaded[name].test_dataloader.dataset
         (tmp_path / dataset.data_prefix.img_path).mkdir(parents=True, exist_ok=True)  # mmseg's iSAID looks for it
-        read = DATASETS.build({**dataset, 'data_root': str(tmp_path), 'pipeline': [], 'lazy_init': True})
+        settings = {**dataset, 'data_root': str(tmp_path), 'pipeline': [], 'lazy_init': True}
+        read = DATASETS.get(settings.pop('type'))(**settings)
         for key in ('img_suffix', 'seg_map_suffix', 'reduce_zero_label'):
             assert getattr(read, key) == entry[key], (name, key)
         assert list(read.metainfo['classes']) == entry['classes'], name

@@ -142,7 +142,8 @@ def test_labels_alone_where_data_samples_are_none_as_in_the_original(small_parts
     model, images = build(small_parts), torch.randn(2, 3, 40, 50)
     labels = model.predict(images, None)
     assert torch.equal(labels, torch.cat([sample.pred_sem_seg.data for sample in model.predict(images)]))
-    assert torch.equal(model(images[:1], data_samples=None, mode='predict'), labels[:1])
+    (sample,) = model.test_step({'inputs': [image.round().byte() for image in 100 + 20 * images[:1]]})
+    assert sample.pred_sem_seg.data.shape == (1, 40, 50)
 
 
 def test_global_bias_alleviation_only_where_a_config_says_so(tiny_clip):
