@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 from collections.abc import Sequence
 
@@ -32,7 +33,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         '--exact-reference', action='store_true', help='score by the plain path: slow, to compare with'
     )
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
-    parser.add_argument('--show-dir', help='folder for pictures: image, ground truth, prediction')
+    parser.add_argument('--show-dir', '--show_dir', help='folder for pictures: image, ground truth, prediction')
+    parser.add_argument('--show', action='store_true', help='pictures in WORK_DIR/show; no windows are opened')
+    parser.add_argument('--local-rank', '--local_rank', type=int, help='from old launchers; LOCAL_RANK goes before it')
     parser.add_argument('--results', default='results.xlsx', help='spreadsheet to append to (default: %(default)s)')
     parser.add_argument('--limit', type=int, help='evaluate only so many images, the first by name')
     parser.add_argument('--skip-broken', action='store_true', help='leave unreadable images out, and count them')
@@ -51,12 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         overrides['model.precision'] = options.precision
     if options.exact_reference:
         overrides['model.exact_reference'] = True
+    if options.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(options.local_rank))
     evaluate(
         options.config,
         work_dir=options.work_dir,
         overrides=overrides,
         launcher=options.launcher,
         show_dir=options.show_dir,
+        show=options.show,
         results=options.results,
         limit=options.limit,
         skip_broken=options.skip_broken,

@@ -1,4 +1,4 @@
-# UAVid, tiles.
+# UAVid, 1280 x 1080 tiles.
 _base_ = './_base_/optical.py'
 
 model = dict(

@@ -14,5 +14,7 @@ test_dataloader = dict(
             img_path='Satellite_dataset_Ⅱ_East_Asia/1.cropped/test/image',
             seg_map_path='Satellite_dataset_Ⅱ_East_Asia/1.cropped/test/label_cvt',
         ),
+        img_suffix='.tif',
+        seg_map_suffix='.tif',
     ),
 )

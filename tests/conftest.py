@@ -20,6 +20,8 @@ TINY = {
     'text_cfg': {'context_length': 32, 'vocab_size': 49408, 'width': 16, 'heads': 2, 'layers': 1},
 }
 
+GOLDEN = Path(__file__).resolve().parent / 'golden'
+"""Arrays and label maps that the original's code computed (golden/README.md)."""
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
 
 
@@ -36,10 +38,18 @@ def quick_libraries() -> Iterator[None]:
 
 @pytest.fixture(scope='session')
 def shared() -> Path:
-    """Folder of golden arrays and real samples beside the checkout; it is not part of the project."""
+    """Folder of real samples, a released checkpoint and published facts; it is not part of the project."""
     if not SHARED.is_dir():
         pytest.skip(f'needs the reference data folder {SHARED.name}/ beside the checkout')
     return SHARED
+
+
+@pytest.fixture(scope='session')
+def samples(shared: Path) -> Path:
+    """Folder of real images, which are not ours to pass on."""
+    if not (shared / 'samples').is_dir():
+        pytest.skip(f'needs the real images of {SHARED.name}/samples beside the checkout')
+    return shared / 'samples'
 
 
 @pytest.fixture(autouse=True)

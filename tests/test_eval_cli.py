@@ -58,6 +58,27 @@ def test_a_config_with_the_embedded_encoder(scenes, tiny_clip):
     assert list((scenes / 'work').glob('*/result.json'))
 
 
+def test_words_of_the_original_s_command_line(scenes, tiny_clip, monkeypatch):
+    arguments = ['--config', 'cfg_loveda', '--limit', '1', '--work-dir', 'work']
+    options = ['--cfg-options', *OPTIONS, f'model.clip_path={tiny_clip}']
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    program.main([*arguments, '--local-rank=0', '--show_dir', 'pictures', *options])
+    assert os.environ['LOCAL_RANK'] == '1'
+    assert [path.name for path in (scenes / 'pictures').iterdir()] == ['0.png']
+    monkeypatch.delenv('LOCAL_RANK')
+    program.main([*arguments, '--local_rank', '3', '--show', *options])
+    assert os.environ['LOCAL_RANK'] == '3'
+    assert [path.name for path in (scenes / 'work' / 'show').iterdir()] == ['0.png']
+
+
+def test_the_row_says_what_held_where_the_config_says_nothing(scenes, tiny_clip):
+    options = [*OPTIONS, f'model.clip_path={tiny_clip}', 'model._delete_=True', 'model.type=SegEarthSegmentation']
+    options += ['model.name_path=cls_loveda.txt', 'model.feature_up=False']
+    program.main(['--config', 'cfg_loveda', '--limit', '1', '--cfg-options', *options])
+    (row,) = read_rows(scenes / 'results.xlsx')
+    assert (row['Lambda'], row['Window'], row['MODEL'], row['Read-out blocks']) == (0, '224', 'SegEarth', 1)
+
+
 def test_an_optical_config_reads_radar_by_an_option(scenes, tiny_clip):
     loader = 'test_dataloader.dataset.pipeline.0.type=LoadSARImage'
     program.main(

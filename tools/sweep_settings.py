@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settings,
             dataset,
             list(dict.fromkeys(words)),
-            list(dict.fromkeys(options.weights or [model.get('cls_token_lambda', -0.3)])),
+            list(dict.fromkeys(options.weights or [model.get('cls_token_lambda', 0.0)])),
             list(dict.fromkeys(options.prob_thd or [model.get('prob_thd', 0.0)])),
             lambda batches: track(batches, 'images', console=errors, transient=True),
         )

@@ -20,7 +20,7 @@ WATER_METAINFO = {'classes': ('background', 'water'), 'palette': [[0, 0, 0], [0,
 class WHUDataset(RemoteSensingDataset):
     """WHU building: aerial images of Christchurch (0.3 m) and satellite images of East Asia (set II, 0.45 m).
 
-    512 x 512 tiles. Label rule: mask >= 128 is building.
+    512 x 512 tiles, of set II in TIFF (said by its config). Label rule: mask >= 128 is building.
     Ji, Wei and Lu, TGRS 2019; http://gpcv.whu.edu.cn/data/building_dataset.html
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import time
@@ -42,7 +43,8 @@ def build_row(
         class_scores: (name, IoU, accuracy) in [0, 1].
         measured: Further columns: images, seconds and so on.
     """
-    settings, dataset = config.model, config.test_dataloader.dataset
+    dataset = config.test_dataloader.dataset
+    settings = _defaults(model) | dict(config.model)
     summary = {
         'CLIP': settings.get('clip_type'),
         'VIT': encoder_size(settings),
@@ -64,7 +66,7 @@ def build_row(
         **measured,
         'Versions': _versions(),
         'Date': time.strftime('%Y-%m-%d %H:%M:%S'),
-        'Settings': settings_digest(settings, dataset, measured.get('Limit')),
+        'Settings': settings_digest(config.model, dataset, measured.get('Limit')),
     }
     classes = [(name, _percent(iou), _percent(accuracy)) for name, iou, accuracy in class_scores]
     return ResultRow(run, summary, classes)
@@ -95,6 +97,12 @@ def upsampler_name(model: nn.Module) -> str:
     upsampler = getattr(model, 'upsampler', None)
     names = {kind: name for name, kind in UPSAMPLERS.items()}
     return 'none' if upsampler is None else names.get(type(upsampler), type(upsampler).__name__)
+
+
+def _defaults(model: nn.Module) -> dict[str, Any]:
+    """What holds where a config does not say."""
+    parameters = inspect.signature(type(model)).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
 def device_name() -> str:

@@ -54,6 +54,7 @@ def evaluate(
     results: str | os.PathLike[str] = 'results.xlsx',
     limit: int | None = None,
     skip_broken: bool = False,
+    show: bool = False,
 ) -> ResultRow | None:
     """Evaluates a config and appends the outcome to the results.
 
@@ -66,6 +67,7 @@ def evaluate(
         results: Spreadsheet to append to.
         limit: Number of images, the first by name; None for all.
         skip_broken: Leave unreadable images out and count them.
+        show: Without ``show_dir``, save pictures into the folder ``show`` of the work folder.
 
     Returns:
         The row; None in processes other than the first.
@@ -86,6 +88,7 @@ def evaluate(
         check_classes(settings.model, dataset)
         with lost_processes_named(timeout):
             broken = check_files(dataset, skip_broken)
+        show_dir = show_dir or (Path(settings.work_dir) / 'show' if show else None)
         runner = build_runner(settings, dataset, launcher, [PictureHook(show_dir)] if show_dir else [])
         for pair in broken:
             runner.logger.warning(f'skipped: {pair.reason}')

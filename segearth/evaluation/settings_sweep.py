@@ -27,7 +27,7 @@ from segearth.evaluation.metric import ClassIoUMetric
 from segearth.inference.memory import window_batch_size
 from segearth.inference.postprocess import classify
 from segearth.inference.scoring import Encoded, global_bias, score_windows
-from segearth.inference.sliding_window import score_padded, slide
+from segearth.inference.sliding_window import score_padded, score_whole, slide
 from segearth.models.segmentor import SegEarthSegmentation
 
 IGNORED = 255
@@ -123,7 +123,11 @@ def build_words(model: dict[str, Any], files: Sequence[str]) -> tuple[SegEarthSe
 
 @torch.inference_mode()
 def score_settings(
-    model: SegEarthSegmentation, images: Tensor, words: Sequence[Words], weights: Sequence[float]
+    model: SegEarthSegmentation,
+    images: Tensor,
+    words: Sequence[Words],
+    weights: Sequence[float],
+    size: tuple[int, int] | None = None,
 ) -> list[Tensor]:
     """Scores of images for each file of class words and each lambda, each window encoded once.
 
@@ -132,10 +136,13 @@ def score_settings(
         images: (B, 3, H, W), normalised.
         words: Class words.
         weights: lambdas.
+        size: (H0, W0) of the labels, which whole images without an upsampler are scored at; None for (H, W).
 
     Returns:
-        (B, Q, H, W) for each of words x weights.
+        (B, Q, H, W), or (B, Q, H0, W0), for each of words x weights.
     """
+    is_whole = 0 in model.crop_size
+    is_per_patch = is_whole and model.upsampler is None
     num_channels = [len(entry.text_embeddings) for entry, _ in product(words, weights)]
 
     def score(windows: Tensor) -> Tensor:
@@ -151,6 +158,7 @@ def score_settings(
                 model.upsampler,
                 exact_reference=model.exact_reference,
                 rank=model.score_rank,
+                is_per_patch=is_per_patch,
             )
             maps += [scores + global_bias(encoder.cls_token.to(texts.dtype), texts, weight) for weight in weights]
         return torch.cat(maps, dim=1)
@@ -158,7 +166,10 @@ def score_settings(
     def score_any(windows: Tensor) -> Tensor:
         return score_padded(windows, score, model.encoder.patch_size)
 
-    if 0 in model.crop_size:
+    if is_per_patch:
+        maps = score_whole(images, score, model.encoder.patch_size, size or images.shape[-2:])
+        return list(maps.split(num_channels, dim=1))
+    if is_whole:
         return list(score_any(images).split(num_channels, dim=1))
     batch_size = model.window_batch_size
     if not isinstance(batch_size, int):
@@ -177,14 +188,15 @@ def _count_image(
 ) -> Iterator[tuple[Setting, Tensor]]:
     """Counts (4, K) of an image for each setting: intersection, union, prediction, label."""
     label = sample.gt_sem_seg.data.squeeze(0)
-    maps = score_settings(model, image[None], words, weights)
+    size = tuple(sample.ori_shape[:2])
+    maps = score_settings(model, image[None], words, weights, size)
     for (entry, weight), query_logits in zip(product(words, weights), maps, strict=True):
         scores, labels = classify(
             query_logits[0],
             entry.query_to_class,
             entry.num_classes,
             model.logit_scale,
-            size=tuple(sample.ori_shape[:2]),
+            size=size,
         )
         best = scores.amax(dim=0, keepdim=True)
         for threshold in thresholds:

@@ -44,6 +44,7 @@ def score_windows(
     upsampler: nn.Module | None = None,
     exact_reference: bool = False,
     rank: int | None = None,
+    is_per_patch: bool = False,
 ) -> Tensor:
     """Cosine similarity of pixels and queries, with the global bias of [CLS] taken off.
 
@@ -58,9 +59,10 @@ def score_windows(
         upsampler: (B, C, h, w), guidance (B, 3, H, W) -> (B, C, H, W).
         exact_reference: Take the plain path, slow and large.
         rank: See :func:`simfeatup.scoring.score`; None is exact.
+        is_per_patch: Without an upsampler, leave the scores at one a patch.
 
     Returns:
-        (B, Q, H, W) in the text embeddings' dtype; within [-1, 1] for weight 0.
+        (B, Q, H, W), or (B, Q, h, w) per patch, in the text embeddings' dtype; within [-1, 1] for weight 0.
     """
     height, width = windows.shape[-2:]
     cls_token, patch_tokens = encoder(windows)
@@ -68,7 +70,8 @@ def score_windows(
     features = patch_tokens.transpose(1, 2).unflatten(-1, encoder.grid_size(height, width))  # NLC -> NCHW
     if upsampler is None:
         scores = similarity(features, text_embeddings)
-        scores = F.interpolate(scores, size=(height, width), mode='bilinear', align_corners=False)
+        if not is_per_patch:
+            scores = F.interpolate(scores, size=(height, width), mode='bilinear', align_corners=False)
     else:
         guidance = windows.to(features.dtype)
         if exact_reference:

@@ -86,6 +86,36 @@ def score_padded(images: Tensor, score: Callable[[Tensor], Tensor], multiple: tu
     return score(padded)[..., top : top + height, left : left + width]
 
 
+def score_whole(
+    images: Tensor, score: Callable[[Tensor], Tensor], multiple: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
+    """Scores whole images with a function that gives a number a patch, interpolated bilinearly and once.
+
+    A pixel of the result gets what the scores of the nearest patches are at its place in the image, whatever the size
+    of the image between.
+
+    Args:
+        images: (B, 3, H, W).
+        score: (B, 3, H', W') -> (B, Q, h, w), one a patch; H' and W' are multiples of the patch.
+        multiple: (height, width) of a patch.
+        size: (H0, W0) of the result.
+
+    Returns:
+        (B, Q, H0, W0).
+    """
+    padded, before = pad_to_multiple(images, multiple)
+    scores = score(padded)
+    if padded is images:
+        return F.interpolate(scores, size=size, mode='bilinear', align_corners=False)
+    sides = zip(size, images.shape[-2:], before, padded.shape[-2:], strict=True)
+    rows, columns = (
+        2 * ((torch.arange(count, device=scores.device) + 0.5) / count * side + start) / whole - 1
+        for count, side, start, whole in sides
+    )
+    places = torch.stack(torch.meshgrid(columns, rows, indexing='xy'), dim=-1).to(scores.dtype)
+    return F.grid_sample(scores, places.expand(len(scores), -1, -1, -1), padding_mode='border', align_corners=False)
+
+
 def slide(
     images: Tensor,
     score: Callable[[Tensor], Tensor],

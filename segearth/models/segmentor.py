@@ -27,12 +27,11 @@ from segearth.freed_memory import keep_freed_memory
 from segearth.inference.memory import AUTO, window_batch_size
 from segearth.inference.postprocess import classify
 from segearth.inference.scoring import score_windows
-from segearth.inference.sliding_window import as_pair, score_padded, slide
+from segearth.inference.sliding_window import as_pair, score_padded, score_whole, slide
 from segearth.models.build import build_encoder
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.feature_up import build_feature_upsampler
 from segearth.models.preprocessor import CLIP_MEAN, CLIP_STD, SegEarthDataPreProcessor
-from segearth.paths import config_folders, find_file
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary, read_vocabulary
 
@@ -53,7 +52,8 @@ class SegEarthSegmentation(BaseSegmentor):
         logit_scale: Factor before the softmax.
         slide_stride: Step between windows in pixels, a number or (height, width).
         slide_crop: Side of a window in pixels, a number or (height, width); 0 takes the whole image at once.
-        cls_token_lambda: Weight of Global Bias Alleviation.
+        cls_token_lambda: Weight of Global Bias Alleviation (paper: -0.3); none, as in the original, where a config does
+            not say.
         bg_idx: Label of pixels below the threshold.
         ssa_last_n_layers: Number of last blocks whose read-outs are summed.
         feature_up: Upsample features (SimFeatUp).
@@ -82,7 +82,7 @@ class SegEarthSegmentation(BaseSegmentor):
         logit_scale: float = 50,
         slide_stride: int | tuple[int, int] = 112,
         slide_crop: int | tuple[int, int] = 224,
-        cls_token_lambda: float = -0.3,
+        cls_token_lambda: float = 0.0,
         bg_idx: int = 0,
         ssa_last_n_layers: int = 1,
         feature_up: bool = True,
@@ -95,7 +95,9 @@ class SegEarthSegmentation(BaseSegmentor):
         data_preprocessor: Mapping | nn.Module | None = None,
         init_cfg: Mapping | None = None,
     ) -> None:
-        vocabulary = _vocabulary(name_path, classes)
+        if (name_path is None) == (classes is None):
+            raise ConfigError('give either name_path, a class-name file, or classes, the classes in words')
+        vocabulary = read_vocabulary(name_path) if classes is None else Vocabulary.from_classes(classes)
         device = choose_device(device)
         encoder = build_encoder(
             clip_type,
@@ -148,7 +150,8 @@ class SegEarthSegmentation(BaseSegmentor):
             upsampler: (B, C, h, w), guidance (B, 3, H, W) -> (B, C, H, W); None for interpolated scores.
             **settings: Keys of the constructor that concern inference: prob_thd, logit_scale, slide_stride,
                 slide_crop, cls_token_lambda, bg_idx, window_batch_size, exact_reference, score_rank, feature_up
-                (False leaves the upsampler out), data_preprocessor, and the three above.
+                (False leaves the upsampler out), data_preprocessor, and the three above. Unlike the constructor's,
+                the default of cls_token_lambda is the paper's, -0.3.
 
         Raises:
             ConfigError: Settings or shapes that do not fit together.
@@ -227,34 +230,49 @@ class SegEarthSegmentation(BaseSegmentor):
 
     @torch.inference_mode()
     def predict(
-        self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = None
-    ) -> list[SegDataSample]:
+        self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = ()
+    ) -> list[SegDataSample] | Tensor:
         """Segments images.
 
         Args:
             inputs: (B, 3, H, W), normalised RGB; or a list of (3, H, W) of different sizes.
-            data_samples: One an image; ``ori_shape`` (H0, W0) in its metainfo is the size of the result.
+            data_samples: One an image; ``ori_shape`` (H0, W0) in its metainfo is the size of the result. New ones are
+                made where none are given.
 
         Returns:
-            The data samples (new ones where none were given), each with ``seg_logits`` (K, H0, W0), class
-            probabilities, and ``pred_sem_seg`` (1, H0, W0), labels.
+            The data samples, each with ``seg_logits`` (K, H0, W0), class probabilities, and ``pred_sem_seg``
+            (1, H0, W0), labels. As in the original, the labels alone, (B, H, W), if ``data_samples`` is None and the
+            images are one tensor.
         """
-        if data_samples is None:
-            data_samples = [SegDataSample() for _ in inputs]
-        groups: dict[torch.Size, list[int]] = {}
-        for index, image in enumerate(inputs):
-            groups.setdefault(image.shape, []).append(index)
+        results = data_samples or [SegDataSample() for _ in inputs]
+        groups: dict[tuple, list[int]] = {}
+        for index, (image, sample) in enumerate(zip(inputs, results, strict=True)):
+            groups.setdefault((image.shape, _result_size(sample)), []).append(index)
         for indices in groups.values():
             alone = len(indices) == 1  # then no copy, which of a large image is large
             images = inputs[indices[0]][None] if alone else torch.stack([inputs[index] for index in indices])
-            samples = [data_samples[index] for index in indices]
+            samples = [results[index] for index in indices]
             self.postprocess_result(self.encode_decode(images, samples), samples)
-        return list(data_samples)
+        if data_samples is None and isinstance(inputs, Tensor):
+            return torch.cat([sample.pred_sem_seg.data for sample in results])
+        return list(results)
+
+    def forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None, mode: str = 'tensor'):
+        """Does what mmseg's modes say; ``test_step`` without data samples gets new ones."""
+        return super().forward(inputs, data_samples or (), mode)
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
-        """Scores of all queries, (B, Q, H, W), by windows or of the whole image (``slide_crop=0``)."""
-        whole = 0 in self.crop_size
-        return self.whole_inference(inputs) if whole else self.slide_inference(inputs)
+        """Scores of all queries, (B, Q, H, W), by windows or of the whole image (``slide_crop=0``).
+
+        Whole images without an upsampler get the result's size (that of the first data sample) at once: their patch
+        scores are interpolated to it, not first to the image's size.
+        """
+        if 0 not in self.crop_size:
+            return self.slide_inference(inputs)
+        if self.upsampler is not None:
+            return self.whole_inference(inputs)
+        size = (batch_data_samples and _result_size(batch_data_samples[0])) or inputs.shape[-2:]
+        return score_whole(inputs, partial(self._score, is_per_patch=True), self.encoder.patch_size, size)
 
     def slide_inference(self, inputs: Tensor) -> Tensor:
         """Scores (B, Q, H, W) of images (B, 3, H, W), averaged over overlapping windows."""
@@ -266,16 +284,19 @@ class SegEarthSegmentation(BaseSegmentor):
 
     def whole_inference(self, inputs: Tensor) -> Tensor:
         """Scores (B, Q, H, W) of images (B, 3, H, W) of any size, each encoded at once."""
-        score = partial(
-            score_windows,
+        return score_padded(inputs, self._score, self.encoder.patch_size)
+
+    def _score(self, windows: Tensor, is_per_patch: bool = False) -> Tensor:
+        return score_windows(
             self.encoder,
-            text_embeddings=self.text_embeddings,
-            cls_token_weight=self.cls_token_weight,
-            upsampler=self.upsampler,
-            exact_reference=self.exact_reference,
-            rank=self.score_rank,
+            windows,
+            self.text_embeddings,
+            self.cls_token_weight,
+            self.upsampler,
+            self.exact_reference,
+            self.score_rank,
+            is_per_patch,
         )
-        return score_padded(inputs, score, self.encoder.patch_size)
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: Sequence[SegDataSample] | None = None
@@ -300,7 +321,7 @@ class SegEarthSegmentation(BaseSegmentor):
         return self.encoder(inputs)
 
     def _forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
-        return self.encode_decode(inputs, data_samples)
+        return self.encode_decode(inputs)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict:
         """The method is training-free.
@@ -309,16 +330,6 @@ class SegEarthSegmentation(BaseSegmentor):
             NotImplementedError: Always.
         """
         raise NotImplementedError('SegEarth-OV-2 is training-free: there is no loss; run eval.py')
-
-
-def _vocabulary(name_path: str | None, classes) -> Vocabulary:
-    if (name_path is None) == (classes is None):
-        raise ConfigError('give either name_path, a class-name file, or classes, the classes in words')
-    if classes is not None:
-        return Vocabulary.from_classes(classes)
-    return read_vocabulary(
-        find_file(name_path, config_folders(), 'class-name file', 'Write one class a line, synonyms behind commas.')
-    )
 
 
 def _result_size(sample: SegDataSample) -> tuple[int, int] | None:

@@ -23,9 +23,9 @@ def _road_test_set(title: str, config: str, folder: str) -> Recipe:
     return Recipe(
         title=title,
         config=config,
-        source=f'GlobalRoadSet_Val (or {folder} in it: img, label)',
+        source=f'GlobalRoadSet_Val (or {folder} in it: img, and gt or label)',
         image=rf'{folder}/img/(?P<key>[^/]+){ANY_PICTURE}',
-        label=rf'{folder}/label/(?P<key>[^/]+){ANY_PICTURE}',
+        label=rf'{folder}/(gt|label)/(?P<key>[^/]+){ANY_PICTURE}',
         rule=BLACK_AND_WHITE,
         data_folder='GlobalRoadSet_Val',
         image_folder=f'{folder}/img',
@@ -56,6 +56,8 @@ BINARY_SETS: dict[str, Recipe] = {
         data_folder='WHU_Sat_II',
         image_folder=f'{WHU_SATELLITE_FOLDER}/image',
         label_folder=f'{WHU_SATELLITE_FOLDER}/label_cvt',
+        image_suffix='.tif',
+        label_suffix='.tif',
     ),
     'inria': Recipe(
         title='Inria aerial image labelling',

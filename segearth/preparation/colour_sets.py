@@ -33,11 +33,9 @@ UAVID_COLOURS = Colours((
 ))  # fmt: skip
 
 ISPRS_TILING = Tiling(window=(512, 512), stride=(512, 512))  # mmsegmentation's converter asks for 256 but steps by 512
-ISAID_TILING = Tiling(window=(896, 896), stride=(512, 512), crop_name='{name}_{y1}_{y2}_{x1}_{x2}', is_padded=True)
-# The original's code cuts windows 1080 wide and 1280 high, its documentation says 1280 x 1080. The code's are taken:
-# they are what the published figure was measured on. uavid-wide has the documented ones.
-UAVID_TILING = Tiling(window=(1280, 1080), stride=(1280, 1080))
-UAVID_WIDE_TILING = Tiling(window=(1080, 1280), stride=(1080, 1280))
+BY_ROWS = '{name}_{y1}_{y2}_{x1}_{x2}'  # how the original names the tiles of iSAID and UAVid
+ISAID_TILING = Tiling(window=(896, 896), stride=(512, 512), crop_name=BY_ROWS, is_padded=True)
+UAVID_TILING = Tiling(window=(1080, 1280), stride=(1080, 1280), crop_name=BY_ROWS)  # 1280 wide
 
 POTSDAM_TEST = frozenset({  # row_column
     '5_15', '6_15', '6_13', '3_13', '4_14', '6_14', '5_14', '2_13', '4_15', '2_14', '5_13', '4_13', '3_14', '7_13',
@@ -49,9 +47,9 @@ VAIHINGEN_TEST = frozenset(
 UAVID = Recipe(
     title='UAVid, test part',
     config='cfg_uavid.py',
-    source='UAVid: uavid_test/seq.../Images, Labels',
-    image=r'(uavid_)?test/(?P<sequence>seq\d+)/Images/(?P<frame>\d+)\.png',
-    label=r'(uavid_)?test/(?P<sequence>seq\d+)/Labels/(?P<frame>\d+)\.png',
+    source='UAVid: test_gt (or uavid_test, test) with seq.../Images, Labels',
+    image=r'(uavid_)?test(_gt)?/(?P<sequence>seq\d+)/Images/(?P<frame>\d+)\.png',
+    label=r'(uavid_)?test(_gt)?/(?P<sequence>seq\d+)/Labels/(?P<frame>\d+)\.png',
     rule=UAVID_COLOURS,
     data_folder='UAVid',
     image_folder='img_dir/test',
@@ -107,16 +105,10 @@ COLOUR_SETS: dict[str, Recipe] = {
         tiling=ISAID_TILING,
     ),
     'uavid': UAVID,
-    'uavid-wide': replace(
-        UAVID,
-        title='UAVid, test part, windows 1280 wide and 1080 high',
-        tiling=UAVID_WIDE_TILING,
-        is_benchmark=False,
-    ),
     'uavid-val': replace(
         UAVID,
         title='UAVid, validation part',
-        source='UAVid: uavid_val/seq.../Images, Labels',
+        source='UAVid: uavid_val (or val) with seq.../Images, Labels',
         image=UAVID.image.replace('test', 'val'),
         label=UAVID.label.replace('test', 'val'),
         image_folder='img_dir/val',

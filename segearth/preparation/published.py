@@ -23,7 +23,7 @@ PUBLISHED_COUNTS: dict[str, PublishedCount] = {
     'cfg_potsdam.py': PublishedCount(2016, RULE),  # 14 tiles of 6000 x 6000: 12 x 12 crops each
     'cfg_vaihingen.py': PublishedCount(398, RULE),
     'cfg_iSAID.py': PublishedCount(11644, RULE),
-    'cfg_uavid.py': PublishedCount(1200, RULE),  # 150 images, 3840 or 4096 wide and 2160 high: 2 x 4 crops each
+    'cfg_uavid.py': PublishedCount(1020, RULE),  # 90 images of 3840 x 2160, 2 x 3 tiles each; 60 of 4096 x 2160, 2 x 4
     'cfg_udd5.py': PublishedCount(40, AUTHORS),
     'cfg_vdd.py': PublishedCount(40, AUTHORS),
     'cfg_whu_aerial.py': PublishedCount(1036, AUTHORS),

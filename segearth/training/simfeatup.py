@@ -104,7 +104,7 @@ class SimFeatUpModel(BaseModel):
 
     def export(self, folder: Path, name: str) -> list[Path]:
         """Writes NAME.ckpt (``state_dict`` with ``upsampler.*``, as the original's) and NAME.safetensors."""
-        weights = self.objective.released_weights()
+        weights = {key: value.cpu() for key, value in self.objective.released_weights().items()}
         return [
             save_checkpoint(folder / f'{name}.ckpt', {'state_dict': weights}),
             save_weights(folder / f'{name}.safetensors', weights),

@@ -89,6 +89,20 @@ def test_data_are_those_of_the_original(facts, loaded):
         assert words == entry['class_words'], name
 
 
+def test_data_set_classes_are_those_of_the_original(facts, loaded, tmp_path):
+    for name, entry in facts.items():
+        if 'classes' not in entry:  # HRSID's class is not public
+            continue
+        dataset = loaded[name].test_dataloader.dataset
+        (tmp_path / dataset.data_prefix.img_path).mkdir(parents=True, exist_ok=True)  # mmseg's iSAID looks for it
+        settings = {**dataset, 'data_root': str(tmp_path), 'pipeline': [], 'lazy_init': True}
+        read = DATASETS.get(settings.pop('type'))(**settings)
+        for key in ('img_suffix', 'seg_map_suffix', 'reduce_zero_label'):
+            assert getattr(read, key) == entry[key], (name, key)
+        assert list(read.metainfo['classes']) == entry['classes'], name
+        assert entry['palette'] in (None, read.metainfo['palette']), name
+
+
 def test_class_words_fit_the_classes(loaded):
     for name, config in loaded.items():
         num_classes = len(DATASETS.get(config.test_dataloader.dataset.type).METAINFO['classes'])

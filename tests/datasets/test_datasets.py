@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import pickle
 
 import numpy as np
@@ -34,17 +33,6 @@ def pairs(write, tmp_path):
 def build(root, cls=WHUDataset, **settings) -> RemoteSensingDataset:
     prefix = {'img_path': 'img', 'seg_map_path': 'lab'}
     return cls(**{'data_root': str(root), 'data_prefix': prefix, 'pipeline': PIPELINE, **settings})
-
-
-def test_facts_of_all_data_sets(shared):
-    for facts in json.loads((shared / 'facts' / 'datasets.json').read_text()).values():
-        cls = DATASETS.get(facts['dataset_type'])
-        if facts.get('defined_in') != 'ours':
-            continue
-        assert list(cls.METAINFO['classes']) == facts['classes']
-        assert facts['palette'] in (None, cls.METAINFO['palette'])
-        for key in ('img_suffix', 'seg_map_suffix', 'reduce_zero_label'):
-            assert cls.DEFAULTS.get(key, False) == facts[key]
 
 
 def test_every_class_has_a_colour_of_its_own():

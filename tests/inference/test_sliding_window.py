@@ -2,9 +2,10 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from segearth.errors import ConfigError
-from segearth.inference.sliding_window import pad_to_multiple, score_padded, slide, window_boxes
+from segearth.inference.sliding_window import pad_to_multiple, score_padded, score_whole, slide, window_boxes
 from simfeatup import build_upsampler
 from simfeatup.cpu import colour
 from simfeatup.scoring import score
@@ -68,6 +69,41 @@ def test_padding_is_symmetric_and_cut_off_again():
     assert padded.shape == (1, 3, 16, 16)
     assert (top, left) == (1, 0)
     assert torch.equal(score_padded(images, lambda x: x, (8, 8)), images)
+
+
+def patch_means(images):
+    return F.avg_pool2d(images, 8)
+
+
+@pytest.mark.parametrize('size', [(48, 64), (70, 33), (240, 320)])
+def test_whole_images_are_interpolated_once(size):
+    images = torch.randn(2, 3, 48, 64)
+    expected = F.interpolate(patch_means(images), size=size, mode='bilinear', align_corners=False)
+    torch.testing.assert_close(score_whole(images, patch_means, (8, 8), size), expected)
+
+
+@pytest.mark.parametrize('image_size', [(45, 64), (48, 61), (43, 51), (5, 3)])
+def test_whole_images_that_are_padded(image_size):
+    images = torch.randn(1, 3, *image_size)
+
+    def interpolated(padded):
+        return F.interpolate(patch_means(padded), size=padded.shape[-2:], mode='bilinear', align_corners=False)
+
+    scores = score_whole(images, patch_means, (8, 8), image_size)
+    torch.testing.assert_close(scores, score_padded(images, interpolated, (8, 8)), atol=1e-5, rtol=0)
+
+
+def test_scores_of_padded_images_lie_where_the_pixels_are():
+    """Scores that grow evenly over the image do so over a result of any size."""
+    image_size, size = (75, 90), (150, 270)
+    places = torch.stack(torch.meshgrid(*(torch.arange(side) + 0.5 for side in image_size), indexing='ij'))
+    scores = score_whole(places[None], patch_means, (8, 8), size)[0]
+    inner = slice(32, -32), slice(48, -48)  # two patches off the padding
+    for axis in (0, 1):
+        expected = (torch.arange(size[axis]) + 0.5) * image_size[axis] / size[axis]
+        expected = expected[:, None] if axis == 0 else expected[None]
+        expected = expected.expand(size)
+        torch.testing.assert_close(scores[axis][inner], expected[inner], atol=1e-3, rtol=0)
 
 
 def test_batch_size_below_one_is_refused():

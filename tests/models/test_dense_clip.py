@@ -10,6 +10,7 @@ from segearth.errors import ConfigError
 from segearth.models.attention import ATTENTIONS, gaussian_neighbourhood
 from segearth.models.dense_clip import ATTENTION_NAMES, DenseCLIP
 from segearth.models.position import resize_positions, resize_positions_antialiased
+from tests.conftest import GOLDEN
 
 
 def golden_tower(arrays):
@@ -20,8 +21,8 @@ def golden_tower(arrays):
 
 
 @pytest.mark.parametrize('file', ['dense.npz', 'gem.npz'])
-def test_equals_the_original(shared, file):
-    arrays = np.load(shared / 'golden' / file)
+def test_equals_the_original(file):
+    arrays = np.load(GOLDEN / file)
     visual = golden_tower(arrays)
     keys = [name for name in arrays.files if name.startswith('tokens|')]
     assert keys

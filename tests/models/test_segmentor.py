@@ -10,6 +10,7 @@ from segearth.errors import ConfigError
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.segmentor import SegEarthSegmentation
 from simfeatup import build_upsampler
+from tests.conftest import GOLDEN
 
 CASES = (
     'default', 'no_upsampler', 'no_gba', 'sar', 'threshold', 'whole_image', 'resized_back', 'maskclip_residual',
@@ -18,8 +19,8 @@ CASES = (
 
 
 @pytest.fixture(scope='module')
-def golden(shared):
-    return np.load(shared / 'golden' / 'segmentor.npz')
+def golden():
+    return np.load(GOLDEN / 'segmentor.npz')
 
 
 @pytest.fixture(scope='module')
@@ -74,6 +75,25 @@ def test_fast_scores_equal_the_plain_path(name, settings, golden, parts):
     assert same.float().mean() >= 0.9999
 
 
+@pytest.mark.parametrize('ori_shape', [(96, 128), (150, 210), (41, 300)])
+def test_whole_images_without_upsampler_are_interpolated_once(ori_shape, golden, parts):
+    """By the definition: cosines of the patches, bilinear to the original size, softmax, best word of each class."""
+    visual, _, text, query_to_class = parts
+    image = torch.from_numpy(golden['image'])
+    encoder = DenseCLIP(visual)
+    model = SegEarthSegmentation.from_parts(encoder, text, query_to_class, slide_crop=0)
+    with torch.inference_mode():
+        cls_token, patch_tokens = encoder(image)
+    normalise = torch.nn.functional.normalize
+    scores = normalise(patch_tokens, dim=-1) @ text.T - 0.3 * (normalise(cls_token, dim=-1) @ text.T)[:, None]
+    scores = scores.transpose(1, 2).unflatten(-1, (6, 8))
+    scores = torch.nn.functional.interpolate(scores, ori_shape, mode='bilinear', align_corners=False)
+    probabilities = (50 * scores).softmax(dim=1)[0]
+    expected = torch.stack([probabilities[query_to_class == label].amax(dim=0) for label in range(5)])
+    (sample,) = model.predict(image, [SegDataSample(metainfo={'ori_shape': ori_shape})])
+    torch.testing.assert_close(sample.seg_logits.data, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_truncated_rank_is_close_and_full_rank_exact(golden, parts):
     image = torch.from_numpy(golden['image'])
     exact, full, truncated = (
@@ -99,8 +119,9 @@ def build(parts, **settings):
     return SegEarthSegmentation.from_parts(*parts, slide_crop=32, slide_stride=16, **settings)
 
 
-def test_batch_equals_single_images_of_any_size(small_parts):
-    model = build(small_parts, window_batch_size=3)
+@pytest.mark.parametrize('crop', [32, 0])
+def test_batch_equals_single_images_of_any_size(small_parts, crop):
+    model = SegEarthSegmentation.from_parts(*small_parts, slide_crop=crop, slide_stride=16, window_batch_size=3)
     images = [torch.randn(3, 40, 50), torch.randn(3, 33, 64), torch.randn(3, 40, 50)]
     sizes = [(40, 50), (70, 90), (20, 25)]
     samples = [SegDataSample(metainfo={'ori_shape': size}) for size in sizes]
@@ -115,6 +136,23 @@ def test_without_data_samples_keeps_the_input_size(small_parts):
     results = build(small_parts).predict(torch.randn(2, 3, 40, 50))
     assert [tuple(result.seg_logits.data.shape) for result in results] == [(3, 40, 50)] * 2
     assert results[0].pred_sem_seg.data.shape == (1, 40, 50)
+
+
+def test_labels_alone_where_data_samples_are_none_as_in_the_original(small_parts):
+    model, images = build(small_parts), torch.randn(2, 3, 40, 50)
+    labels = model.predict(images, None)
+    assert torch.equal(labels, torch.cat([sample.pred_sem_seg.data for sample in model.predict(images)]))
+    (sample,) = model.test_step({'inputs': [image.round().byte() for image in 100 + 20 * images[:1]]})
+    assert sample.pred_sem_seg.data.shape == (1, 40, 50)
+
+
+def test_global_bias_alleviation_only_where_a_config_says_so(tiny_clip):
+    """The defaults of the original's class and, of parts, the paper's."""
+    settings = {'clip_type': 'Demo', 'clip_path': str(tiny_clip), 'classes': 'a; b', 'feature_up': False}
+    model = SegEarthSegmentation(**settings)
+    assert model.cls_token_weight == 0
+    parts = model.encoder, model.text_embeddings, model.query_to_class
+    assert SegEarthSegmentation.from_parts(*parts).cls_token_weight == -0.3
 
 
 @pytest.mark.parametrize('size', [(5, 7), (20, 100), (8, 8)])

@@ -63,16 +63,16 @@ def test_goes_on_after_it_was_killed(tmp_path: Path, source: Path) -> None:
 
 def test_single_crops_are_made_up_for(tmp_path: Path, save) -> None:
     recipe = COLOUR_SETS['uavid']
-    save('test/seq1/Images/0.png', (1300, 100))
-    save('test/seq1/Labels/0.png', np.zeros((1300, 100, 3)))
+    save('test/seq1/Images/0.png', (1100, 100))
+    save('test/seq1/Labels/0.png', np.zeros((1100, 100, 3)))
     prepare(recipe, [tmp_path / 'raw'], tmp_path)
     before = states(tmp_path / 'UAVid')
-    (tmp_path / 'UAVid/ann_dir/test/seq1_0_0_20_100_1300.png').unlink()
+    (tmp_path / 'UAVid/ann_dir/test/seq1_0_20_1100_0_100.png').unlink()
     outcome = prepare(recipe, [tmp_path / 'raw'], tmp_path).outcome
     assert (outcome.written, outcome.present) == (1, 1)
     after = states(tmp_path / 'UAVid')
     assert after.keys() == before.keys()
-    assert after['ann_dir/test/seq1_0_0_0_100_1280.png'] == before['ann_dir/test/seq1_0_0_0_100_1280.png']
+    assert after['ann_dir/test/seq1_0_0_1080_0_100.png'] == before['ann_dir/test/seq1_0_0_1080_0_100.png']
 
 
 def test_several_processes_give_the_same_files(tmp_path: Path, source: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmseg.registry import DATASETS
 from PIL import Image
 
+import segearth.register  # noqa: F401 - configs refer to what it registers
 from segearth.errors import DataError, MissingFileError
 from segearth.paths import PROJECT_ROOT
 from segearth.preparation.binary_sets import BINARY_SETS
@@ -22,12 +24,12 @@ ID_SETS = PROGRAMS['openearthmap'] | PROGRAMS['loveda'] | PROGRAMS['yeseg']
 ALL = BINARY_SETS | COLOUR_SETS | ID_SETS
 PAIRS = {  # published image and label, and the name that results
     'whu_aerial': ('WHU/val/image/2_1.tif', 'WHU/val/label/2_1.tif', '2_1'),
-    'whu_sat_II': ('East Asia/1. tiles/test/image/7.png', 'East Asia/1. tiles/test/label/7.png', '7'),
+    'whu_sat_II': ('East Asia/1.cropped/test/image/7.tif', 'East Asia/1.cropped/test/label/7.tif', '7'),
     'xBD': ('test/images/x_1_pre_disaster.png', 'test/targets/x_1_pre_disaster_target.png', 'x_1_pre_disaster'),
     'chn6-cug': ('CHN6-CUG/val/images/am_sat.jpg', 'CHN6-CUG/val/gt/am_mask.png', 'am'),
     'deepglobe_road': ('DeepGlobe_test_1530/image/6_sat.jpg', 'DeepGlobe_test_1530/label/6_mask.png', '6'),
     'massachusetts_road': ('Massachusetts_test_49/img/1.jpg', 'Massachusetts_test_49/label/1.png', '1'),
-    'spacenet_road': ('SpaceNet_test_567/img/1.jpg', 'SpaceNet_test_567/label/1.png', '1'),
+    'spacenet_road': ('SpaceNet_test_567/img/1.jpg', 'SpaceNet_test_567/gt/1.png', '1'),
 }
 
 
@@ -58,11 +60,16 @@ def raw(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize('name', ALL)
-def test_results_lie_where_the_config_looks(name: str) -> None:
+def test_results_lie_where_the_config_looks(name: str, tmp_path: Path) -> None:
     recipe = ALL[name]
     dataset = Config.fromfile(PROJECT_ROOT / 'configs' / recipe.config).test_dataloader.dataset
     assert Path(dataset.data_root).name == recipe.data_folder
     assert dataset.get('ann_file') == recipe.written_list
+    (tmp_path / dataset.data_prefix.img_path).mkdir(parents=True)  # mmseg's iSAID looks for it
+    settings = {**dataset, 'data_root': str(tmp_path), 'pipeline': [], 'lazy_init': True}
+    read = DATASETS.get(settings.pop('type'))(**settings)
+    label_suffix = '.jpg' if name == 'wbs-si' else recipe.label_suffix  # WaterDataset takes a PNG of the name too
+    assert (read.img_suffix, read.seg_map_suffix) == (recipe.image_suffix, label_suffix)
     if name != 'uavid-val':
         assert dataset.data_prefix == {'img_path': recipe.image_folder, 'seg_map_path': recipe.label_folder}
 
@@ -183,17 +190,18 @@ def test_isaid_from_parts_with_padding_and_palette(raw: Path, data: Path, save, 
     assert image.shape == (896, 896, 3) and not image[300:].any()
 
 
-def test_uavid(raw: Path, data: Path, save) -> None:
+@pytest.mark.parametrize('test_part', ['test_gt', 'uavid_test', 'test'])
+def test_uavid(test_part: str, raw: Path, data: Path, save) -> None:
     recipe = COLOUR_SETS['uavid']
-    colours = np.zeros((1300, 1100, 3))
+    colours = np.zeros((1100, 1300, 3))
     colours[:] = 64, 0, 128
-    for part in ('train', 'test'):
-        save(f'uavid_{part}/seq21/Images/000100.png', (1300, 1100))
-        save(f'uavid_{part}/seq21/Labels/000100.png', colours)
+    for part in ('uavid_train', test_part):
+        save(f'{part}/seq21/Images/000100.png', (1100, 1300))
+        save(f'{part}/seq21/Labels/000100.png', colours)
     prepare(recipe, [raw], data)
     labels = labels_of(recipe, data)
-    assert 'seq21_000100_20_20_1100_1300' in labels and len(labels) == 4
-    assert all(label.shape == (1280, 1080) and (label == 3).all() for label in labels.values())
+    assert 'seq21_000100_20_1100_0_1280' in labels and len(labels) == 4
+    assert all(label.shape == (1080, 1280) and (label == 3).all() for label in labels.values())
 
 
 def test_uavid_without_test_labels_says_what_else_there_is(raw: Path, data: Path, save) -> None:

@@ -36,12 +36,17 @@ def test_inria_gives_675_tiles() -> None:
     assert count('inria', [(5000, 5000)] * len(BINARY_SETS['inria'].names)) == 675
 
 
-@pytest.mark.parametrize('width', [3840, 4096])
-def test_uavid_windows_are_higher_than_wide(width: int) -> None:
-    boxes = COLOUR_SETS['uavid'].tiling.boxes((2160, width))
-    assert {(y2 - y1, x2 - x1) for y1, x1, y2, x2 in boxes} == {(1280, 1080)}
-    assert len(boxes) * 150 == 1200
-    assert len(COLOUR_SETS['uavid-wide'].tiling.boxes((2160, 3840))) == 6
+def test_uavid_gives_1020_tiles() -> None:
+    sizes = [(2160, 3840)] * 90 + [(2160, 4096)] * 60
+    assert count('uavid', sizes) == 1020 == PUBLISHED_COUNTS['cfg_uavid.py'].count
+
+
+def test_uavid_tiles_are_wider_than_high_and_named_by_rows() -> None:
+    names = COLOUR_SETS['uavid'].tiling.names('seq21_000100', (2160, 4096))
+    assert list(names)[2:5] == [
+        'seq21_000100_0_1080_2560_3840', 'seq21_000100_0_1080_2816_4096', 'seq21_000100_1080_2160_0_1280',
+    ]  # fmt: skip
+    assert len(names) == 8 and len(COLOUR_SETS['uavid'].tiling.boxes((2160, 3840))) == 6
 
 
 def test_isaid_windows_overlap_and_end_at_the_edge() -> None:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 import simfeatup
 from simfeatup import UpsamplerError, build_upsampler
 from simfeatup.stages import stage_sizes
+from tests.conftest import GOLDEN
 
 DIM = 6
 SIZES = [((2, 3), (32, 48)), ((3, 2), (42, 28)), ((1, 2), (32, 64)), ((3, 2), (7, 9))]
@@ -19,8 +20,8 @@ def make(name, dim=DIM, **options):
 
 
 @pytest.mark.parametrize('name', ['jbu_one', 'jbu_stack', 'bilinear'])
-def test_golden_arrays(shared, name):
-    golden = np.load(shared / 'golden' / 'upsamplers.npz')
+def test_golden_arrays(name):
+    golden = np.load(GOLDEN / 'upsamplers.npz')
     source, guidance, expected = (torch.from_numpy(golden[f'{name}_{key}']) for key in ('source', 'guidance', 'output'))
     state = {key.split('|')[1]: torch.from_numpy(golden[key]) for key in golden.files if key.startswith(f'{name}|')}
     upsampler = make(name, source.shape[1])

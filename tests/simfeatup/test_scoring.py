@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from simfeatup import UPSAMPLERS, UpsamplerError, build_upsampler, load_upsampler
 from simfeatup.linear import apply_norm, linear_map
 from simfeatup.scoring import coordinates, score, score_reference
+from tests.conftest import GOLDEN
 
 LINEAR = ['jbu_one', 'jbu_stack', 'bilinear', 'joint_bilateral']
 DIM, QUERIES = 24, 5
@@ -100,8 +101,8 @@ def test_truncated_rank_scores():
     assert errors[0] > errors[1] > 1e-5 > errors[2]
 
 
-def test_golden_upsampler_weights_score_alike(shared):
-    golden = np.load(shared / 'golden' / 'upsamplers.npz')
+def test_golden_upsampler_weights_score_alike():
+    golden = np.load(GOLDEN / 'upsamplers.npz')
     source, guidance = (torch.from_numpy(golden[f'jbu_one_{key}']) for key in ('source', 'guidance'))
     upsampler = build_upsampler('jbu_one', source.shape[1]).eval()
     upsampler.load_state_dict(

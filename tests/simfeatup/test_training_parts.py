@@ -21,11 +21,12 @@ from simfeatup.losses import (
     total_variation,
 )
 from simfeatup.training import Recipe, SimFeatUp
+from tests.conftest import GOLDEN
 
 
 @pytest.fixture(scope='module')
-def golden(shared):
-    return {name: torch.from_numpy(array) for name, array in np.load(shared / 'golden/simfeatup_training.npz').items()}
+def golden():
+    return {name: torch.from_numpy(array) for name, array in np.load(GOLDEN / 'simfeatup_training.npz').items()}
 
 
 def test_downsampler_is_the_original(golden):

@@ -4,6 +4,7 @@ import csv
 
 import pytest
 import torch
+from mmseg.structures import SegDataSample
 from PIL import Image
 
 from segearth.errors import ConfigError, MissingFileError, ResultsError
@@ -53,13 +54,14 @@ def test_scores_are_those_of_the_segmentor_bit_by_bit(scenes, crop, upsampler):
         model_settings.feature_up_cfg = {'model_name': 'bilinear'}
     model, words = build_words(model_settings, ['own.txt', 'other.txt'])
     images = torch.rand(1, 3, 50, 60)
-    maps = score_settings(model, images, words, WEIGHTS)
+    sample = SegDataSample(metainfo={'ori_shape': (100, 90)})
+    maps = score_settings(model, images, words, WEIGHTS, sample.ori_shape)
     for index, entry in enumerate(words):
         model.set_vocabulary(entry.text_embeddings, entry.query_to_class)
         for place, weight in enumerate(WEIGHTS):
             model.cls_token_weight = weight
             with torch.inference_mode():
-                assert torch.equal(maps[index * len(WEIGHTS) + place], model.encode_decode(images))
+                assert torch.equal(maps[index * len(WEIGHTS) + place], model.encode_decode(images, [sample]))
 
 
 def test_defaults_are_the_configs_and_the_limit_counts(scenes, capsys):
