@@ -47,6 +47,12 @@ def find_file(name: str | os.PathLike[str], folders: Iterable[Path], what: str, 
     for candidate in dict.fromkeys(tried):
         if candidate.is_file():
             return candidate.resolve()
+    for candidate in tried:
+        if candidate.is_dir():
+            files = sorted(file.name for file in candidate.iterdir() if file.is_file())
+            raise MissingFileError(
+                f'{what}: {name!s} is a folder; give the file in it ({", ".join(files[:6]) or "it has none"})'
+            )
     places = ', '.join(dict.fromkeys(str(candidate.resolve()) for candidate in tried))
     raise MissingFileError(f'{what} not found: {name!s} (looked for {places}). {remedy}')
 

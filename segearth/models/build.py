@@ -28,10 +28,10 @@ from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.models.checkpoints import load_state_dict, read_state_dict
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.encoders import ENCODERS, EncoderRecord, get_record
-from segearth.models.torchscript import is_torchscript
 from segearth.paths import find_file, weights_folders
 from segearth.weights.hub import fetch_tag
 from segearth.weights.transfer import DownloadError
+from simfeatup.archives import is_torchscript
 
 if TYPE_CHECKING:
     from segearth.models.blip import BlipTextTower, DenseBLIP
