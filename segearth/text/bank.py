@@ -14,8 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from segearth.atomic import replacing
 from segearth.errors import ConfigError
 from segearth.paths import cache_folder as default_cache_folder
 
@@ -126,15 +125,8 @@ def _read(file: Path) -> Tensor | None:
 
 def _write(file: Path, embedding: Tensor, query: str) -> None:
     """Writes a cache file at once or not at all; a cache that cannot be written costs time, not the result."""
-    temporary = None
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix='.', suffix='.tmp')
-        os.close(handle)
-        temporary = Path(name)
-        save_file({'embedding': embedding.contiguous()}, temporary, metadata={'query': query})
-        os.replace(temporary, file)
+        with replacing(file) as part:
+            save_file({'embedding': embedding.contiguous()}, part, metadata={'query': query})
     except (OSError, SafetensorError) as error:
         logger.warning('text cache %s could not be written (%s); the embedding is computed anew next time', file, error)
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
