@@ -31,6 +31,7 @@ from segearth.inference.sliding_window import as_pair, score_padded, slide
 from segearth.models.build import build_encoder
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.feature_up import build_feature_upsampler
+from segearth.models.mmseg_tools import MMSegTools
 from segearth.models.preprocessor import CLIP_MEAN, CLIP_STD, SegEarthDataPreProcessor
 from segearth.paths import config_folders, find_file
 from segearth.text.bank import embed_queries
@@ -38,7 +39,7 @@ from segearth.text.vocabulary import Vocabulary, read_vocabulary
 
 
 @MODELS.register_module()
-class SegEarthSegmentation(BaseSegmentor):
+class SegEarthSegmentation(MMSegTools, BaseSegmentor):
     """Open-vocabulary segmentor.
 
     Args:
@@ -64,6 +65,9 @@ class SegEarthSegmentation(BaseSegmentor):
         exact_reference: Score by the plain path, all channels at full size: slow, for comparison.
         score_rank: Coordinates kept for the length of upsampled features; None is exact (docs/performance.md).
         data_preprocessor: mmseg configuration; default is CLIP's normalisation of BGR images in [0, 255].
+        pretrained: None; this and the next two are set by mmseg's tools.
+        train_cfg: None.
+        test_cfg: None.
 
     Raises:
         segearth.errors.UserError: A setting, class-name file or weight file cannot be used; the message says why.
@@ -94,7 +98,11 @@ class SegEarthSegmentation(BaseSegmentor):
         score_rank: int | None = None,
         data_preprocessor: Mapping | nn.Module | None = None,
         init_cfg: Mapping | None = None,
+        pretrained: None = None,
+        train_cfg: None = None,
+        test_cfg: Mapping | None = None,
     ) -> None:
+        self.refuse_training(pretrained, train_cfg, test_cfg)
         vocabulary = _vocabulary(name_path, classes)
         device = choose_device(device)
         encoder = build_encoder(
@@ -127,6 +135,7 @@ class SegEarthSegmentation(BaseSegmentor):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
+        self.class_names = vocabulary.class_names
         self.to(device)
 
     @classmethod
@@ -224,6 +233,7 @@ class SegEarthSegmentation(BaseSegmentor):
         self.text_embeddings = text_embeddings.float().to(device)
         self.query_to_class = query_to_class.long().to(device)
         self.num_classes = num_classes
+        self.class_names = tuple(f'class {index}' for index in range(num_classes))
 
     @torch.inference_mode()
     def predict(
@@ -301,14 +311,6 @@ class SegEarthSegmentation(BaseSegmentor):
 
     def _forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
         return self.encode_decode(inputs, data_samples)
-
-    def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict:
-        """The method is training-free.
-
-        Raises:
-            NotImplementedError: Always.
-        """
-        raise NotImplementedError('SegEarth-OV-2 is training-free: there is no loss; run eval.py')
 
 
 def _vocabulary(name_path: str | None, classes) -> Vocabulary:
