@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from segearth.errors import MissingFileError
@@ -59,4 +60,8 @@ def find_file(name: str | os.PathLike[str], folders: Iterable[Path], what: str, 
 
 def _folders(environment: str | None, *defaults: Path) -> list[Path]:
     first = [Path(environment).expanduser()] if environment else []
-    return list(dict.fromkeys(path.resolve() for path in [*first, *defaults]))
+    found = []
+    for path in [*first, *defaults]:
+        with suppress(FileNotFoundError):  # the working directory was deleted
+            found.append(path.resolve())
+    return list(dict.fromkeys(found))

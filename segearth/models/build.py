@@ -29,6 +29,7 @@ from segearth.models.checkpoints import load_state_dict, read_state_dict
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.encoders import ENCODERS, EncoderRecord, get_record
 from segearth.paths import find_file, weights_folders
+from segearth.surroundings import in_plain_torch
 from segearth.weights.hub import fetch_tag
 from segearth.weights.transfer import DownloadError
 from simfeatup.archives import is_torchscript
@@ -98,6 +99,7 @@ class ClipTextTower(nn.Module):
         return [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
 
 
+@in_plain_torch
 def build_encoder(
     clip_type: str,
     vit_type: str | None = None,

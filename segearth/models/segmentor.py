@@ -34,6 +34,7 @@ from segearth.models.feature_up import build_feature_upsampler
 from segearth.models.mmseg_tools import MMSegTools
 from segearth.models.preprocessor import CLIP_MEAN, CLIP_STD, SegEarthDataPreProcessor
 from segearth.paths import config_folders, find_file
+from segearth.surroundings import in_plain_torch
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary, read_vocabulary
 
@@ -73,6 +74,7 @@ class SegEarthSegmentation(MMSegTools, BaseSegmentor):
         segearth.errors.UserError: A setting, class-name file or weight file cannot be used; the message says why.
     """
 
+    @in_plain_torch
     def __init__(
         self,
         clip_type: str = 'CLIP',
@@ -235,6 +237,7 @@ class SegEarthSegmentation(MMSegTools, BaseSegmentor):
         self.num_classes = num_classes
         self.class_names = tuple(f'class {index}' for index in range(num_classes))
 
+    @in_plain_torch
     @torch.inference_mode()
     def predict(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = None

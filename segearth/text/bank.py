@@ -28,6 +28,7 @@ from torch import Tensor
 from segearth.atomic import replacing
 from segearth.errors import ConfigError
 from segearth.paths import cache_folder as default_cache_folder
+from segearth.surroundings import in_plain_torch
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class TextEncoder(Protocol):
     max_tokens: int
 
 
+@in_plain_torch
 def embed_queries(
     encoder: TextEncoder,
     queries: Sequence[str],
