@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from segearth.errors import MissingFileError
@@ -47,10 +48,20 @@ def find_file(name: str | os.PathLike[str], folders: Iterable[Path], what: str, 
     for candidate in dict.fromkeys(tried):
         if candidate.is_file():
             return candidate.resolve()
+    for candidate in tried:
+        if candidate.is_dir():
+            files = sorted(file.name for file in candidate.iterdir() if file.is_file())
+            raise MissingFileError(
+                f'{what}: {name!s} is a folder; give the file in it ({", ".join(files[:6]) or "it has none"})'
+            )
     places = ', '.join(dict.fromkeys(str(candidate.resolve()) for candidate in tried))
     raise MissingFileError(f'{what} not found: {name!s} (looked for {places}). {remedy}')
 
 
 def _folders(environment: str | None, *defaults: Path) -> list[Path]:
     first = [Path(environment).expanduser()] if environment else []
-    return list(dict.fromkeys(path.resolve() for path in [*first, *defaults]))
+    found = []
+    for path in [*first, *defaults]:
+        with suppress(FileNotFoundError):  # the working directory was deleted
+            found.append(path.resolve())
+    return list(dict.fromkeys(found))

@@ -25,6 +25,7 @@ from segearth.errors import ConfigError, DataError
 from segearth.models.build import build_encoder
 from segearth.models.feature_up import build_feature_upsampler
 from segearth.models.segmentor import SegEarthSegmentation
+from segearth.surroundings import in_plain_torch
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary
 from segearth.visualization import Palette, colour_map, draw_panels, overlay
@@ -108,6 +109,7 @@ class Segmenter:
         >>> result.picture.save('map.png')
     """
 
+    @in_plain_torch
     def __init__(
         self,
         classes: Sequence[str] | Mapping[str, Sequence[str]] | str,
@@ -156,6 +158,7 @@ class Segmenter:
         self.segmentor.to(self.device)
         self._name_classes(vocabulary, palette)
 
+    @in_plain_torch
     def set_classes(
         self, classes: Sequence[str] | Mapping[str, Sequence[str]] | str, palette: Palette | None = None
     ) -> None:
@@ -164,6 +167,7 @@ class Segmenter:
         self.segmentor.set_vocabulary(*self._embed(vocabulary))
         self._name_classes(vocabulary, palette)
 
+    @in_plain_torch
     def __call__(self, image: ImageInput) -> Segmentation:
         """Segments one image.
 

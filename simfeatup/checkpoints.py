@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import logging
-import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from simfeatup.build import UPSAMPLERS, build_upsampler
 from simfeatup.errors import UpsamplerError
-
-PREFIX = 'upsampler.'  # of the weights in a Lightning checkpoint of FeatUp's or SimFeatUp's training
-SHOWN_KEYS = 5
+from simfeatup.weight_files import read_state_dict, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +19,8 @@ logger = logging.getLogger(__name__)
 def load_upsampler(name: str, dim: int, path: str | Path | None) -> nn.Module:
     """Makes an upsampler with the weights of a file.
 
-    Taken are Lightning checkpoints (``state_dict`` with ``upsampler.*``), plain state dicts with or without that
-    prefix, and safetensors files of either. Files are opened as data; nothing in them is run.
+    Taken are Lightning checkpoints (``state_dict`` with ``upsampler.*``) and every other layout that
+    :func:`simfeatup.weight_files.read_state_dict` knows. Files are opened as data; nothing in them is run.
 
     Args:
         name: A key of :data:`simfeatup.UPSAMPLERS`.
@@ -45,42 +39,11 @@ def load_upsampler(name: str, dim: int, path: str | Path | None) -> nn.Module:
     if path is None:
         raise UpsamplerError(f'The upsampler {name!r} needs a weight file; got none.')
     path = Path(path)
-    weights = read_weights(path)
+    weights = read_state_dict(path, _anchors())
     _check_weights(name, dim, upsampler, weights, path)
     upsampler.load_state_dict(weights)
     logger.info('%s: %s for %d channels', path, name, dim)
     return upsampler.float().eval()
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The upsampler's state dict in a file, without prefixes.
-
-    Raises:
-        UpsamplerError: A missing or unreadable file, or one without tensors.
-    """
-    if not path.is_file():
-        raise UpsamplerError(f'No upsampler weights at {path}. Put the file there or name another path.')
-    content = _read(path)
-    state = content.get('state_dict', content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UpsamplerError(f'{path} holds no state dict of tensors, so it is no upsampler checkpoint.')
-    state = {key.removeprefix('module.'): value for key, value in state.items()}
-    named = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
-    return named or state
-
-
-def _read(path: Path) -> Any:
-    try:
-        if path.suffix == '.safetensors':
-            return safetensors.torch.load_file(path)
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UpsamplerError(
-            f'{path} is refused: it is no file of plain tensors (opening it as a pickle could run code), or it is '
-            'damaged. Save its state dict alone, best as .safetensors, in the environment that made it.'
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, safetensors.SafetensorError) as error:
-        raise UpsamplerError(f'{path} cannot be read as a checkpoint ({error}). Fetch it again.') from error
 
 
 def _check_weights(name: str, dim: int, upsampler: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -110,11 +73,19 @@ def _channels(weight: Tensor) -> int:
 
 
 def _hint(weights: Mapping[str, Tensor]) -> str:
-    fitting = [name for name in UPSAMPLERS if build_upsampler(name, 1).state_dict().keys() == weights.keys()]
+    fitting = [name for name, keys in _keys().items() if set(keys) == weights.keys()]
     return f' Its keys are those of {fitting[0]!r}.' if fitting else ''
 
 
-def _listing(keys: Any) -> str:
-    keys = sorted(keys)
-    more = f' and {len(keys) - SHOWN_KEYS} more' if len(keys) > SHOWN_KEYS else ''
-    return ', '.join(keys[:SHOWN_KEYS]) + more if keys else 'none'
+def _anchors() -> tuple[str, ...]:
+    """A name that each kind of upsampler has."""
+    return tuple(keys[0] for keys in _keys().values() if keys)
+
+
+@cache
+def _keys() -> dict[str, list[str]]:
+    return {name: list(build_upsampler(name, 1).state_dict()) for name in UPSAMPLERS}
+
+
+def _listing(keys: Iterable[str]) -> str:
+    return shorten(sorted(keys)) or 'none'

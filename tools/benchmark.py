@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from segearth.atomic import write_bytes
 from segearth.benchmarking.report import build_table, save_chart, upsampling_share
 from segearth.benchmarking.stages import VARIANTS, Settings, measure
 from segearth.cli import run_cli
@@ -75,7 +76,7 @@ def main() -> None:
         if share is not None:
             console.print(f'{result["name"]}: upsampling and scoring take {share:.2f} x the time of the ViT')
     document = {'conditions': _conditions(settings), 'results': results}
-    _write(options.out / 'benchmark.json', json.dumps(document, indent=1))
+    write_bytes(options.out / 'benchmark.json', json.dumps(document, indent=1).encode())
     save_chart(results, options.out / 'benchmark.png')
     console.print(f'wrote {options.out}/benchmark.json and benchmark.png')
 
@@ -117,12 +118,6 @@ def _conditions(settings: Settings) -> dict:
         'instructions': torch.backends.cpu.get_cpu_capability(),
         'load': os.getloadavg()[0],
     }
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 if __name__ == '__main__':

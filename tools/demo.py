@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from pathlib import Path
 
 from PIL import Image
 
+from segearth.atomic import replacing
 from segearth.cli import run_cli
 from segearth.errors import ConfigError
 from segearth.models.dense_clip import ATTENTION_NAMES
@@ -91,12 +91,8 @@ def _band_numbers(text: str | None) -> tuple[int, ...] | None:
 
 def _save(result: Segmentation, picture: Path, labels: Path) -> None:
     for image, path in ((result.picture, picture), (Image.fromarray(result.labels), labels)):
-        temporary = path.with_name(f'.{path.name}.{os.getpid()}.png')
-        try:
-            image.save(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as part:
+            image.save(part, format='PNG')
 
 
 if __name__ == '__main__':

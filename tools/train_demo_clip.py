@@ -26,6 +26,7 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from segearth.atomic import replacing
 from segearth.cli import run_cli
 from segearth.demo.crops import ScenePool, open_pool
 from segearth.demo.training import (
@@ -183,9 +184,8 @@ def cpu_seconds() -> float:
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Writes beside `path` first, so that an interruption leaves the old file whole."""
-    part = path.with_name(path.name + '.part')
-    write(part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        write(part)
 
 
 def set_up_logging() -> None:

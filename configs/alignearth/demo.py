@@ -12,7 +12,11 @@ train_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
-        _delete_=True, type='DemoPairs', folder='work_dirs/demo_training/pairs', num_scenes=128, size=224,
+        _delete_=True,
+        type='DemoPairs',
+        folder='work_dirs/demo_training/pairs',
+        num_scenes=128,
+        size=224,
         augmentation=dict(max_shift=4),
     ),
 )

@@ -162,9 +162,7 @@ def _stages(model: SegEarthSegmentation, image: Tensor, timer: Callable[[Callabl
     rest = all_of_scoring - stages.get('kernels', 0) - stages.get('apply', 0)
     stages['score'] = max(rest, 0.0)
     logits = torch.randn(len(model.text_embeddings), height, width, device=image.device)
-    stages['post-process'] = timer(
-        lambda: classify(logits, model.query_to_class, model.num_classes, model.logit_scale)
-    )
+    stages['post-process'] = timer(lambda: classify(logits, model.query_to_class, model.num_classes, model.logit_scale))
     return stages
 
 

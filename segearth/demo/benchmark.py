@@ -7,8 +7,6 @@ and the benchmark seeds were looked at once, for the figures in weights/README.m
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
+from segearth.atomic import replacing
 from segearth.demo.scene import SCENE_SIZE, make_scene
 
 logger = logging.getLogger(__name__)
@@ -69,20 +68,11 @@ def cut_tiles(size: int, tile: int) -> Iterator[tuple[str, tuple[slice, slice]]]
 
 def _replace(path: Path, content: Image.Image | bytes) -> None:
     """Writes beside `path` first, so that a half-written file never bears its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix='.', suffix='.part', delete=False) as file:
-        part = Path(file.name)
-        try:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                content.save(file, format='PNG')
-            file.close()
-            part.chmod(0o644)
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+    with replacing(path) as part:
+        if isinstance(content, bytes):
+            part.write_bytes(content)
+        else:
+            content.save(part, format='PNG')
 
 
 def _read(path: Path) -> str | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.random import Generator
 
+from segearth.atomic import write_bytes
 from segearth.demo.captions import draw_caption
 from segearth.demo.classes import CLASSES
 from segearth.demo.scene import SCENE_SIZE, make_scene
@@ -96,13 +96,7 @@ def open_pool(folder: Path, seeds: Iterable[int], size: int = SCENE_SIZE, num_wo
                 images[done], labels[done] = scene.image, scene.labels
                 done += 1
                 if done % 20 == 0 or done == len(seeds):
-                    _write_atomically(record, json.dumps({**wanted, 'done': done}))
+                    write_bytes(record, json.dumps({**wanted, 'done': done}).encode())
                     left = (time.monotonic() - start) / (done - first) * (len(seeds) - done)
                     logger.info('scene %d of %d, %.1f min left', done, len(seeds), left / 60)
     return ScenePool(images, labels)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    part = path.with_suffix('.part')
-    part.write_text(text)
-    os.replace(part, path)

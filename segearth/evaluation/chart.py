@@ -9,9 +9,9 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from segearth.atomic import write_bytes
 from segearth.evaluation.comparison import Comparison
 from segearth.evaluation.reported import FOREGROUND_IOU
-from segearth.evaluation.results import write_at_once
 
 INCHES_A_BAR = 0.32
 MEASURED, DIFFERING, REPORTED = '#1f6f8b', '#9ec9d9', '#222222'
@@ -52,7 +52,7 @@ def save_chart(comparisons: Sequence[Comparison], path: Path) -> None:
     figure.legend(loc='outside upper center', ncols=2, fontsize=8, frameon=False)
     data = io.BytesIO()
     FigureCanvasAgg(figure).print_png(data)
-    write_at_once(path, data.getvalue())
+    write_bytes(path, data.getvalue())
 
 
 def _label(entry: Comparison) -> str:

@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
 
+from segearth.atomic import replacing
 from segearth.errors import ResultsError
 from segearth.visualization import colour_map, draw_panels
 
@@ -52,13 +53,11 @@ class PictureHook(Hook):
             if self._is_full:
                 return
             path = self.folder / picture_name(sample.img_path, dataset.data_prefix.get('img_path', ''))
-            temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
             try:
-                draw_sample(sample, dataset).save(temporary, format='PNG')
-                os.replace(temporary, path)
+                with replacing(path) as part:
+                    draw_sample(sample, dataset).save(part, format='PNG')
                 self.num_pictures += 1
             except OSError as error:
-                temporary.unlink(missing_ok=True)
                 self._is_full = True
                 logger.warning('no more pictures in %s: %s', self.folder, error.strerror or error)
 

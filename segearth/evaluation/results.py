@@ -8,6 +8,8 @@ same row again changes nothing.
 
 from __future__ import annotations
 
+import errno
+import glob
 import io
 import json
 import logging
@@ -21,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import openpyxl
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
+from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 from openpyxl.utils.exceptions import InvalidFileException
 from openpyxl.worksheet.worksheet import Worksheet
 
+from segearth.atomic import write_bytes
 from segearth.errors import MissingFileError, ResultsError
 
 FIRST_COLUMNS = ('CLIP', 'VIT', 'MODEL', 'Dataset', 'aAcc', 'mIoU', 'mAcc')  # the original's table
@@ -32,6 +36,8 @@ CLASS_COLUMNS = ('Run', 'Config', 'Dataset', 'Class', 'IoU', 'Acc')
 RUN_COLUMN = 'Run'
 SUMMARY_SHEET, CLASS_SHEET = 'results', 'classes'
 LOCK_TIMEOUT = 60.0  # seconds to wait for other runs; each holds the lock for a fraction of one
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+TOO_LONG = 32_000  # characters; a cell holds no more than 32767
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +95,14 @@ def check_results_path(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultsError(f'--results {path}: its folder cannot be made ({error.strerror})') from error
-    if not os.access(path.parent, os.W_OK):
-        raise ResultsError(f'--results {path}: its folder cannot be written to; choose another')
+    for file in (path, path.with_suffix('.txt')):
+        target = Path(os.path.realpath(file))
+        if not target.parent.is_dir():
+            raise ResultsError(f'--results {path}: {file} is a link to {target}, whose folder does not exist')
+        if not os.access(target.parent, os.W_OK):
+            raise ResultsError(f'--results {path}: the folder {target.parent} cannot be written to; choose another')
+        if target.exists() and not (target.is_file() and os.access(target, os.W_OK)):
+            raise ResultsError(f'--results {path}: {target} is write-protected or no file; choose another')
     return path
 
 
@@ -100,7 +112,7 @@ def write_row(row: ResultRow, path: Path) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    write_at_once(path, (row.to_json() + '\n').encode())
+    write_bytes(path, (row.to_json() + '\n').encode())
 
 
 def read_row(path: Path) -> ResultRow:
@@ -113,25 +125,6 @@ def read_row(path: Path) -> ResultRow:
     if not path.is_file():
         raise MissingFileError(f'result row not found: {path}. Each run of eval.py writes one into its work folder')
     return ResultRow.from_json(path.read_text(encoding='utf-8'))
-
-
-def write_at_once(path: Path, data: bytes) -> None:
-    """Writes a file so that it is there either as before or whole.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def append_row(row: ResultRow, path: Path, kept_in: Path | None = None) -> None:
@@ -151,12 +144,12 @@ def append_row(row: ResultRow, path: Path, kept_in: Path | None = None) -> None:
     command = f'python -m segearth.evaluation.append {kept_in or "row.json"} --results {path}'
     remedy = f'Files that were there are whole. {kept}; append it later with: {command}'
     try:
-        with FileLock(f'{path}.lock', timeout=LOCK_TIMEOUT):
+        with _alone(path):
             _append_to_workbook(row, path)
             _append_to_text(row, path.with_suffix('.txt'))
     except Timeout as error:
         raise ResultsError(
-            f'cannot write {path}: another program has held {path}.lock for {LOCK_TIMEOUT:.0f} s. {remedy}'
+            f'cannot write {path}: another program has held {error.lock_file} for {LOCK_TIMEOUT:.0f} s. {remedy}'
         ) from error
     except OSError as error:
         raise ResultsError(f'cannot write {path}: {error.strerror or error}. {remedy}') from error
@@ -190,12 +183,41 @@ def edit_workbook(path: Path) -> Iterator[openpyxl.Workbook]:
         ResultsError: It cannot be read or written; the old file is whole.
     """
     try:
-        with FileLock(f'{path}.lock', timeout=LOCK_TIMEOUT):
+        with _alone(path):
             workbook = _load(path)
             yield workbook
             _save(workbook, path)
     except (OSError, Timeout, _NotResultsError) as error:
         raise ResultsError(f'cannot change {path}: {error}. The file is as it was') from error
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keeps other programs of ours out: those that know the file by another name (a link) too."""
+    target = Path(os.path.realpath(path))
+    editor = next(
+        (name for name in (f'.~lock.{target.name}#', f'~${target.name}') if (target.parent / name).exists()), ''
+    )
+    if editor:
+        logger.warning('%s is open in another program (%s): load it anew there before you save it', path, editor)
+    lock = FileLock(f'{target}.lock', timeout=LOCK_TIMEOUT, mode=0o666)  # a group shares it
+    try:
+        lock.acquire()
+    except Timeout:
+        raise
+    except PermissionError as error:
+        raise PermissionError(error.errno, f'its lock {lock.lock_file} cannot be opened ({error.strerror})') from error
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        lock = SoftFileLock(f'{target}.softlock', timeout=LOCK_TIMEOUT)  # some network file systems have no others
+        lock.acquire()
+    try:
+        for left_by_a_killed_run in target.parent.glob(f'.{glob.escape(target.name)}.*.tmp'):
+            left_by_a_killed_run.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
 
 
 class _NotResultsError(Exception):
@@ -238,7 +260,7 @@ def _append_to_workbook(row: ResultRow, path: Path) -> None:
 def _save(workbook: openpyxl.Workbook, path: Path) -> None:
     data = io.BytesIO()
     workbook.save(data)  # into memory: a full disk then shows itself in one place
-    write_at_once(path, data.getvalue())
+    write_bytes(path, data.getvalue())
 
 
 def _new_workbook() -> openpyxl.Workbook:
@@ -260,7 +282,17 @@ def _append_values(sheet: Worksheet, values: dict[str, Any]) -> None:
         if name not in header:
             header.append(name)
             sheet.cell(1, len(header), name)
-    sheet.append([values.get(name) for name in header])
+    line = sheet.max_row + 1
+    for column, name in enumerate(header, 1):
+        value = values.get(name)
+        cell = sheet.cell(line, column, _clean(value) if isinstance(value, str) else value)
+        if isinstance(value, str):
+            cell.data_type = 's'  # also where it begins like a formula
+
+
+def _clean(text: str) -> str:
+    """A text without the characters that spreadsheets cannot hold, and not longer than they hold."""
+    return ILLEGAL_CHARACTERS_RE.sub(' ', text)[:TOO_LONG]
 
 
 def _column(sheet: Worksheet, name: str) -> set[Any]:
@@ -277,10 +309,11 @@ def _append_to_text(row: ResultRow, path: Path) -> None:
         return
     if old and not old.endswith(b'\n'):
         old += b'\n'
-    write_at_once(path, old + (row.to_line() + '\n').encode())
+    write_bytes(path, old + (row.to_line() + '\n').encode())
 
 
 def _set_aside(path: Path) -> Path:
+    path = Path(os.path.realpath(path))
     stamp = time.strftime('%Y%m%d-%H%M%S')
     tails = ['', *(f'-{number}' for number in range(2, 1000))]
     names = (path.with_name(f'{path.stem}.kept-{stamp}{tail}{path.suffix}') for tail in tails)

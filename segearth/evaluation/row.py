@@ -19,6 +19,7 @@ from torch import nn
 import segearth
 from segearth.evaluation.results import ResultRow
 from segearth.models.encoders import get_record
+from segearth.text.vocabulary import read_class_text
 from simfeatup import UPSAMPLERS
 
 PACKAGES = {'torch': 'torch', 'mmseg': 'onedl-mmsegmentation', 'open_clip': 'open_clip_torch'}
@@ -77,7 +78,7 @@ def settings_digest(model: Mapping[str, Any], dataset: Mapping[str, Any], limit:
 
     Folders do not count; the words of the class-name file do, its name does not.
     """
-    words = Path(model['name_path']).read_text(encoding='utf-8') if model.get('name_path') else None
+    words = read_class_text(Path(model['name_path'])) if model.get('name_path') else None
     known = [{key: value for key, value in part.items() if key not in PLACES} for part in (dict(model), dict(dataset))]
     text = json.dumps([*known, words, limit], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

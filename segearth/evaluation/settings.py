@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmseg.registry import MODELS
+from mmseg.registry import MODELS, TRANSFORMS
 
 from segearth.errors import ConfigError, UserError
 from segearth.paths import PROJECT_ROOT, config_folders, find_file
 
-CHECKED_STEPS = {  # mmseg's step -> ours, which does the same and names bad files; and the arguments it understands
-    'LoadImageFromFile': ('LoadOpticalImage', {'to_float32'}),
-    'LoadAnnotations': ('LoadSegLabel', {'reduce_zero_label'}),
+CHECKED_STEPS = {  # mmseg's step -> ours, which does the same and names bad files
+    'LoadImageFromFile': 'LoadOpticalImage',  # or what the config names as image_loader
+    'LoadAnnotations': 'LoadSegLabel',
 }
 METRIC = ('IoUMetric', 'ClassIoUMetric')
 NEEDED_KEYS = ('model', 'test_dataloader', 'test_evaluator', 'test_cfg')
@@ -120,7 +120,8 @@ def _find_folder(name: str) -> Path:
 
 def _put_checked_parts_in(config: Config) -> None:
     dataset = config.test_dataloader.dataset
-    dataset['pipeline'] = [_checked_step(step) for step in dataset.get('pipeline') or []]
+    steps = CHECKED_STEPS | ({'LoadImageFromFile': config.image_loader} if config.get('image_loader') else {})
+    dataset['pipeline'] = [_checked_step(step, steps) for step in dataset.get('pipeline') or []]
     evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
     for evaluator in evaluators:
         if evaluator.get('type') == METRIC[0]:
@@ -130,11 +131,16 @@ def _put_checked_parts_in(config: Config) -> None:
         loader['num_workers'], loader['persistent_workers'] = 0, False  # torch refuses persistence of no workers
 
 
-def _checked_step(step: dict) -> dict:
-    if step.get('type') not in CHECKED_STEPS:
+def _checked_step(step: dict, steps: Mapping[str, str]) -> dict:
+    replacement = steps.get(step.get('type'))
+    if replacement is None:
         return step
-    replacement, understood = CHECKED_STEPS[step['type']]
-    special = sorted(set(step) - understood - {'type'})
+    kind = TRANSFORMS.get(replacement)
+    if kind is None:
+        raise ConfigError(
+            f'unknown image_loader {replacement!r}; this project registers LoadOpticalImage, LoadSARImage'
+        )
+    special = sorted(set(step) - set(inspect.signature(kind).parameters) - {'type'})
     if special:
         logger.warning("%s stays mmseg's because of %s: bad files are not named", step['type'], ', '.join(special))
         return step

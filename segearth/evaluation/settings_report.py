@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from segearth.evaluation.results import write_at_once
+from segearth.atomic import write_bytes
 from segearth.evaluation.settings_sweep import SettingScores
 
 WARNING = (
@@ -49,7 +49,7 @@ def save_csv(scores: Sequence[SettingScores], class_names: Sequence[str], path: 
         values = (setting.words, setting.cls_token_weight, setting.prob_threshold)
         figures = (entry.overall_accuracy, entry.mean_iou, entry.mean_accuracy)
         writer.writerow([*values, *figures, *('' if iou is None else iou for iou in entry.class_ious)])
-    write_at_once(path, text.getvalue().encode())
+    write_bytes(path, text.getvalue().encode())
 
 
 def save_curves(scores: Sequence[SettingScores], path: Path) -> None:
@@ -76,4 +76,4 @@ def save_curves(scores: Sequence[SettingScores], path: Path) -> None:
     axes.set_title('chosen on test labels: no longer annotation-free', fontsize=9)
     data = io.BytesIO()
     FigureCanvasAgg(figure).print_png(data)
-    write_at_once(path, data.getvalue())
+    write_bytes(path, data.getvalue())

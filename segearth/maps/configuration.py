@@ -42,7 +42,9 @@ def read_settings(path: str) -> dict[str, Any]:
     )
     settings['classes'] = words_of(vocabulary)
     dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
-    if any(step.get('type') == SAR_READER for step in dataset.get('pipeline') or ()):
+    if config.get('image_loader') == SAR_READER or any(
+        step.get('type') == SAR_READER for step in dataset.get('pipeline') or ()
+    ):
         settings['sensor'] = 'sar'
     palette = _palette(dataset.get('type'))
     if palette is not None and len(palette) == vocabulary.num_classes:

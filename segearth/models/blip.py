@@ -146,6 +146,8 @@ class BlipTextTower(nn.Module):
         tokenizer: BERT tokenizer.
     """
 
+    max_tokens = MAX_TEXT_LENGTH
+
     def __init__(self, text_encoder: BlipTextModel, projection: nn.Linear, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
         self.text_encoder = text_encoder
@@ -160,6 +162,10 @@ class BlipTextTower(nn.Module):
         ).to(self.projection.weight.device)
         states = self.text_encoder(input_ids=batch['input_ids'], attention_mask=batch['attention_mask'])
         return self.projection(states.last_hidden_state[:, 0])
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text, marks of beginning and end included, uncut."""
+        return self.tokenizer(text, verbose=False)['input_ids']
 
 
 def build_blip_towers(size: str, state_dict: Mapping[str, Tensor], source: str) -> BlipTowers:

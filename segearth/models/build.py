@@ -28,10 +28,11 @@ from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.models.checkpoints import load_state_dict, read_state_dict
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.encoders import ENCODERS, EncoderRecord, get_record
-from segearth.models.torchscript import is_torchscript
 from segearth.paths import find_file, weights_folders
+from segearth.surroundings import in_plain_torch
 from segearth.weights.hub import fetch_tag
 from segearth.weights.transfer import DownloadError
+from simfeatup.archives import is_torchscript
 
 if TYPE_CHECKING:
     from segearth.models.blip import BlipTextTower, DenseBLIP
@@ -54,12 +55,16 @@ class Encoder:
         encode_text: N phrases -> (N, C), float32, not normalised, on the encoder's device.
         fingerprint: Hash of the text tower's weights and settings; equal fingerprints give equal text embeddings.
         record: What was built.
+        tokenize: A text to its token ids, marks of beginning and end included, uncut.
+        max_tokens: So many are read of a text; what is behind is cut off.
     """
 
     visual: DenseCLIP | DenseBLIP
     encode_text: Callable[[Sequence[str]], Tensor]
     fingerprint: str
     record: EncoderRecord
+    tokenize: Callable[[str], Sequence[int]]
+    max_tokens: int
 
 
 class ClipTextTower(nn.Module):
@@ -81,7 +86,20 @@ class ClipTextTower(nn.Module):
         tokens = self.tokenizer(list(phrases))
         return self.model.encode_text(tokens.to(self.model.logit_scale.device))
 
+    @property
+    def max_tokens(self) -> int:
+        """Number of tokens that are read of a text."""
+        return self.tokenizer.context_length
 
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text, marks of beginning and end included, uncut."""
+        tokenizer = self.tokenizer
+        if hasattr(tokenizer, 'tokenizer'):  # one of transformers inside of open_clip's
+            return tokenizer.tokenizer(tokenizer.clean_fn(text), verbose=False)['input_ids']
+        return [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
+
+
+@in_plain_torch
 def build_encoder(
     clip_type: str,
     vit_type: str | None = None,
@@ -123,7 +141,8 @@ def build_encoder(
         visual, text, settings = _build_clip(record, clip_path, readout)
     visual = visual.to(device=device, dtype=dtype).requires_grad_(False).eval()
     fingerprint = _fingerprint(text.state_dict(), settings)
-    return Encoder(visual, text.to(device).requires_grad_(False).eval(), fingerprint, record)
+    text = text.to(device).requires_grad_(False).eval()
+    return Encoder(visual, text, fingerprint, record, text.tokenize, text.max_tokens)
 
 
 def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:

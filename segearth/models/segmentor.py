@@ -31,13 +31,15 @@ from segearth.inference.sliding_window import as_pair, score_padded, score_whole
 from segearth.models.build import build_encoder
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.feature_up import build_feature_upsampler
+from segearth.models.mmseg_tools import MMSegTools
 from segearth.models.preprocessor import CLIP_MEAN, CLIP_STD, SegEarthDataPreProcessor
+from segearth.surroundings import in_plain_torch
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary, read_vocabulary
 
 
 @MODELS.register_module()
-class SegEarthSegmentation(BaseSegmentor):
+class SegEarthSegmentation(MMSegTools, BaseSegmentor):
     """Open-vocabulary segmentor.
 
     Args:
@@ -64,11 +66,15 @@ class SegEarthSegmentation(BaseSegmentor):
         exact_reference: Score by the plain path, all channels at full size: slow, for comparison.
         score_rank: Coordinates kept for the length of upsampled features; None is exact (docs/performance.md).
         data_preprocessor: mmseg configuration; default is CLIP's normalisation of BGR images in [0, 255].
+        pretrained: None; this and the next two are set by mmseg's tools.
+        train_cfg: None.
+        test_cfg: None.
 
     Raises:
         segearth.errors.UserError: A setting, class-name file or weight file cannot be used; the message says why.
     """
 
+    @in_plain_torch
     def __init__(
         self,
         clip_type: str = 'CLIP',
@@ -94,7 +100,11 @@ class SegEarthSegmentation(BaseSegmentor):
         score_rank: int | None = None,
         data_preprocessor: Mapping | nn.Module | None = None,
         init_cfg: Mapping | None = None,
+        pretrained: None = None,
+        train_cfg: None = None,
+        test_cfg: Mapping | None = None,
     ) -> None:
+        self.refuse_training(pretrained, train_cfg, test_cfg)
         if (name_path is None) == (classes is None):
             raise ConfigError('give either name_path, a class-name file, or classes, the classes in words')
         vocabulary = read_vocabulary(name_path) if classes is None else Vocabulary.from_classes(classes)
@@ -129,6 +139,7 @@ class SegEarthSegmentation(BaseSegmentor):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
+        self.class_names = vocabulary.class_names
         self.to(device)
 
     @classmethod
@@ -227,7 +238,9 @@ class SegEarthSegmentation(BaseSegmentor):
         self.text_embeddings = text_embeddings.float().to(device)
         self.query_to_class = query_to_class.long().to(device)
         self.num_classes = num_classes
+        self.class_names = tuple(f'class {index}' for index in range(num_classes))
 
+    @in_plain_torch
     @torch.inference_mode()
     def predict(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = ()
@@ -322,14 +335,6 @@ class SegEarthSegmentation(BaseSegmentor):
 
     def _forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
         return self.encode_decode(inputs)
-
-    def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict:
-        """The method is training-free.
-
-        Raises:
-            NotImplementedError: Always.
-        """
-        raise NotImplementedError('SegEarth-OV-2 is training-free: there is no loss; run eval.py')
 
 
 def _result_size(sample: SegDataSample) -> tuple[int, int] | None:

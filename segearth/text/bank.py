@@ -14,9 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,8 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from segearth.atomic import replacing
 from segearth.errors import ConfigError
 from segearth.paths import cache_folder as default_cache_folder
+from segearth.surroundings import in_plain_torch
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ TEMPLATES: tuple[Template, ...] = tuple(open_clip.OPENAI_IMAGENET_TEMPLATES)
 
 PROMPTS_AT_ONCE = 320  # four queries with 80 templates; bounds the memory
 UNIT_LENGTH_TOLERANCE = 1e-3
+SLACK = 2  # tokens by which a phrase inside a prompt may be longer than alone
+MAX_TOLD = 3  # phrases in a message
 
 
 class TextEncoder(Protocol):
@@ -46,8 +48,11 @@ class TextEncoder(Protocol):
 
     encode_text: Callable[[Sequence[str]], Tensor]
     fingerprint: str
+    tokenize: Callable[[str], Sequence[int]]
+    max_tokens: int
 
 
+@in_plain_torch
 def embed_queries(
     encoder: TextEncoder,
     queries: Sequence[str],
@@ -58,7 +63,8 @@ def embed_queries(
     """Embeds phrases as the mean over prompts.
 
     Args:
-        encoder: ``encode_text`` maps N prompts to (N, C); ``fingerprint`` names its weights.
+        encoder: ``encode_text`` maps N prompts to (N, C); ``fingerprint`` names its weights; ``tokenize`` and
+            ``max_tokens`` say how much of a prompt is read.
         queries: Q phrases.
         templates: Prompts: strings with one ``{}``, or functions of the phrase.
         cache_folder: Where embeddings are kept; None for the project's cache folder.
@@ -68,11 +74,13 @@ def embed_queries(
         (Q, C), float32 on the CPU, L2-normalised.
 
     Raises:
-        ConfigError: No queries, no templates, or a template without a place for the phrase.
+        ConfigError: No queries, no templates, a template without a place for the phrase, or two phrases that
+            differ only behind what the encoder reads. A phrase that is cut is told in the log, once, with where.
     """
     if not queries or not templates:
         raise ConfigError('text embeddings need at least one query and one template')
     prompts = {query: [_fill(template, query) for template in templates] for query in queries}
+    _check_lengths(encoder, prompts)
     folder = (default_cache_folder() if cache_folder is None else Path(cache_folder)) / 'text'
     files = {query: folder / f'{_key(encoder.fingerprint, texts)}.safetensors' for query, texts in prompts.items()}
     embeddings = {query: _read(file) for query, file in files.items()} if use_cache else {}
@@ -97,6 +105,50 @@ def _fill(template: Template, query: str) -> str:
 
 def _key(fingerprint: str, prompts: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps([fingerprint, *prompts]).encode()).hexdigest()
+
+
+def _check_lengths(encoder: TextEncoder, prompts: Mapping[str, Sequence[str]]) -> None:
+    """Tells which phrases are cut, and refuses two of which the same is left."""
+    limit, seen = encoder.max_tokens, {}
+    query, texts = next(iter(prompts.items()))
+    frame = max(len(encoder.tokenize(text)) for text in texts) - len(encoder.tokenize(query))
+    for query, texts in prompts.items():
+        if len(encoder.tokenize(query)) + frame + SLACK <= limit:
+            continue
+        tokens = [encoder.tokenize(text) for text in texts]
+        if max(map(len, tokens)) <= limit:
+            continue
+        kept = tuple(tuple(ids[: limit - 1]) for ids in tokens)
+        shortest = texts[min(range(len(texts)), key=lambda index: len(tokens[index]))]
+        if kept in seen:
+            raise ConfigError(
+                f'the encoder reads {limit} tokens of a text, and of {_ends(seen[kept])} and {_ends(query)} '
+                f'the same is left: {_read_part(encoder, query, shortest)}. Shorten them'
+            )
+        seen[kept] = query
+    told = [
+        f'{_ends(query)} behind {_read_part(encoder, query, min(prompts[query], key=len))}' for query in seen.values()
+    ]
+    if told:
+        more = f'; and {len(told) - MAX_TOLD} more' if len(told) > MAX_TOLD else ''
+        logger.warning(
+            'the encoder reads %d tokens of a text; cut off are %s%s', limit, '; '.join(told[:MAX_TOLD]), more
+        )
+
+
+def _read_part(encoder: TextEncoder, query: str, text: str) -> str:
+    """The words of a phrase that the encoder reads in a prompt, for a message."""
+    before, _, _ = text.partition(query)
+    words = query.split()
+    fitting = sum(
+        len(encoder.tokenize(before + ' '.join(words[:count]))) <= encoder.max_tokens
+        for count in range(1, len(words) + 1)
+    )
+    return _ends(' '.join(words[:fitting])) if fitting else 'a part of the first word'
+
+
+def _ends(text: str) -> str:
+    return repr(text if len(text) <= 80 else f'{text[:35]} ... {text[-35:]}')
 
 
 @torch.no_grad()
@@ -126,15 +178,8 @@ def _read(file: Path) -> Tensor | None:
 
 def _write(file: Path, embedding: Tensor, query: str) -> None:
     """Writes a cache file at once or not at all; a cache that cannot be written costs time, not the result."""
-    temporary = None
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix='.', suffix='.tmp')
-        os.close(handle)
-        temporary = Path(name)
-        save_file({'embedding': embedding.contiguous()}, temporary, metadata={'query': query})
-        os.replace(temporary, file)
+        with replacing(file) as part:
+            save_file({'embedding': embedding.contiguous()}, part, metadata={'query': query})
     except (OSError, SafetensorError) as error:
         logger.warning('text cache %s could not be written (%s); the embedding is computed anew next time', file, error)
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

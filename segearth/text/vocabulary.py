@@ -11,14 +11,21 @@ Source: SegEarth-OV-2 (arXiv 2508.18067), its class-name files, which all read u
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from unicodedata import category, normalize
 
 from segearth.errors import ConfigError
 from segearth.paths import config_folders, find_file
 
 SYNONYM_SEPARATOR = ','
 CLASS_SEPARATOR = ';'  # between classes that are given as one string, on a command line
+MAX_WORD_LENGTH = 1000  # characters of a phrase; encoders read less than half of it
+MAX_WORDS = 10_000  # of all classes together
+MAX_FILE_SIZE = 4 << 20  # bytes of a class-name file
+BYTE_ORDER_MARKS = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
+UNSEEN = ('Cc', 'Cs', 'Co', 'Cn')  # Unicode's categories: control characters, halves of characters, no characters
 
 
 @dataclass(frozen=True)
@@ -56,42 +63,42 @@ class Vocabulary:
                 ``{'water': ['river', 'lake']}``, where the key is the first word of its class.
 
         Raises:
-            ConfigError: No classes, a class without words, or a word that is given twice.
+            ConfigError: No classes, a class without words, a word that is given twice, too long or no text.
         """
         if isinstance(classes, str):
             entries = classes.split(CLASS_SEPARATOR)
             if not entries[-1].strip():  # a closing semicolon begins no class
                 entries = entries[:-1]
         elif isinstance(classes, Mapping):
-            entries = [_with_name(name, words) for name, words in classes.items()]
+            entries = [
+                _with_name(name, words, f'classes, entry {number}')
+                for number, (name, words) in enumerate(classes.items(), 1)
+            ]
         elif isinstance(classes, Sequence):
             entries = list(classes)
         else:
             raise ConfigError(f'classes must be a string, a list or a dict, not {type(classes).__name__}')
-        return _build(
-            [(f'classes, entry {number}', _words(entry)) for number, entry in enumerate(entries, 1)], 'classes'
-        )
+        places = [f'classes, entry {number}' for number in range(1, len(entries) + 1)]
+        return _build([(where, _words(entry, where)) for where, entry in zip(places, entries, strict=True)], 'classes')
 
 
 def read_vocabulary(path: str | os.PathLike[str], num_classes: int | None = None) -> Vocabulary:
     """Reads a class-name file.
 
     Args:
-        path: Text file in UTF-8: one class a line in the order of the label ids, commas between synonyms. A name
-            that is no path from here is looked for beside the configs.
+        path: Text file in UTF-8 (or UTF-16 with a byte order mark): one class a line in the order of the label ids,
+            commas between synonyms. A name that is no path from here is looked for beside the configs.
         num_classes: Number of classes of the data set, which the number of lines must equal; None accepts any.
 
     Raises:
         MissingFileError: There is no such file.
-        ConfigError: A blank line, an empty synonym, a word given twice, or another number of lines; the message names
-            file and line.
+        ConfigError: A blank line, an empty synonym, a word given twice, too long or no text, or another number of
+            lines; the message names file and line.
     """
     file = find_file(path, config_folders(), 'class-name file', 'Write one class a line, commas between synonyms.')
-    try:
-        lines = file.read_text(encoding='utf-8-sig').removesuffix('\n').split('\n')
-    except UnicodeDecodeError as error:
-        raise ConfigError(f'{file} is no text in UTF-8 ({error}); save it as UTF-8') from error
-    vocabulary = _build([(f'{file}, line {number}', _words(line)) for number, line in enumerate(lines, 1)], file)
+    lines = read_class_text(file).removesuffix('\n').split('\n')
+    places = [f'{file}, line {number}' for number in range(1, len(lines) + 1)]
+    vocabulary = _build([(where, _words(line, where)) for where, line in zip(places, lines, strict=True)], file)
     if num_classes is not None and vocabulary.num_classes != num_classes:
         found = vocabulary.num_classes
         where = f'line {found + 1} is missing' if found < num_classes else f'line {num_classes + 1} is one too many'
@@ -102,14 +109,61 @@ def read_vocabulary(path: str | os.PathLike[str], num_classes: int | None = None
     return vocabulary
 
 
-def _words(entry: str | Iterable[str]) -> list[str]:
+def read_class_text(file: Path) -> str:
+    """The text of a class-name file, its lines ended by line feeds, without a byte order mark.
+
+    Raises:
+        ConfigError: It cannot be read, is very large, or is no text.
+    """
+    try:
+        with file.open('rb') as stream:
+            data = stream.read(MAX_FILE_SIZE + 1)
+    except OSError as error:
+        raise ConfigError(f'{file} cannot be read: {error.strerror}') from error
+    if len(data) > MAX_FILE_SIZE:
+        raise ConfigError(f'{file} is no class-name file: it is larger than {MAX_FILE_SIZE >> 20} MB')
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), 'utf-8')
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f'{file} is no text in UTF-8 ({error}); save it as UTF-8') from error
+    return text.replace('\r\n', '\n').replace('\r', '\n')
+
+
+def _words(entry: object, where: str) -> list[str]:
+    """The words of one class, checked: composed (NFC), with single spaces."""
     items = [entry] if isinstance(entry, str) else entry
-    return [' '.join(word.split()) for item in items for word in str(item).split(SYNONYM_SEPARATOR)]
+    if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
+        raise ConfigError(f'{where} is {_shown(repr(entry))}; expected words: a text, or a list of texts')
+    words = [' '.join(normalize('NFC', word).split()) for item in items for word in item.split(SYNONYM_SEPARATOR)]
+    for word in words:
+        if len(word) > MAX_WORD_LENGTH:
+            raise ConfigError(
+                f'{where}: a phrase of {len(word)} characters, {_shown(word)!r}; at most {MAX_WORD_LENGTH} are allowed'
+            )
+        unseen = sorted({f'U+{ord(char):04X}' for char in word if category(char) in UNSEEN})
+        if unseen:
+            raise ConfigError(f'{where}: {_shown(word)!r} holds {", ".join(unseen[:4])}, which is no text; remove it')
+        if CLASS_SEPARATOR in word:
+            raise ConfigError(
+                f'{where}: {_shown(word)!r} holds {CLASS_SEPARATOR!r}; give each class an entry of its own'
+            )
+    return words
 
 
-def _with_name(name: str, words: str | Iterable[str]) -> list[str]:
-    others = _words(words) if words else []
-    return [str(name), *(word for word in others if word.casefold() != str(name).strip().casefold())]
+def _with_name(name: object, words: object, where: str) -> list[str]:
+    names = _words(name, where)
+    others = _words(words, where) if words else []
+    return [*names, *(word for word in others if _key(word) != _key(names[0]))]
+
+
+def _key(word: str) -> str:
+    """What two spellings of one word have in common: letters, not their case or width."""
+    return normalize('NFKC', word).casefold()
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 60 else f'{text[:57]}...'
 
 
 def _build(entries: Sequence[tuple[str, list[str]]], source: object) -> Vocabulary:
@@ -123,11 +177,13 @@ def _build(entries: Sequence[tuple[str, list[str]]], source: object) -> Vocabula
         for word in words:
             if not word:
                 raise ConfigError(f'{where}: empty synonym (two commas in a row, or one at an end)')
-            if word.casefold() in seen:
-                other, place = seen[word.casefold()]
+            if _key(word) in seen:
+                other, place = seen[_key(word)]
                 kind = 'twice in one class' if other == index else f'already a word of another class ({place})'
                 raise ConfigError(f'{where}: {word!r} is {kind}; give each word once')
-            seen[word.casefold()] = index, where
+            seen[_key(word)] = index, where
             queries.append(word)
             query_to_class.append(index)
+    if len(queries) > MAX_WORDS:
+        raise ConfigError(f'{source}: {len(queries)} words; at most {MAX_WORDS} are allowed')
     return Vocabulary(tuple(queries), tuple(query_to_class), tuple(words[0] for _, words in entries))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,21 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from segearth.atomic import replacing
 from segearth.errors import CheckpointError, MissingFileError
 
 
 def write_whole(path: Path, write: Callable[[str], object]) -> Path:
     """Lets ``write`` write to a file beside ``path``, which then takes its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.part')
-    os.close(handle)
-    try:
-        write(part)
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    with replacing(path) as part:
+        write(str(part))
     return path
 
 

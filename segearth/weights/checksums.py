@@ -8,11 +8,11 @@ publisher states nothing.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from segearth.atomic import write_bytes
 from segearth.errors import CheckpointError
 
 CHUNK = 1 << 20  # bytes
@@ -69,10 +69,7 @@ def note_path(path: Path) -> Path:
 
 def write_note(path: Path) -> None:
     """Writes the sha256 of a file beside it."""
-    note = note_path(path)
-    temporary = note.with_name(f'.{note.name}.tmp')
-    temporary.write_text(f'{digest(path, "sha256")}  {path.name}\n', encoding='utf-8')
-    os.replace(temporary, note)
+    write_bytes(note_path(path), f'{digest(path, "sha256")}  {path.name}\n'.encode())
 
 
 def read_note(path: Path) -> Checksum | None:

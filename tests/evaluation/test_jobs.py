@@ -157,7 +157,7 @@ def test_an_interruption_ends_the_processes_and_says_what_is_left(make_jobs, res
 def test_a_row_that_cannot_be_appended_is_a_failure_and_found_later(make_jobs, results, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(
-            'segearth.evaluation.results.write_at_once', lambda *_: (_ for _ in ()).throw(OSError(28, 'full'))
+            'segearth.evaluation.results.write_bytes', lambda *_: (_ for _ in ()).throw(OSError(28, 'full'))
         )
         assert 'full' in run(make_jobs('a'), results)['a'].reason
     assert run(make_jobs('a'), results, resume=True)['a'].state == SKIPPED

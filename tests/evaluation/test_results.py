@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import time
+from pathlib import Path
 
 import openpyxl
 import pandas as pd
@@ -16,6 +18,7 @@ from segearth.evaluation.results import (
     ResultRow,
     append_row,
     check_results_path,
+    edit_workbook,
     read_row,
     read_rows,
     write_row,
@@ -111,7 +114,7 @@ def test_a_full_disk_leaves_everything_and_says_the_row(path, make_row, monkeypa
     def no_space(_):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(results.os, 'fsync', no_space)
+    monkeypatch.setattr(os, 'fsync', no_space)
     with pytest.raises(ResultsError, match='No space left on device.*"run": "r2".*segearth.evaluation.append'):
         append_row(make_row('r2'), path)
     with pytest.raises(ResultsError, match='kept in own.json'):
@@ -151,3 +154,117 @@ def test_paths_are_checked_beforehand(tmp_path, monkeypatch):
     for wrong in ('r.csv', 'file/r.xlsx', 'r.xlsx'):
         with pytest.raises(ResultsError, match='--results'):
             check_results_path(tmp_path / wrong)
+
+
+def test_a_link_to_shared_results(tmp_path, make_row, monkeypatch):
+    (tmp_path / 'shared').mkdir()
+    (tmp_path / 'own').mkdir()
+    shared = tmp_path / 'shared' / 'all of us.xlsx'
+    append_row(make_row('r1'), shared)
+    shared.chmod(0o664)
+    monkeypatch.chdir(tmp_path / 'own')
+    Path('r.xlsx').symlink_to('../shared/all of us.xlsx')
+    Path('r.txt').symlink_to('../shared/all of us.txt')
+    append_row(make_row('r2'), check_results_path(Path('r.xlsx')))
+    with edit_workbook(Path('r.xlsx')) as workbook:
+        workbook.create_sheet('more')
+    assert [row['Run'] for row in read_rows(shared)] == ['r1', 'r2']
+    assert 'more' in openpyxl.load_workbook(shared).sheetnames
+    assert shared.stat().st_mode & 0o777 == 0o664
+    assert len(shared.with_suffix('.txt').read_text().splitlines()) == 2
+    assert Path('r.xlsx').is_symlink()
+    assert Path('r.txt').is_symlink()
+
+
+def test_a_link_and_its_aim_have_one_lock(tmp_path, make_row, monkeypatch):
+    monkeypatch.setattr(results, 'LOCK_TIMEOUT', 0.1)
+    (tmp_path / 'r.xlsx').symlink_to('shared.xlsx')
+    with FileLock(tmp_path / 'shared.xlsx.lock'), pytest.raises(ResultsError, match='shared.xlsx.lock'):
+        append_row(make_row(), tmp_path / 'r.xlsx')
+
+
+def test_a_damaged_file_behind_a_link_is_kept_beside_it(tmp_path, make_row):
+    (tmp_path / 'shared').mkdir()
+    (tmp_path / 'shared' / 'r.xlsx').write_bytes(b'precious')
+    (tmp_path / 'r.xlsx').symlink_to('shared/r.xlsx')
+    append_row(make_row(), tmp_path / 'r.xlsx')
+    (aside,) = (tmp_path / 'shared').glob('r.kept-*.xlsx')
+    assert aside.read_bytes() == b'precious'
+    assert len(read_rows(tmp_path / 'shared' / 'r.xlsx')) == 1
+
+
+def test_links_into_nowhere_are_said_beforehand(tmp_path):
+    (tmp_path / 'r.xlsx').symlink_to('unmounted/r.xlsx')
+    with pytest.raises(ResultsError, match='is a link to .*unmounted.*does not exist'):
+        check_results_path(tmp_path / 'r.xlsx')
+    (tmp_path / 's.txt').mkdir()
+    with pytest.raises(ResultsError, match='s.txt is write-protected or no file'):
+        check_results_path(tmp_path / 's.xlsx')
+
+
+@pytest.mark.parametrize('error', [NotImplementedError('no flock'), OSError(errno.ENOLCK, 'No locks available')])
+def test_a_file_system_without_locks(path, make_row, monkeypatch, error):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(FileLock, 'acquire', refuse)
+    append_row(make_row('r1'), path)
+    append_row(make_row('r2'), path)
+    assert len(read_rows(path)) == 2
+    assert not list(path.parent.glob('*.softlock'))
+
+
+def test_the_lock_of_another_user(path, make_row, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, 'Permission denied')
+
+    monkeypatch.setattr(FileLock, 'acquire', refuse)
+    with pytest.raises(ResultsError, match='its lock .*results.xlsx.lock cannot be opened.*"run": "r1"'):
+        append_row(make_row(), path)
+
+
+@pytest.mark.parametrize('name', ['.~lock.results.xlsx#', '~$results.xlsx'])
+def test_a_table_that_is_open_elsewhere(path, make_row, caplog, name):
+    (path.parent / name).write_text(',me,here;')
+    append_row(make_row(), path)
+    assert 'open in another program' in caplog.text
+    assert len(read_rows(path)) == 1
+
+
+def test_what_a_killed_run_left_is_removed(path, make_row):
+    (path.parent / '.results.xlsx.123-ab.tmp').write_bytes(b'half')
+    append_row(make_row(), path)
+    assert not list(path.parent.glob('.*.tmp'))
+
+
+@pytest.mark.parametrize(
+    'name', ['=1+1', 'a\x00b\x0bc', '\ud7ff\U0001f30d', "=cmd|'/c calc'!A0", '-3', 'x' * 50_000, '# a']
+)
+def test_any_name_of_a_class_stays_a_text(path, name):
+    append_row(ResultRow('r1', dict.fromkeys(FIRST_COLUMNS, name), [(name, 1.0, None)]), path)
+    workbook = openpyxl.load_workbook(path)
+    cells = [workbook[results.CLASS_SHEET].cell(2, 4), workbook.worksheets[0].cell(2, 4)]
+    for cell in cells:
+        assert cell.data_type == 's'
+        assert cell.value[:20].split() == name.replace('\x00', ' ').replace('\x0b', ' ')[:20].split()
+
+
+def _kill_while_appending(path, process):
+    number = 0
+    while True:
+        number += 1
+        append_row(ResultRow(f'{process}-{number}', dict.fromkeys(FIRST_COLUMNS, 1.0)), path)
+
+
+def test_runs_that_are_killed_leave_a_table_and_no_lock(path):
+    context = multiprocessing.get_context('fork')
+    for wait in (0.05, 0.13, 0.21):
+        process = context.Process(target=_kill_while_appending, args=(path, wait))
+        process.start()
+        time.sleep(wait)
+        process.kill()
+        process.join()
+        before = len(read_rows(path)) if path.exists() else 0
+        append_row(ResultRow(f'after {wait}', dict.fromkeys(FIRST_COLUMNS, 1.0)), path)
+        assert len(read_rows(path)) == before + 1
+    assert not list(path.parent.glob('*kept*'))

@@ -281,3 +281,9 @@ def test_a_smaller_token_table_is_refused(demo):
     (demo / 'demo_clip.json').write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match='1000 token embeddings, its tokenizer 49408'):
         build_encoder('Demo')
+
+
+def test_a_folder_in_place_of_a_weight_file(tmp_path):
+    (tmp_path / 'open_clip_model.safetensors').write_bytes(b'')
+    with pytest.raises(MissingFileError, match='is a folder; give the file in it .open_clip_model.safetensors'):
+        build_encoder('Demo', clip_path=str(tmp_path))

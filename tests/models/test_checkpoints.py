@@ -12,6 +12,7 @@ from torch import nn
 
 from segearth.errors import CheckpointError, MissingFileError
 from segearth.models.checkpoints import load_state_dict, read_state_dict, shorten
+from simfeatup.archives import Unpickler
 
 
 class Branch(nn.Module):
@@ -242,13 +243,23 @@ def test_load_converts_to_the_model_precision():
     assert torch.equal(model.weight, torch.ones(4, 3))
 
 
+@pytest.mark.parametrize('dtype', [torch.int8, torch.uint8, torch.int64])
+def test_integers_are_no_weights(dtype):
+    state = {'weight': torch.ones(4, 3, dtype=dtype), 'bias': torch.zeros(4)}
+    with pytest.raises(CheckpointError, match=r'no floats \(1\): weight is u?int'):
+        load_state_dict(nn.Linear(3, 4), state, 'quantised.pt', 'x')
+
+
 def test_shorten():
     assert shorten(['a', 'b']) == 'a, b'
     assert shorten('abcdefgh', limit=2) == 'a, b and 6 more'
 
 
-def test_the_restricted_unpickler_refuses_builtins():
-    from segearth.models.torchscript import _Unpickler
-
-    with pytest.raises(pickle.UnpicklingError, match='refers to builtins.eval'):
-        _Unpickler(io.BytesIO(b'cbuiltins\neval\n.'), None, '').load()
+@pytest.mark.parametrize(
+    'name', ['builtins eval', 'builtins getattr', 'torch.hub load', 'tests.x function', 'shutil rmtree']
+)
+def test_the_restricted_unpickler_refuses_calls(name):
+    module, function = name.split()
+    calls = f'c{module}\n{function}\n(tR.'.encode()
+    with pytest.raises(pickle.UnpicklingError, match=f'refers to {module}.{function}'):
+        Unpickler(io.BytesIO(calls), None).load()

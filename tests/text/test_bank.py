@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from segearth.errors import ConfigError
+from segearth.models.build import build_encoder
 from segearth.text.bank import TEMPLATES, embed_queries
 
 
@@ -18,6 +19,10 @@ class CountingEncoder:
 
     fingerprint: str = 'first'
     asked: list = field(default_factory=list)
+    max_tokens: int = 20
+
+    def tokenize(self, text):
+        return [-1, *(hash(word) for word in text.split()), -2]
 
     def encode_text(self, phrases):
         self.asked.append(list(phrases))
@@ -130,3 +135,50 @@ def test_the_tokenizer_works_offline_with_a_short_context():
     assert tokens.shape == (2, 32)
     assert (tokens[:, 0] == 49406).all()
     assert tokens[1, -1] == 49407, 'cut, with its end mark'
+
+
+def phrase(count, last='end'):
+    return ' '.join([*(f'w{number}' for number in range(count - 1)), last])
+
+
+@pytest.mark.parametrize(('count', 'is_cut'), [(14, False), (15, True), (40, True)])
+def test_a_phrase_that_is_cut_is_told_with_where(tmp_path, caplog, count, is_cut):
+    # of 20 tokens two are marks; 'a photo of a {}' takes four, so 14 words are read
+    templates = ['{}', 'a photo of a {}']
+    embed_queries(CountingEncoder(), ['road', phrase(count)], templates, cache_folder=tmp_path)
+    assert ('cut off' in caplog.text) == is_cut
+    if is_cut:
+        assert 'reads 20 tokens' in caplog.text
+        assert ('w17' if count == 40 else 'end') in caplog.text.partition('behind')[2]
+
+
+def test_phrases_that_are_the_same_to_the_encoder_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"reads 20 tokens.* roof'.* lake'.*the same is left: 'w0 .*Shorten"):
+        embed_queries(CountingEncoder(), [phrase(40, 'roof'), phrase(40, 'lake')], cache_folder=tmp_path)
+
+
+def test_phrases_that_differ_in_what_is_read_are_told_only(tmp_path, caplog):
+    phrases = [f'{first} {phrase(40)}' for first in ('red', 'blue', 'green', 'grey', 'brown')]
+    embed_queries(CountingEncoder(), phrases, ['{}'], cache_folder=tmp_path)
+    assert caplog.text.count('cut off are') == 1
+    assert 'and 2 more' in caplog.text
+
+
+def test_phrases_without_spaces_are_compared_by_their_tokens(tiny_clip, caplog):
+    encoder = build_encoder('Demo', clip_path=str(tiny_clip))
+    embed_queries(encoder, ['\u8239' * 50, '\u6751' * 50], use_cache=False)
+    assert 'a part of the first word' in caplog.text
+    with pytest.raises(ConfigError, match='the same is left'):
+        embed_queries(encoder, ['\u8239' * 50, '\u8239' * 51], use_cache=False)
+
+
+def test_the_encoders_own_tokens_decide(tiny_clip):
+    """What the text tower gets of a phrase is what was counted."""
+    encoder = build_encoder('Demo', clip_path=str(tiny_clip))
+    tower = encoder.encode_text
+    assert encoder.max_tokens == 32
+    for text in ('road', 'a road, seen from above.', phrase(50), 'H\u00e4user \U0001f3e0 \u05d1\u05ea'):
+        ids = encoder.tokenize(text)
+        padded = tower.tokenizer([text])[0].tolist()
+        assert padded[: min(len(ids), 31)] == ids[:31]
+        assert len(ids) > 32 or padded[len(ids) :] == [0] * (32 - len(ids))

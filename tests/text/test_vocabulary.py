@@ -119,3 +119,90 @@ def test_classes_as_python_values(classes):
 def test_faults_in_python_values(classes, message):
     with pytest.raises(ConfigError, match=message):
         Vocabulary.from_classes(classes)
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le-bom', 'utf-16-be-bom'])
+@pytest.mark.parametrize('newline', ['\n', '\r\n', '\r'])
+def test_encodings_and_line_ends(tmp_path, encoding, newline):
+    lines = ['stra\u00dfe,road', '\u6c34', '\U0001f3e0 house', '\u05d1\u05d9\u05ea', "children's  playground", '"tree"']
+    data = newline.join(lines)
+    mark = '\ufeff' if encoding.endswith('-bom') else ''
+    path = tmp_path / 'cls.txt'
+    path.write_bytes((mark + data).encode(encoding.removesuffix('-bom')))
+    assert read_vocabulary(path).class_names == (
+        'stra\u00dfe', '\u6c34', '\U0001f3e0 house', '\u05d1\u05d9\u05ea', "children's playground", '"tree"',
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'\x89PNG\r\n\x1a\n\x00\x00', 'no text in UTF-8'),
+        (b'road\nwa\x00ter', r'line 2: .*U\+0000'),
+        (b'\xff\xfea', 'no text in UTF-8'),
+        (b'road\nesc\x1b[31m', r'line 2: .*U\+001B'),
+        (b'road\nwater; lake', "line 2: .*holds ';'"),
+        (b'road\n' + b'x' * 1001, 'line 2: a phrase of 1001 characters, .x+[.]{3}.; at most 1000'),
+        (b'a' * 5_000_000, 'larger than 4 MB'),
+        (b'\n'.join(b'w%d' % number for number in range(10_001)), '10001 words; at most 10000'),
+        ('caf\u00e9\ncafe\u0301'.encode(), 'line 2: .*already a word of another class'),
+        ('road\n\uff52\uff4f\uff41\uff44'.encode(), 'line 2: .*already a word of another class'),
+    ],
+)
+def test_contents_that_are_no_classes(tmp_path, content, message):
+    path = tmp_path / 'cls.txt'
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as error:
+        read_vocabulary(path)
+    assert str(path) in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_a_folder_is_no_class_name_file(tmp_path):
+    (tmp_path / 'cls.txt').write_text('road')
+    with pytest.raises(MissingFileError, match='is a folder; give the file in it .cls.txt'):
+        read_vocabulary(tmp_path)
+
+
+def test_white_space_of_any_kind_is_one_space():
+    assert Vocabulary.from_classes([' bare\tland\u00a0\u2003 x\n']).queries == ('bare land x',)
+
+
+def test_equal_in_either_normal_form():
+    composed, taken_apart = (Vocabulary.from_classes([text]).queries for text in ('caf\u00e9', 'cafe\u0301'))
+    assert composed == taken_apart
+
+
+def test_a_name_with_synonyms_in_a_dict():
+    assert Vocabulary.from_classes({'water, river': ['lake', 'Water']}).queries == ('water', 'river', 'lake')
+
+
+@pytest.mark.parametrize('count', [1, 255, 256, 257, 3000])
+def test_any_number_of_classes(count):
+    assert Vocabulary.from_classes([f'class {number}' for number in range(count)]).num_classes == count
+
+
+@pytest.mark.parametrize(
+    ('classes', 'message'),
+    [
+        (['road', 3], 'entry 2 is 3; expected words'),
+        ([None], 'entry 1 is None; expected words'),
+        ([b'road'], "entry 1 is b'road'"),
+        ([['road', None]], r"entry 1 is \['road', None\]"),
+        ([{'water': 'river'}], 'entry 1 is {'),
+        ({1: ['road']}, 'entry 1 is 1'),
+        ({'road': 2.5}, 'entry 1 is 2.5'),
+        ({'road': {'a': 'b'}}, 'entry 1 is {'),
+        ({'road', 'water'}, 'not set'),
+        (b'road;water', 'entry 1 is'),
+        ((name for name in ['road']), 'not generator'),
+        (['a' * 1_000_000], 'a phrase of 1000000 characters'),
+        ('a' * 1_000_000, 'a phrase of 1000000 characters'),
+        (['road; water'], "holds ';'"),
+        (['ro\udce4d'], r'U\+DCE4'),
+    ],
+)
+def test_values_that_are_no_words(classes, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        Vocabulary.from_classes(classes)
+    assert len(str(error.value)) < 400

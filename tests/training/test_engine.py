@@ -73,9 +73,9 @@ def test_what_a_run_leaves_behind(micro, tmp_path, tiny_clip):
     import simfeatup.jbu
 
     for suffix in ('ckpt', 'safetensors'):
-        from simfeatup.checkpoints import read_weights
+        from simfeatup.weight_files import read_state_dict
 
-        weights = read_weights(tmp_path / 'run' / f'last.{suffix}')
+        weights = read_state_dict(tmp_path / 'run' / f'last.{suffix}')
         upsampler = simfeatup.jbu.JBUOne(16, radius=1, key_dim=4).eval()
         upsampler.load_state_dict(weights)
         torch.testing.assert_close(upsampler(features, guidance), expected)
