@@ -62,8 +62,12 @@ def test_resize_none_keeps_the_size(tiny_clip, array):
 @pytest.mark.parametrize(
     ('image', 'error', 'message'),
     [
-        (np.zeros((4, 4, 5), np.uint8), DataError, r'expected \(H, W, 3\)'),
-        (np.zeros((4, 4, 3), np.float32), DataError, 'uint8'),
+        (np.zeros((4, 4, 5), np.uint8), DataError, r'array \(4, 4, 5\) of uint8 has 5 bands: say which'),
+        (np.zeros((3, 40, 50), np.uint8), DataError, 'bands first.*transpose'),
+        (np.zeros((4, 4, 3), object), DataError, 'of object is no image'),
+        (np.zeros((4, 4), np.complex64), DataError, 'complex numbers.*sensor="sar"'),
+        (None, DataError, 'NoneType is no image'),
+        (Image.new('LAB', (4, 4)), DataError, 'mode LAB; convert it to RGB'),
         (np.zeros((0, 4, 3), np.uint8), DataError, 'expected'),
         ('nowhere.png', MissingFileError, 'nowhere.png'),
     ],
