@@ -62,7 +62,7 @@ def test_resize_none_keeps_the_size(tiny_clip, array):
 @pytest.mark.parametrize(
     ('image', 'error', 'message'),
     [
-        (np.zeros((4, 4, 5), np.uint8), DataError, r'array \(4, 4, 5\) of uint8 has 5 bands: say which'),
+        (np.zeros((9, 9, 5), np.uint8), DataError, r'array \(9, 9, 5\) of uint8 has 5 bands: say which'),
         (np.zeros((3, 40, 50), np.uint8), DataError, 'bands first.*transpose'),
         (np.zeros((4, 4, 3), object), DataError, 'of object is no image'),
         (np.zeros((4, 4), np.complex64), DataError, 'complex numbers.*sensor="sar"'),

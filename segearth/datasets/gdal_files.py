@@ -23,6 +23,7 @@ from rasterio.windows import Window
 from segearth.errors import DataError, MissingFileError
 
 GDAL_NAME = re.compile(r'/vsi|[A-Za-z][A-Za-z0-9_+.-]+:')  # GPKG:file:table, s3://...; one letter is a drive
+SCHEME = re.compile(r'[a-z0-9+]+://')
 OTHER_DTYPES = {'complex_int16': 'complex64'}  # names of rasterio's that NumPy has not
 
 
@@ -43,6 +44,23 @@ def local_name(name: str | os.PathLike[str]) -> str:
 def is_gdal_name(name: str) -> bool:
     """The name is no file of this machine, but GDAL may know it: a part of a file, an archive, an address."""
     return bool(GDAL_NAME.match(name)) and not os.path.exists(name)
+
+
+def name_of_results(path: str) -> str:
+    """What the results of an image are called: the file's name without its ending, and the part of the file.
+
+    Example:
+        >>> name_of_results('folder/a.b.tif'), name_of_results('GPKG:folder/a.gpkg:two')
+        ('a.b', 'a_two')
+    """
+    if not is_gdal_name(path):
+        return Path(path).stem or 'scene'
+    if '://' in path and SCHEME.match(path):
+        path = urlsplit(path).path
+    parts = path.replace('"', '').split(':')
+    parts = parts[1:] if len(parts) > 1 else parts  # less the driver
+    names = [part.strip('/').replace('/', '_') if part.startswith('//') else Path(part).stem for part in parts]
+    return re.sub(r'[^\w.-]+', '_', '_'.join(filter(None, names))) or 'scene'
 
 
 def open_dataset(name: str | os.PathLike[str]) -> DatasetReader:

@@ -24,7 +24,9 @@ from segearth.datasets.gdal_files import (
     BandReader,
     UnreadableFileError,
     bands_without_alpha,
+    is_gdal_name,
     is_palette,
+    local_name,
     open_dataset,
 )
 from segearth.errors import DataError, MissingFileError, UserError
@@ -127,7 +129,7 @@ def read_raster(image: ImageInput, is_picture: bool = True, bands: tuple[int, ..
                 raise DataError(f'{name_of(image)} has 16 bits a colour, of which Pillow keeps 8: give its path')
             raster = _of_pillow(image, is_picture)
         else:
-            raster = _of_array(image)
+            raster = _of_array(image, bands is None)
         return Raster(select_bands(raster.bands, bands, name_of(image)), raster.nodata, raster.is_palette, raster.valid)
 
 
@@ -246,7 +248,7 @@ def _of_pillow(image: Image.Image, is_picture: bool) -> Raster:
     return Raster(turn(bands), nodata, has_table, None if valid is None else turn(valid))
 
 
-def _of_array(image: np.ndarray) -> Raster:
+def _of_array(image: np.ndarray, takes_all: bool) -> Raster:
     array = np.asarray(image)
     if array.ndim not in (2, 3) or array.dtype.kind not in 'biufc' or 0 in array.shape:
         raise DataError(
@@ -255,7 +257,7 @@ def _of_array(image: np.ndarray) -> Raster:
         )
     array = array * np.uint8(255) if array.dtype == bool else array
     bands = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    if array.ndim == 3 and len(array) <= 4 < array.shape[2]:
+    if array.ndim == 3 and takes_all and len(array) <= 4 < array.shape[2]:
         raise DataError(
             f'{name_of(image)} has its bands first; expected (H, W, 3): array.transpose(1, 2, 0), or permute'
         )

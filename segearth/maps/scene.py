@@ -11,13 +11,11 @@ import glob
 import logging
 import math
 import os
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import rasterio
@@ -33,6 +31,7 @@ from segearth.datasets.gdal_files import (
     is_gdal_name,
     is_palette,
     local_name,
+    name_of_results,
     open_dataset,
     with_plain_alpha,
 )
@@ -45,7 +44,6 @@ logger = logging.getLogger(__name__)
 
 RASTER_SUFFIXES = frozenset({'.tif', '.tiff', '.jp2', '.vrt', '.img', '.png', '.jpg', '.jpeg'})
 RESULT_ENDINGS = ('_classes', '_scores', '_overview')  # of our own files, which a folder of scenes may hold too
-GDAL_SCHEME = re.compile(r'[a-z0-9+]+://')
 AREAS_ENDING = '_areas.csv'  # and which always lie beside this one
 GDAL_CACHE_MB = 256  # GDAL's default is a share of the machine's memory
 LONGEST_SIDE = 2**31 - 1  # of a GDAL raster
@@ -78,7 +76,7 @@ class Scene:
     """An open scene.
 
     Attributes:
-        name: For file names, see :func:`scene_name`.
+        name: For file names, see :func:`segearth.datasets.gdal_files.name_of_results`.
         driver: GDAL's name of the file format.
         bands: Numbers of the bands that are read.
         crs: Coordinate reference system, or None.
@@ -91,7 +89,7 @@ class Scene:
         self._dataset = dataset
         self._native = native
         self.source = source
-        self.name = scene_name(source.path)
+        self.name = name_of_results(source.path)
         self.driver = native.driver
         self.bands = choose_bands(native, source)
         self.crs = native.crs
@@ -201,23 +199,6 @@ def find_scenes(names: Iterable[str | os.PathLike[str]]) -> list[str]:
             raise DataError(f'no scenes in {name}; looked for files that end in {endings}')
         found += scenes
     return list(dict.fromkeys(found))
-
-
-def scene_name(path: str) -> str:
-    """What the results of a scene are called: the file's name without its ending, and the part of the file.
-
-    Example:
-        >>> scene_name('folder/a.b.tif'), scene_name('GPKG:folder/a.gpkg:two')
-        ('a.b', 'a_two')
-    """
-    if not is_gdal_name(path):
-        return Path(path).stem or 'scene'
-    if '://' in path and GDAL_SCHEME.match(path):
-        path = urlsplit(path).path
-    parts = path.replace('"', '').split(':')
-    parts = parts[1:] if len(parts) > 1 else parts  # less the driver
-    names = [part.strip('/').replace('/', '_') if part.startswith('//') else Path(part).stem for part in parts]
-    return re.sub(r'[^\w.-]+', '_', '_'.join(filter(None, names))) or 'scene'
 
 
 def _is_result(path: Path) -> bool:

@@ -91,4 +91,4 @@ def test_scenes_of_one_name_are_refused(run, write_scene, tmp_path):
     (tmp_path / 'other').mkdir()
     scenes = [write_scene(smooth_picture(20, 20), name, **UTM) for name in ('s.tif', 'other/s.tif')]
     code, message = run(*scenes, *WORDS)
-    assert code == 2 and 'several scenes are called s' in message
+    assert code == 2 and 'would both write out' in message
