@@ -34,7 +34,7 @@ def check_results(results: Mapping[str, Sequence[Path]]) -> None:
                 )
             if os.path.realpath(path) in inputs:
                 replaced = inputs[os.path.realpath(path)]
-                raise ResultsError(f'{path}, a result of {name}, would replace the input {replaced}: give another --out')
+                raise ResultsError(f'{path}, a result of {name}, would replace the input {replaced}; change --out')
             if len(os.fsencode(path.name)) > LONGEST_NAME:
                 raise ResultsError(f'{name}: the name of its result {path.name} is too long; rename the input')
 
@@ -62,6 +62,6 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ResultsError(
-            f'{path} cannot be written ({error.strerror or error}): make room or give another --out; finished blocks of '
-            'a map are kept, and --resume goes on with them'
+            f'{path} cannot be written ({error.strerror or error}): make room or give another --out; finished blocks '
+            'of a map are kept, and --resume goes on with them'
         ) from error

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import rasterio
 import rasterio.shutil
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.windows import Window
@@ -37,8 +37,8 @@ def local_name(name: str | os.PathLike[str]) -> str:
     if name.startswith('file:') and not os.path.exists(name):
         encoded = urlsplit(name).path
         name = encoded if os.path.exists(encoded) else unquote(encoded)
-    path = Path(name).expanduser()
-    return str(path) if path.exists() else name
+    path = os.path.expanduser(Path(name))
+    return path if os.path.exists(path) else name
 
 
 def is_gdal_name(name: str) -> bool:
@@ -120,10 +120,12 @@ class BandReader:
     Attributes:
         numbers: Of the bands, from 1.
         dtype: NumPy type of what is read.
+        is_masked_by_alpha: An alpha band says where there is data.
     """
 
     def __init__(self, dataset: DatasetReader, numbers: Sequence[int]) -> None:
         self.numbers = list(numbers)
+        self.is_masked_by_alpha = MaskFlags.alpha in dataset.mask_flag_enums[self.numbers[0] - 1]
         names = {dataset.dtypes[number - 1] for number in self.numbers}
         self._stored = np.result_type(*(np.dtype(OTHER_DTYPES.get(name, name)) for name in names))
         self._table = _colour_table(dataset, self.numbers[0]) if is_palette(dataset, numbers) else None

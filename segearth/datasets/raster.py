@@ -225,9 +225,10 @@ def _of_dataset(source: DatasetReader, is_picture: bool, bands: tuple[int, ...] 
     has_table = is_palette(source, numbers)
     if not is_picture:
         return Raster(source.read(numbers), source.nodata, has_table)
-    numbers_read, valid = BandReader(source, numbers).read(source)
-    turn = _TURNS[_tiff_orientation(source)]
-    return Raster(turn(numbers_read), source.nodata, has_table, turn(valid))
+    reader = BandReader(source, numbers)
+    values, valid = reader.read(source)
+    turn = _TURNS[_tiff_orientation(source)]  # alpha does not count: an image has a label everywhere
+    return Raster(turn(values), source.nodata, has_table, None if reader.is_masked_by_alpha else turn(valid))
 
 
 def _of_pillow(image: Image.Image, is_picture: bool) -> Raster:
@@ -294,7 +295,7 @@ def _is_reduced(image: Image.Image) -> bool:
 
 def _tiff_orientation(source: DatasetReader) -> int:
     """The camera's mark in a TIFF, which GDAL does not tell; a file that lies on the ground is never turned."""
-    if source.driver != 'GTiff' or source.crs is not None or not source.transform.is_identity:
+    if source.driver != 'GTiff' or source.count > 4 or source.crs is not None or not source.transform.is_identity:
         return 1
     try:
         with Image.open(source.name) as image:

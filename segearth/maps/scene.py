@@ -97,7 +97,7 @@ class Scene:
         self.height, self.width = dataset.shape
         self._reader = BandReader(native, self.bands)
         self.dtype = self._reader.dtype
-        self.is_masked_by_alpha = MaskFlags.alpha in native.mask_flag_enums[self.bands[0] - 1]
+        self.is_masked_by_alpha = self._reader.is_masked_by_alpha
 
     @property
     def is_north_up(self) -> bool:
@@ -154,7 +154,7 @@ def open_scene(source: SceneSource, dataset: rasterio.DatasetReader | None = Non
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB))
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, GDAL_ERROR_ON_LIBJPEG_WARNING=True))
         native = dataset or stack.enter_context(open_dataset(source.path))
         if source.ignore_alpha and ColorInterp.alpha in native.colorinterp:
             native = stack.enter_context(with_plain_alpha(native))
@@ -184,10 +184,10 @@ def find_scenes(names: Iterable[str | os.PathLike[str]]) -> list[str]:
     found: list[str] = []
     for name in map(local_name, names):
         path = Path(name)
-        if is_gdal_name(name) or path.is_file():
+        if is_gdal_name(name) or os.path.isfile(name):
             found.append(name)
             continue
-        if path.is_dir():
+        if os.path.isdir(name):
             matches = [entry for entry in path.iterdir() if entry.suffix.lower() in RASTER_SUFFIXES]
         elif glob.has_magic(name):
             matches = [Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file()]

@@ -122,7 +122,7 @@ def _sample(scene: Scene) -> np.ndarray:
     """(B, n) floats of the scene's valid pixels, NaN elsewhere; of complex numbers the magnitude."""
     height, width = scene.height, scene.width
     if scene.has_overviews or height * width <= WHOLE_PIXELS:
-        step = max(height, width) / SAMPLE_SIDE
+        step = (height * width) ** 0.5 / SAMPLE_SIDE
         size = (height, width) if step <= 1 else (max(round(height / step), 1), max(round(width / step), 1))
         parts = [scene.read((0, 0, height, width), size)]
     else:
