@@ -61,7 +61,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        reason = error.strerror or error.__cause__ or error
         raise ResultsError(
-            f'{path} cannot be written ({error.strerror or error}): make room or give another --out; finished blocks '
+            f'{path} cannot be written ({reason}): make room or give another --out; finished blocks '
             'of a map are kept, and --resume goes on with them'
         ) from error

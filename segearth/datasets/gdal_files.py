@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import rasterio
 import rasterio.shutil
+from PIL.PngImagePlugin import PngImageFile
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
@@ -84,6 +85,8 @@ def open_dataset(name: str | os.PathLike[str]) -> DatasetReader:
             f'{name} cannot be opened as a raster ({error}). Check the path and that the file is complete; GDAL reads '
             'GeoTIFF, JPEG 2000, VRT, PNG, JPEG and more'
         ) from error
+    if dataset.driver == 'PNG' and os.path.isfile(name):
+        _check_png(name)
     if dataset.count == 0:
         parts = dataset.subdatasets or ['netcdf:FILE:NAME']
         dataset.close()
@@ -125,6 +128,12 @@ class BandReader:
 
     def __init__(self, dataset: DatasetReader, numbers: Sequence[int]) -> None:
         self.numbers = list(numbers)
+        kinds = [dataset.colorinterp[number - 1] for number in self.numbers]
+        if len(kinds) > 1 and ColorInterp.palette in kinds:
+            raise DataError(
+                f'{dataset.name} holds {len(kinds)} pictures with a colour table each, as an animation does: choose '
+                'one, as in --bands 1 (bands=(1,))'
+            )
         self.is_masked_by_alpha = MaskFlags.alpha in dataset.mask_flag_enums[self.numbers[0] - 1]
         names = {dataset.dtypes[number - 1] for number in self.numbers}
         self._stored = np.result_type(*(np.dtype(OTHER_DTYPES.get(name, name)) for name in names))
@@ -173,6 +182,15 @@ class BandReader:
             scale, offset = self._linear
             bands = (bands * scale + offset).astype(self.dtype)
         return bands
+
+
+def _check_png(name: str) -> None:
+    """Refuses an incomplete PNG, whose rest GDAL fills without a word."""
+    try:
+        with PngImageFile(name) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UnreadableFileError(f'{name} is damaged or incomplete ({error}): copy or convert it again') from error
 
 
 def _highest_number(dataset: DatasetReader, numbers: Sequence[int], dtype: np.dtype) -> int | None:

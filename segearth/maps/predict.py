@@ -204,7 +204,7 @@ def _assemble(
     settings: dict[str, Any],
 ) -> dict[Path, Path]:
     """Makes all results in the workspace's folder; returns temporary file -> final path."""
-    folder = workspace.folder
+    folder = workspace.result_folder()
     labels, scores = folder / 'labels.tif', folder / 'scores.tif'
     picture = np.zeros((-(-scene.height // plan.step), -(-scene.width // plan.step), 3), np.uint8)
 

@@ -63,6 +63,14 @@ class Workspace:
         with np.load(self._block_path(index), allow_pickle=False) as arrays:
             return dict(arrays)
 
+    def result_folder(self) -> Path:
+        """An empty folder, in the run's own, to make results in; what an interrupted run left half done is gone."""
+        folder = self.folder / 'results'
+        with writing(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        return folder
+
     def publish(self, results: Mapping[Path, Path]) -> None:
         """Gives finished files their final names, in order, and removes the folder.
 
