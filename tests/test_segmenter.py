@@ -42,6 +42,16 @@ def test_path_pil_image_and_array_are_one(segmenter, array, tmp_path):
         np.testing.assert_array_equal(segmenter(image).scores, expected)
 
 
+@pytest.mark.parametrize('name', ['jbu_one', 'joint_bilateral', 'bilinear'])
+def test_images_of_a_pixel_in_height_or_width(name):
+    for resize in ((448, 448), None):
+        segmenter = segearth.Segmenter('a; b', feature_up_cfg={'model_name': name}, resize=resize, device='cpu')
+        for shape in ((1, 300), (300, 1), (1, 1), (2, 1000)):
+            result = segmenter(np.full((*shape, 3), 90, np.uint8))
+            assert result.labels.shape == shape and np.isfinite(result.scores).all()
+            assert result.picture.size[0] > 3 * shape[1]
+
+
 def test_classes_can_be_changed(tiny_clip, array):
     segmenter = segearth.Segmenter('building; road', clip_path=str(tiny_clip), slide_crop=32, slide_stride=32)
     segmenter.set_classes('building; road; water,river')

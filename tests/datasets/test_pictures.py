@@ -19,6 +19,8 @@ from segearth.maps.stretch import decide_stretch
 GREY = (np.add.outer(np.arange(40), np.arange(60)) * 255 // 98).astype(np.uint8)
 RGB = np.dstack([GREY, 255 - GREY, GREY[::-1]])
 BANDS = RGB.transpose(2, 0, 1)
+NUMBER_TYPES = ('int8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64', 'float32', 'float64')
+MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'HSV', 'I;16', 'I;16B', 'I', 'F')
 
 
 def as_scene(name, **source) -> np.ndarray:
@@ -39,7 +41,7 @@ def assert_near(picture: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(picture - expected).max() <= 1
 
 
-@pytest.mark.parametrize('dtype', 'int8 int16 uint16 int32 uint32 int64 uint64 float32 float64'.split())
+@pytest.mark.parametrize('dtype', NUMBER_TYPES)
 def test_every_number_type_is_stretched_alike(write, dtype):
     large = 10**9 if np.dtype(dtype).itemsize > 4 or dtype == 'uint32' else 0  # float32 would not tell neighbours apart
     bands = (BANDS // 2).astype(dtype) if dtype == 'int8' else BANDS.astype(dtype) * 7 + large
@@ -104,7 +106,7 @@ def test_colour_tables_of_16_bits(write):
         assert (picture == expected).all()
 
 
-@pytest.mark.parametrize('mode', '1 L LA P PA RGB RGBA RGBX CMYK YCbCr HSV I;16 I;16B I F'.split())
+@pytest.mark.parametrize('mode', MODES)
 def test_every_mode_of_pillow(mode):
     image = Image.fromarray(GREY.astype(np.uint16) * 200) if 'I;16' in mode else Image.fromarray(RGB)
     if mode == 'I;16B':

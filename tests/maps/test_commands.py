@@ -1,6 +1,7 @@
 import os
 
 import pytest
+import rasterio
 
 import segearth.segmenter
 from segearth.cli import run_cli
@@ -28,6 +29,7 @@ class RecordingSegmenter(TinySegmenter):
 
     def __init__(self, **settings):
         type(self).settings = settings
+        self.ignore_alpha = settings.get('ignore_alpha', False)
         super().__init__()
 
 
@@ -85,6 +87,17 @@ def test_settings_of_a_config_and_of_the_command_line(run, write_scene):
 def test_mistakes_are_explained(run, write_scene, arguments, expected):
     code, message = run(write_scene(smooth_picture(40, 50), **UTM), '--out', 'out', *arguments)
     assert code == 2 and expected in message and 'Traceback' not in message
+
+
+def test_an_alpha_band_that_is_none(run, write_scene, caplog):
+    picture = smooth_picture(40, 50, 4)
+    picture[3] = 0
+    scene = write_scene(picture, photometric='RGB', alpha='YES', **UTM)
+    assert run(scene, *WORDS)[0] == 0
+    assert 'holds no valid pixel' in caplog.text and '--ignore-alpha' in caplog.text
+    assert run(scene, *WORDS, '--ignore-alpha', '--overwrite')[0] == 0
+    with rasterio.open('out/scene_classes.tif') as result:
+        assert (result.read(1) < 255).all()
 
 
 def test_scenes_of_one_name_are_refused(run, write_scene, tmp_path):
