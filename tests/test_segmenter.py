@@ -42,10 +42,11 @@ def test_path_pil_image_and_array_are_one(segmenter, array, tmp_path):
         np.testing.assert_array_equal(segmenter(image).scores, expected)
 
 
-@pytest.mark.parametrize('name', ['jbu_one', 'joint_bilateral', 'bilinear'])
-def test_images_of_a_pixel_in_height_or_width(name):
+@pytest.mark.parametrize(('name', 'path'), [('jbu_one', 'demo/demo_jbu_one.safetensors'), ('bilinear', None)])
+def test_images_of_a_pixel_in_height_or_width(name, path):
+    upsampler = {'model_name': name} | ({'model_path': path} if path else {})
     for resize in ((448, 448), None):
-        segmenter = segearth.Segmenter('a; b', feature_up_cfg={'model_name': name}, resize=resize, device='cpu')
+        segmenter = segearth.Segmenter('a; b', feature_up_cfg=upsampler, resize=resize, device='cpu')
         for shape in ((1, 300), (300, 1), (1, 1), (2, 1000)):
             result = segmenter(np.full((*shape, 3), 90, np.uint8))
             assert result.labels.shape == shape and np.isfinite(result.scores).all()

@@ -168,7 +168,8 @@ def _to_file(array: xarray.DataArray, folder: Path) -> str:
 
     if array.ndim not in (2, 3):
         raise DataError(f'the DataArray has dimensions {array.dims}; expected (band, y, x) or (y, x)')
-    path = folder / f'{array.name or "scene"}.tif'
+    name = str(array.name or 'scene').replace('/', '_')
+    path = folder / f'{name}.tif'
     try:
         array.rio.to_raster(path, windowed=True, tiled=True, blockxsize=TILE, blockysize=TILE)
     except Exception as error:  # rioxarray passes on what it meets: missing dimensions, types GDAL lacks
