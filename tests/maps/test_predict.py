@@ -257,7 +257,7 @@ def kill_at(monkeypatch, number):
 
 @pytest.mark.parametrize('is_overwriting', [False, True])
 def test_killed_at_any_step_and_resumed_gives_the_same(write_scene, tmp_path, monkeypatch, is_overwriting):
-    scene = write_scene(smooth_picture(40, 50), **UTM)
+    scene = write_scene(smooth_picture(20, 24), **UTM)
     options = MapOptions(with_scores=True, block_side=4096) if is_overwriting else ALL
     expected = make_map(scene, tmp_path / 'whole', options)
     names = sorted(path.name for path in (tmp_path / 'whole').iterdir())
