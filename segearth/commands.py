@@ -71,6 +71,7 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     reading.add_argument('--stretch', default='auto', metavar='percentile|none|A,B', help='numbers to picture; '
                          'default: none for 8 bit, else percentile')  # fmt: skip
     reading.add_argument('--sar', dest='sensor', action='store_const', const='sar', help='radar: one or two bands')
+    reading.add_argument('--ignore-alpha', action='store_true', default=None, help='map what alpha says is not there')
     reading.add_argument('--resolution', type=float, help='metres a pixel that scenes are resampled to')
     writing = parser.add_argument_group('results')
     writing.add_argument('--scores', action='store_true', help="also a raster of the probability of each pixel's class")
@@ -101,24 +102,24 @@ def _predict(arguments: argparse.Namespace) -> None:
     require('maps', 'pyproj')
     from segearth.maps.grid import BLOCK_SIDE
     from segearth.maps.labelling import SegmentorModel
-    from segearth.maps.predict import MapLegend, MapOptions, predict_to_files
+    from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_files
     from segearth.maps.scene import SceneSource, find_scenes, open_scene
+    from segearth.outputs import check_results
     from segearth.segmenter import Segmenter
 
     settings = _segmenter_settings(arguments)
+    sensor, ignore_alpha = settings.get('sensor', 'optical'), settings.get('ignore_alpha', False)
     sources = [
-        SceneSource(path, _band_numbers(arguments.bands), settings.get('sensor', 'optical'), arguments.resolution)
+        SceneSource(path, _band_numbers(arguments.bands), sensor, arguments.resolution, ignore_alpha)
         for path in find_scenes(arguments.scenes)
     ]
     names = []
     for source in sources:  # all of them before the first is begun: a typing error should not cost a night
         with open_scene(source) as scene:
             names.append(scene.name)
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise ConfigError(
-            f'several scenes are called {doubled[0]}, so their results would too; give them different --out'
-        )
+    check_results(
+        {source.path: MapFiles.possible(arguments.out, name) for source, name in zip(sources, names, strict=True)}
+    )
     options = MapOptions(
         arguments.stretch,
         arguments.scores,
@@ -171,7 +172,7 @@ def _segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         settings.pop('palette', None)
         settings['classes'] = arguments.classes or words_of(read_vocabulary(arguments.classes_file))
     names = ('clip_type', 'vit_type', 'clip_path', 'model_type', 'cls_token_lambda', 'prob_thd', 'bg_idx', 'feature_up',
-             'window_batch_size', 'device', 'precision', 'sensor')  # fmt: skip
+             'window_batch_size', 'device', 'precision', 'sensor', 'ignore_alpha')  # fmt: skip
     return settings | {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
 
 

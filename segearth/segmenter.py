@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mmcv
 import numpy as np
 import torch
 from mmseg.structures import SegDataSample
@@ -19,9 +18,11 @@ from PIL import Image
 
 from segearth.colours import palette_of
 from segearth.datasets.optical_rgb import read_optical
+from segearth.datasets.raster import ImageInput
 from segearth.datasets.sar_rgb import read_sar
+from segearth.datasets.transforms import fit_image
 from segearth.device import choose_device
-from segearth.errors import ConfigError, DataError
+from segearth.errors import ConfigError
 from segearth.models.build import build_encoder
 from segearth.models.feature_up import build_feature_upsampler
 from segearth.models.segmentor import SegEarthSegmentation
@@ -34,10 +35,8 @@ if TYPE_CHECKING:
     import rasterio
     import xarray
 
-ImageInput = str | os.PathLike | Image.Image | np.ndarray
-
 READERS = {'optical': read_optical, 'sar': read_sar}
-"""Sensor -> reader of files: path, bands -> (H, W, 3) uint8."""
+"""Sensor -> reader of images: path or object, bands -> (H, W, 3) uint8."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,10 @@ class Segmenter:
         feature_up_cfg: ``model_name`` and ``model_path`` of the upsampler.
         resize: (height, width) that the image is fitted into before it is cut into windows, keeping its ratio, as
             the paper's evaluation does; None keeps the size of the image.
-        sensor: How image files are read: 'optical' or 'sar' (datasets/optical_rgb.py and sar_rgb.py state the rules).
-        bands: Band numbers of image files, from 1: red, green and blue, or one or two radar bands.
+        sensor: How images are read: 'optical' or 'sar' (datasets/optical_rgb.py and sar_rgb.py state the rules).
+        bands: Band numbers of images, from 1: red, green and blue, or one or two radar bands.
+        ignore_alpha: Map scenes where their alpha band says that there is nothing, for files that call an infrared or
+            empty band alpha; images are segmented everywhere in any case.
         device: None for CUDA where present, else CPU.
         precision: Of the encoder: fp32, bf16, fp16, or auto (fp16 on CUDA, as the original ran; else fp32).
         palette: (K, 3) RGB colours; None for familiar ones (blue water) and distinct ones.
@@ -125,6 +126,7 @@ class Segmenter:
         resize: tuple[int, int] | None = (448, 448),
         sensor: str = 'optical',
         bands: tuple[int, ...] | None = None,
+        ignore_alpha: bool = False,
         device: str | torch.device | None = None,
         precision: str = 'auto',
         palette: Palette | None = None,
@@ -136,6 +138,7 @@ class Segmenter:
         self.resize = resize
         self.sensor = sensor
         self.bands = bands
+        self.ignore_alpha = ignore_alpha
         self.device = choose_device(device)
         self._encoder = build_encoder(
             clip_type,
@@ -172,18 +175,17 @@ class Segmenter:
         """Segments one image.
 
         Args:
-            image: Path of an image file (GeoTIFFs too), PIL image, or array (H, W, 3) or (H, W) of uint8, RGB.
+            image: Path of an image file (GeoTIFFs too), PIL image, or array (H, W, 3) RGB, (H, W), or (H, W, B) with
+                ``bands``. All three are read by one rule: 8-bit numbers are taken as they are, others stretched, the
+                camera's orientation mark is obeyed.
 
         Raises:
             DataError: The image cannot be read or has another shape or type.
             MissingFileError: There is no such file.
         """
-        is_file = isinstance(image, str | os.PathLike)
-        array = READERS[self.sensor](Path(image), self.bands) if is_file else _as_rgb(image)
+        array = READERS[self.sensor](image, self.bands)
         height, width = array.shape[:2]
-        resized = array
-        if self.resize is not None:  # mmcv sizes are (width, height); its rounding, so that figures equal eval.py's
-            resized = mmcv.imrescale(array, tuple(self.resize)[::-1])
+        resized = array if self.resize is None else fit_image(array, self.resize)
         bgr = torch.from_numpy(np.ascontiguousarray(resized[..., ::-1])).permute(2, 0, 1)
         sample = SegDataSample(metainfo={'ori_shape': (height, width)})
         result = self.segmentor.test_step({'inputs': [bgr], 'data_samples': [sample]})[0]
@@ -216,14 +218,3 @@ class Segmenter:
             raise ConfigError(f'palette has {len(palette)} colours for {vocabulary.num_classes} classes')
         self.class_names = tuple(vocabulary.class_names)
         self.palette = palette
-
-
-def _as_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
-    array = np.asarray(image.convert('RGB') if isinstance(image, Image.Image) else image)
-    if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, axis=-1)
-    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8 or 0 in array.shape:
-        raise DataError(
-            f'image array is {array.shape} of {array.dtype}; expected (H, W, 3) or (H, W) of uint8, RGB in [0, 255]'
-        )
-    return array

@@ -42,6 +42,17 @@ def test_path_pil_image_and_array_are_one(segmenter, array, tmp_path):
         np.testing.assert_array_equal(segmenter(image).scores, expected)
 
 
+@pytest.mark.parametrize(('name', 'path'), [('jbu_one', 'demo/demo_jbu_one.safetensors'), ('bilinear', None)])
+def test_images_of_a_pixel_in_height_or_width(name, path):
+    upsampler = {'model_name': name} | ({'model_path': path} if path else {})
+    for resize in ((448, 448), None):
+        segmenter = segearth.Segmenter('a; b', feature_up_cfg=upsampler, resize=resize, device='cpu')
+        for shape in ((1, 300), (300, 1), (1, 1), (2, 1000)):
+            result = segmenter(np.full((*shape, 3), 90, np.uint8))
+            assert result.labels.shape == shape and np.isfinite(result.scores).all()
+            assert result.picture.size[0] > 3 * shape[1]
+
+
 def test_classes_can_be_changed(tiny_clip, array):
     segmenter = segearth.Segmenter('building; road', clip_path=str(tiny_clip), slide_crop=32, slide_stride=32)
     segmenter.set_classes('building; road; water,river')
@@ -62,8 +73,12 @@ def test_resize_none_keeps_the_size(tiny_clip, array):
 @pytest.mark.parametrize(
     ('image', 'error', 'message'),
     [
-        (np.zeros((4, 4, 5), np.uint8), DataError, r'expected \(H, W, 3\)'),
-        (np.zeros((4, 4, 3), np.float32), DataError, 'uint8'),
+        (np.zeros((9, 9, 5), np.uint8), DataError, r'array \(9, 9, 5\) of uint8 has 5 bands: say which'),
+        (np.zeros((3, 40, 50), np.uint8), DataError, 'bands first.*transpose'),
+        (np.zeros((4, 4, 3), object), DataError, 'of object is no image'),
+        (np.zeros((4, 4), np.complex64), DataError, 'complex numbers.*sensor="sar"'),
+        (None, DataError, 'NoneType is no image'),
+        (Image.new('LAB', (4, 4)), DataError, 'mode LAB; convert it to RGB'),
         (np.zeros((0, 4, 3), np.uint8), DataError, 'expected'),
         ('nowhere.png', MissingFileError, 'nowhere.png'),
     ],

@@ -15,8 +15,10 @@ from PIL import Image
 
 from segearth.atomic import replacing
 from segearth.cli import run_cli
+from segearth.datasets.gdal_files import local_name, name_of_results
 from segearth.errors import ConfigError
 from segearth.models.dense_clip import ATTENTION_NAMES
+from segearth.outputs import check_results, make_folder, writing
 from segearth.segmenter import READERS, Segmentation, Segmenter
 
 
@@ -25,7 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.split('\n')[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument('images', nargs='+', type=Path, metavar='IMAGE', help='image files, GeoTIFFs too')
+    parser.add_argument('images', nargs='+', type=local_name, metavar='IMAGE', help='image files, GeoTIFFs too')
     parser.add_argument('--classes', required=True, help='classes in words, as in "building; road; water,river"')
     parser.add_argument('--out', type=Path, default=Path('outputs'), help='folder of the results')
     parser.add_argument('--clip-type', default='Demo', help='encoder; Demo knows generated scenes only')
@@ -49,12 +51,12 @@ def main() -> None:
     arguments = parse_arguments()
     logging.basicConfig(format='%(message)s')
     logging.getLogger('segearth').setLevel(logging.INFO)  # other libraries tell more than anyone wants to know
-    outputs = [_output_names(arguments.out, image) for image in arguments.images]
+    images = list(dict.fromkeys(arguments.images))
+    outputs = [_output_names(arguments.out, image) for image in images]
+    check_results(dict(zip(images, outputs, strict=True)))
     taken = [str(path) for paths in outputs for path in paths if path.exists()]
     if taken and not arguments.overwrite:
         raise ConfigError(f'results exist already: {", ".join(taken)}; give --overwrite or another --out')
-    if len({paths[0] for paths in outputs}) < len(outputs):
-        raise ConfigError('two of the images have one name, so their results would too; give them different --out')
     segmenter = Segmenter(
         arguments.classes,
         arguments.clip_type,
@@ -70,16 +72,17 @@ def main() -> None:
         prob_thd=arguments.threshold,
         bg_idx=arguments.background,
     )
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for image, (picture, labels) in zip(arguments.images, outputs, strict=True):
+    make_folder(arguments.out)
+    for image, (picture, labels) in zip(images, outputs, strict=True):
         result = segmenter(image)
         _save(result, picture, labels)
         shares = ', '.join(f'{name} {share:.1%}' for name, share in result.shares.items())
         print(f'{picture}  ({shares})')
 
 
-def _output_names(folder: Path, image: Path) -> tuple[Path, Path]:
-    return folder / f'{image.stem}.png', folder / f'{image.stem}_labels.png'
+def _output_names(folder: Path, image: str) -> tuple[Path, Path]:
+    name = name_of_results(image)
+    return folder / f'{name}.png', folder / f'{name}_labels.png'
 
 
 def _band_numbers(text: str | None) -> tuple[int, ...] | None:
@@ -91,7 +94,7 @@ def _band_numbers(text: str | None) -> tuple[int, ...] | None:
 
 def _save(result: Segmentation, picture: Path, labels: Path) -> None:
     for image, path in ((result.picture, picture), (Image.fromarray(result.labels), labels)):
-        with replacing(path) as part:
+        with writing(path), replacing(path) as part:
             image.save(part, format='PNG')
 
 

@@ -184,7 +184,8 @@ def _read_as_they_are(
     for path, selection in ((optical, optical_bands), (sar, sar_bands)):
         raster = read_raster(path)
         bands = select_bands(raster.bands, selection, path)
-        parts.append((bands, _has_data(bands, raster.nodata)))
+        has_data = _has_data(bands, None)
+        parts.append((bands, has_data if raster.valid is None else has_data & raster.valid))
     sizes = [bands.shape[1:] for bands, _ in parts]
     if sizes[0] != sizes[1]:
         raise DataError(

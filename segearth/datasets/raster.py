@@ -1,36 +1,49 @@
-"""Reading pictures and rasters from disk, with a message that names the file when it cannot be done.
+"""Pictures as numbers: from files, from Pillow's images, from arrays, with a message that names what cannot be read.
 
 Pillow decodes PNG, JPEG and the like (it refuses truncated files, where OpenCV of some versions returns half an
-image), rasterio decodes GeoTIFF. Nothing here knows what the numbers mean: :mod:`segearth.datasets.optical_rgb`,
+image), rasterio decodes all the rest (:mod:`segearth.datasets.gdal_files`), also colours of 16 bit, of which Pillow
+keeps 8. Nothing here knows what the numbers mean: :mod:`segearth.datasets.optical_rgb`,
 :mod:`segearth.datasets.sar_rgb` and :mod:`segearth.datasets.labels` do.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import rasterio
-from PIL import Image, ImageOps
-from rasterio.enums import ColorInterp
+from PIL import Image, UnidentifiedImageError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 
-from segearth.errors import DataError, MissingFileError
+from segearth.datasets.gdal_files import (
+    BandReader,
+    UnreadableFileError,
+    bands_without_alpha,
+    is_gdal_name,
+    is_palette,
+    local_name,
+    open_dataset,
+)
+from segearth.errors import DataError, MissingFileError, UserError
+
+ImageInput = str | os.PathLike | Image.Image | np.ndarray
+"""What is taken for an image: a path, an image of Pillow, or an array (H, W) or (H, W, B)."""
 
 GDAL_SUFFIXES = frozenset({'.tif', '.tiff', '.jp2', '.vrt', '.img'})
+GDAL_FORMATS = frozenset({'TIFF', 'JPEG2000'})  # of Pillow's, left to GDAL whatever the file's name
 PLAIN_MODES = frozenset({'1', 'L', 'RGB', 'P', 'I', 'F'})  # arrays of these hold the file's numbers; also I;16 and kin
+COLOUR_MODES = frozenset({'PA', 'RGBA', 'RGBX', 'RGBa', 'CMYK', 'YCbCr', 'HSV'})  # Pillow makes them RGB
+ORIENTATION, PHOTOMETRIC, NODATA_TAG = 0x0112, 0x0106, 42113  # tags of EXIF, TIFF and GDAL
+REDUCED_LAYOUT = re.compile(r'\b(?![IF];)\w+;16')  # of Pillow's decoders, such as RGB;16B
+FILL_BEYOND = 1e30  # floats beyond are fill values, such as -3.4e38, whether the file says so or not
 
 # images and labels are read by pixels; once for all, because catch_warnings is not safe in threads
 warnings.filterwarnings('ignore', category=NotGeoreferencedWarning)
-
-
-class UnreadableFileError(DataError):
-    """A file is truncated, damaged or of an unknown format."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +63,19 @@ class RasterInfo:
 
 @dataclass(frozen=True)
 class Raster:
-    """The numbers of a file.
+    """The numbers of an image.
 
     Attributes:
         bands: (B, H, W), in the type of the file; alpha is left out.
         nodata: Number that the file declares as "no data", if any.
         is_palette: The numbers are places in a colour table (Pillow mode P).
+        valid: (H, W) bool, where there is data; None for everywhere.
     """
 
     bands: np.ndarray
-    nodata: float | None
-    is_palette: bool
+    nodata: float | None = None
+    is_palette: bool = False
+    valid: np.ndarray | None = None
 
 
 def read_info(path: str | os.PathLike[str], is_picture: bool = True) -> RasterInfo:
@@ -74,52 +89,48 @@ def read_info(path: str | os.PathLike[str], is_picture: bool = True) -> RasterIn
         MissingFileError: There is no such file.
         UnreadableFileError: The header cannot be read.
     """
-    with _reading(path):
-        if Path(path).suffix.lower() in GDAL_SUFFIXES:
-            with rasterio.open(path) as source:
-                is_palette = ColorInterp.palette in source.colorinterp
-                num_bands = 3 if is_palette and is_picture else len(_bands_without_alpha(source))
-                return RasterInfo(source.shape, num_bands, is_palette)
-        with Image.open(path) as image:
-            width, height = image.size
-            if is_picture and image.getexif().get(0x0112, 1) >= 5:  # EXIF orientation: 5 to 8 turn by a quarter
-                width, height = height, width
-            mode = _plain_mode(image, is_picture)
-            return RasterInfo((height, width), len(Image.new(mode, (1, 1)).getbands()), image.mode == 'P')
+    with _reading(path), _decoder(path) as source:
+        if isinstance(source, DatasetReader):
+            numbers = bands_without_alpha(source)
+            has_table = is_palette(source, numbers)
+            size, num_bands = source.shape, 3 if has_table and is_picture else len(numbers)
+            orientation = _tiff_orientation(source)
+        else:
+            has_table, size = source.mode == 'P', source.size[::-1]
+            num_bands = len(Image.new(_plain_mode(source, is_picture), (1, 1)).getbands())
+            orientation = source.getexif().get(ORIENTATION, 1)
+        if is_picture and orientation >= 5:  # 5 to 8 turn by a quarter
+            size = size[::-1]
+        return RasterInfo(size, num_bands, has_table)
 
 
-def read_raster(path: str | os.PathLike[str], is_picture: bool = True) -> Raster:
-    """Reads all bands of a file.
+def read_raster(image: ImageInput, is_picture: bool = True, bands: tuple[int, ...] | None = None) -> Raster:
+    """Reads bands of an image.
 
     Args:
-        path: File to read.
+        image: File (or another name that GDAL opens), image of Pillow, or array.
         is_picture: True for images: colour tables are looked up, the camera's orientation mark is obeyed (both as
-            OpenCV does). False for labels: the numbers are kept as they are.
+            OpenCV does), scaled numbers are scaled. False for labels: the numbers are kept as they are.
+        bands: Numbers of bands, from 1; None for all but alpha.
 
     Raises:
         MissingFileError: There is no such file.
         UnreadableFileError: The file is truncated, damaged or of an unknown format.
+        DataError: A band that does not exist, or an object that is no image.
     """
-    with _reading(path):
-        if Path(path).suffix.lower() in GDAL_SUFFIXES:
-            with rasterio.open(path) as source:
-                bands = source.read(_bands_without_alpha(source))
-                is_palette = ColorInterp.palette in source.colorinterp
-                if is_palette and is_picture:
-                    table = source.colormap(1)
-                    colours = np.array([table.get(index, (0, 0, 0))[:3] for index in range(256)], dtype=np.uint8)
-                    bands = colours[bands[0]].transpose(2, 0, 1)
-                return Raster(bands, source.nodata, is_palette)
-        with Image.open(path) as image:
-            is_palette = image.mode == 'P'
-            image.load()
-            if is_picture:
-                image = ImageOps.exif_transpose(image)
-            mode = _plain_mode(image, is_picture)
-            array = np.array(image if image.mode == mode else image.convert(mode))
-            array = array.astype(np.uint8) if array.dtype == bool else array
-        bands = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-        return Raster(bands, None, is_palette)
+    with _reading(image):
+        if isinstance(image, str | os.PathLike):
+            with _decoder(image) as source:
+                if isinstance(source, DatasetReader):
+                    return _of_dataset(source, is_picture, bands, image)
+                raster = _of_pillow(source, is_picture)
+        elif isinstance(image, Image.Image):
+            if _is_reduced(image):
+                raise DataError(f'{name_of(image)} has 16 bits a colour, of which Pillow keeps 8: give its path')
+            raster = _of_pillow(image, is_picture)
+        else:
+            raster = _of_array(image, bands is None)
+        return Raster(select_bands(raster.bands, bands, name_of(image)), raster.nodata, raster.is_palette, raster.valid)
 
 
 def select_bands(bands: np.ndarray, selection: tuple[int, ...] | None, path: str | os.PathLike[str]) -> np.ndarray:
@@ -135,31 +146,126 @@ def select_bands(bands: np.ndarray, selection: tuple[int, ...] | None, path: str
     """
     if selection is None:
         return bands
-    wrong = [number for number in selection if not 1 <= number <= len(bands)]
-    if wrong:
-        raise DataError(
-            f'{path} has {len(bands)} bands, so band {wrong[0]} does not exist: choose from 1 to {len(bands)}'
-        )
+    check_band_numbers(selection, len(bands), path)
     return bands[[number - 1 for number in selection]]
 
 
+def check_band_numbers(selection: tuple[int, ...], count: int, path: str | os.PathLike[str]) -> None:
+    """Checks that bands exist.
+
+    Raises:
+        DataError: A number is outside 1 to ``count``.
+    """
+    wrong = [number for number in selection if not 1 <= number <= count]
+    if wrong:
+        raise DataError(f'{path} has {count} bands, so band {wrong[0]} does not exist: choose from 1 to {count}')
+
+
+def without_fill(bands: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """Brings numbers to floats that are NaN where they mean nothing.
+
+    Args:
+        bands: (B, H, W). 8-bit numbers are pictures and returned as they are.
+        valid: (H, W) bool, or None.
+
+    Returns:
+        (B, H, W) of a type in which neighbouring numbers stay apart: float32, float64 or complex.
+    """
+    if bands.dtype == np.uint8:
+        return bands
+    values = bands.astype(np.result_type(bands.dtype, np.float32))
+    with np.errstate(invalid='ignore', over='ignore'):
+        is_number = np.abs(values) < FILL_BEYOND
+    return np.where(is_number if valid is None else is_number & valid, values, values.dtype.type(np.nan))
+
+
 @contextmanager
-def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    if not Path(path).is_file():
-        raise MissingFileError(f'file not found: {path}')
+def _reading(image: ImageInput) -> Iterator[None]:
+    """Turns what decoders raise into messages about the image."""
     try:
         yield
+    except UserError:
+        raise
     except Image.DecompressionBombError as error:
-        raise DataError(f'{path} is too large to be read at once ({error}): cut it into tiles') from error
+        raise DataError(f'{name_of(image)} is too large to be read at once ({error}): cut it into tiles') from error
     except (OSError, SyntaxError, ValueError, RasterioError) as error:  # Pillow raises SyntaxError for broken PNG
+        reason = str(error.__cause__ or error).rstrip('.') or type(error).__name__
+        if not isinstance(image, str | os.PathLike):
+            raise DataError(f'{name_of(image)} cannot be read: {reason}') from error
         raise UnreadableFileError(
-            f'cannot read {path}: {str(error).rstrip(".") or type(error).__name__}. The file is damaged or incomplete: '
-            'copy or convert it again (eval.py --skip-broken leaves such files out and counts them)'
+            f'cannot read {image}: {reason}. The file is damaged or incomplete: copy or convert it again '
+            '(eval.py --skip-broken leaves such files out and counts them)'
         ) from error
 
 
-def _bands_without_alpha(source: rasterio.DatasetReader) -> list[int]:
-    return [number for number, kind in enumerate(source.colorinterp, 1) if kind != ColorInterp.alpha]
+@contextmanager
+def _decoder(path: str | os.PathLike[str]) -> Iterator[DatasetReader | Image.Image]:
+    """Opens a file with Pillow or GDAL."""
+    name = local_name(path)
+    if os.path.isdir(name):
+        raise DataError(f'{name} is a folder; give an image file')
+    if not is_gdal_name(name) and not name.lower().endswith(tuple(GDAL_SUFFIXES)):
+        if not os.path.exists(name):
+            raise MissingFileError(f'file not found: {name}')
+        try:
+            with Image.open(name) as image:
+                if image.format not in GDAL_FORMATS and not _is_reduced(image):
+                    yield image
+                    return
+        except UnidentifiedImageError:
+            pass
+    with open_dataset(name) as dataset:
+        yield dataset
+
+
+def _of_dataset(source: DatasetReader, is_picture: bool, bands: tuple[int, ...] | None, path) -> Raster:
+    if bands is not None:
+        check_band_numbers(bands, source.count, path)
+    numbers = list(bands) if bands is not None else bands_without_alpha(source) or [1]
+    has_table = is_palette(source, numbers)
+    if not is_picture:
+        return Raster(source.read(numbers), source.nodata, has_table)
+    reader = BandReader(source, numbers)
+    values, valid = reader.read(source)
+    turn = _TURNS[_tiff_orientation(source)]  # alpha does not count: an image has a label everywhere
+    return Raster(turn(values), source.nodata, has_table, None if reader.is_masked_by_alpha else turn(valid))
+
+
+def _of_pillow(image: Image.Image, is_picture: bool) -> Raster:
+    image.load()
+    has_table = image.mode == 'P'
+    mode = _plain_mode(image, is_picture)
+    array = np.array(image if image.mode == mode else image.convert(mode))
+    array = array.astype(np.uint8) if array.dtype == bool else array
+    bands = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    if not is_picture:
+        return Raster(bands, None, has_table)
+    tags = getattr(image, 'tag_v2', {})  # a TIFF that was opened with Pillow
+    nodata = _number(tags.get(NODATA_TAG))
+    valid = None if nodata is None else (bands != nodata).any(axis=0)
+    if mode.startswith('I;16') and tags.get(PHOTOMETRIC) == 0:  # 0 is white; Pillow turns 8 bits round, not these
+        bands = np.iinfo(np.uint16).max - bands
+    turn = _TURNS.get(image.getexif().get(ORIENTATION, 1), _TURNS[1])
+    return Raster(turn(bands), nodata, has_table, None if valid is None else turn(valid))
+
+
+def _of_array(image: np.ndarray, takes_all: bool) -> Raster:
+    array = np.asarray(image)
+    if array.ndim not in (2, 3) or array.dtype.kind not in 'biufc' or 0 in array.shape:
+        raise DataError(
+            f'{name_of(image)} is no image; expected a path, an image of Pillow, or an array of numbers (H, W), '
+            '(H, W, 3) RGB or (H, W, B) with bands chosen'
+        )
+    array = array * np.uint8(255) if array.dtype == bool else array
+    bands = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    if array.ndim == 3 and takes_all and len(array) <= 4 < array.shape[2]:
+        raise DataError(
+            f'{name_of(image)} has its bands first; expected (H, W, 3): array.transpose(1, 2, 0), or permute'
+        )
+    if not np.ma.is_masked(image):
+        return Raster(bands)
+    has_data = ~np.ma.getmaskarray(image)
+    return Raster(bands, valid=has_data if array.ndim == 2 else has_data.any(axis=2))
 
 
 def _plain_mode(image: Image.Image, is_picture: bool) -> str:
@@ -168,4 +274,61 @@ def _plain_mode(image: Image.Image, is_picture: bool) -> str:
         return 'L'
     if image.mode == 'P' and is_picture:
         return 'RGB'
-    return image.mode if image.mode in PLAIN_MODES or image.mode.startswith('I;16') else 'RGB'
+    if image.mode in PLAIN_MODES or image.mode.startswith('I;16'):
+        return image.mode
+    if image.mode not in COLOUR_MODES:
+        raise DataError(f'{name_of(image)} has mode {image.mode}; convert it to RGB first')
+    return 'RGB'
+
+
+def _is_reduced(image: Image.Image) -> bool:
+    """Pillow reads, or has read, a file of 16 bits a colour, and keeps the upper 8 of them."""
+    tiles = getattr(image, 'tile', None)
+    if not tiles and getattr(image, 'filename', ''):  # read already: ask the file
+        try:
+            with Image.open(image.filename) as fresh:
+                tiles = fresh.tile
+        except OSError:
+            tiles = None
+    return any(REDUCED_LAYOUT.search(str(tile[3])) for tile in tiles or ())
+
+
+def _tiff_orientation(source: DatasetReader) -> int:
+    """The camera's mark in a TIFF, which GDAL does not tell; a file that lies on the ground is never turned."""
+    if source.driver != 'GTiff' or source.count > 4 or source.crs is not None or not source.transform.is_identity:
+        return 1
+    try:
+        with Image.open(source.name) as image:
+            orientation = image.getexif().get(ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError):  # kinds of TIFF that Pillow does not know are none of a camera
+        return 1
+    return orientation if orientation in _TURNS else 1
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def name_of(image: ImageInput) -> str:
+    """What to call an image in a message."""
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image)
+    if isinstance(image, Image.Image):
+        return f'image {getattr(image, "filename", "") or "of Pillow"}'
+    shape = getattr(image, 'shape', None)
+    return f'{type(image).__name__}' if shape is None else f'array {tuple(shape)} of {getattr(image, "dtype", "?")}'
+
+
+_TURNS = {  # EXIF orientation -> what brings (..., H, W) upright
+    1: lambda array: array,
+    2: lambda array: array[..., ::-1],
+    3: lambda array: array[..., ::-1, ::-1],
+    4: lambda array: array[..., ::-1, :],
+    5: lambda array: array.swapaxes(-1, -2),
+    6: lambda array: array.swapaxes(-1, -2)[..., ::-1],
+    7: lambda array: array.swapaxes(-1, -2)[..., ::-1, ::-1],
+    8: lambda array: array.swapaxes(-1, -2)[..., ::-1, :],
+}

@@ -2,7 +2,7 @@
 
 The rule, in order:
 
-1. No data: not finite, the number the file declares, or at most -1000 (the usual -9999 and its kin). Becomes 0.
+1. No data: not finite, what the file declares, or at most -1000 (the usual -9999 and its kin). Becomes 0.
 2. 8-bit numbers are a picture already and stay as they are (so the benchmark's sets reach the encoder unchanged).
    Everything else is brought to decibels. Complex numbers are replaced by their magnitude first. Numbers are taken
    for decibels if 1 % of them or more lie below -1, which amplitude and power never do (noise removal leaves tiny
@@ -20,11 +20,9 @@ The fixed ranges are the ordinary display ranges of Sentinel-1; on the Sen1Flood
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 
-from segearth.datasets.raster import read_raster, select_bands
+from segearth.datasets.raster import ImageInput, name_of, read_raster, without_fill
 from segearth.errors import ConfigError, DataError
 
 NODATA_AT_MOST = -1000.0  # no backscatter is as low, in decibels or linear
@@ -37,7 +35,7 @@ SCALES = ('auto', *LOG_FACTORS)
 
 
 def read_sar(
-    path: str | os.PathLike[str],
+    image: ImageInput,
     bands: tuple[int, ...] | None = None,
     scale: str = 'auto',
     db_ranges: tuple[tuple[float, float], ...] | None = None,
@@ -45,27 +43,26 @@ def read_sar(
     """Reads a radar image as a picture, (H, W, 3) uint8.
 
     Args:
-        path: GeoTIFF, PNG, JPEG and the like.
+        image: File (GeoTIFF, PNG, JPEG and the like), image of Pillow, or array (H, W), (H, W, B).
         bands: Numbers of one or two bands, from 1; None takes all.
         scale: As for :func:`sar_to_rgb`.
         db_ranges: As for :func:`sar_to_rgb`.
 
     Raises:
-        DataError: The file cannot be read, or its bands need to be chosen.
+        DataError: The image cannot be read, or its bands need to be chosen.
         MissingFileError: There is no such file.
     """
-    raster = read_raster(path)
+    raster = read_raster(image, bands=bands)
     try:
-        return sar_to_rgb(select_bands(raster.bands, bands, path), scale, db_ranges, raster.nodata)
+        return sar_to_rgb(without_fill(raster.bands, raster.valid), scale, db_ranges)
     except DataError as error:
-        raise DataError(f'{path}: {error}') from error
+        raise DataError(f'{name_of(image)}: {error}') from error
 
 
 def sar_to_rgb(
     bands: np.ndarray,
     scale: str = 'auto',
     db_ranges: tuple[tuple[float, float], ...] | None = None,
-    nodata: float | None = None,
 ) -> np.ndarray:
     """Turns backscatter into a picture by the rule of this module.
 
@@ -74,7 +71,6 @@ def sar_to_rgb(
         scale: 'auto', or what the numbers are: 'db', 'amplitude' or 'power'.
         db_ranges: (lowest, highest) decibels of each band, instead of step 3; a map cut into windows needs one
             choice for all of them.
-        nodata: Number without meaning.
 
     Returns:
         (H, W, 3) uint8; the channels in the order red, green, blue.
@@ -91,7 +87,7 @@ def sar_to_rgb(
             f'{len(bands)} bands of {bands.dtype}: a SAR image has one or two; choose them, as in '
             "dict(type='LoadSARImage', bands=(1, 2)), co-polarised first"
         )
-    grey = bands if bands.dtype == np.uint8 else _grey_bands(bands, scale, db_ranges, nodata)
+    grey = bands if bands.dtype == np.uint8 else _grey_bands(bands, scale, db_ranges)
     if len(grey) == 1:
         grey = grey[[0, 0, 0]]
     elif len(grey) == 2:
@@ -100,12 +96,10 @@ def sar_to_rgb(
     return np.ascontiguousarray(grey.transpose(1, 2, 0))
 
 
-def _grey_bands(bands: np.ndarray, scale: str, db_ranges, nodata: float | None) -> np.ndarray:
+def _grey_bands(bands: np.ndarray, scale: str, db_ranges) -> np.ndarray:
     """(B, H, W) of any type but 8 bit -> (B, H, W) uint8."""
     values = (np.abs(bands) if np.iscomplexobj(bands) else bands).astype(np.float32)
     valid = np.isfinite(values) & (values > NODATA_AT_MOST)
-    if nodata is not None and np.isfinite(nodata):
-        valid &= values != np.float32(nodata)
     if not valid.any():
         return np.zeros(bands.shape, np.uint8)
     if scale == 'auto':

@@ -63,7 +63,7 @@ def predict(
         resume: Go on with an unfinished run.
         overwrite: Replace results.
         progress: Told how far it is.
-        **settings: Of the Segmenter: clip_type, bands, sensor, device, prob_thd, ...
+        **settings: Of the Segmenter: clip_type, bands, ignore_alpha, sensor, device, prob_thd, ...
 
     Raises:
         segearth.errors.UserError: Something cannot be used; the message says why.
@@ -99,7 +99,7 @@ def predict_scene(
     """Maps one scene of any size at its own resolution, or at the one asked for.
 
     Args:
-        segmenter: Its ``sensor`` and ``bands`` say how the scene is read; its ``resize`` plays no part.
+        segmenter: Its ``sensor``, ``bands`` and ``ignore_alpha`` say how the scene is read; ``resize`` plays no part.
         scene: Path of a file (or another path that GDAL opens), open rasterio dataset, or DataArray of rioxarray:
             (band, y, x) or (y, x).
         out: Folder of the results: ``NAME_classes.tif`` and the others of :class:`MapFiles`. For a path it is
@@ -143,7 +143,7 @@ def _predict(segmenter: Segmenter, scene, out, options: MapOptions, resolution, 
                 'arrays and PIL images go to segearth.Segmenter(...)(image)'
             )
         files = predict_to_files(
-            SceneSource(path, segmenter.bands, segmenter.sensor, resolution),
+            SceneSource(path, segmenter.bands, segmenter.sensor, resolution, segmenter.ignore_alpha),
             SegmentorModel(segmenter.segmentor),
             MapLegend(segmenter.class_names, segmenter.palette),
             out or scratch,
@@ -168,7 +168,8 @@ def _to_file(array: xarray.DataArray, folder: Path) -> str:
 
     if array.ndim not in (2, 3):
         raise DataError(f'the DataArray has dimensions {array.dims}; expected (band, y, x) or (y, x)')
-    path = folder / f'{array.name or "scene"}.tif'
+    name = str(array.name or 'scene').replace('/', '_')
+    path = folder / f'{name}.tif'
     try:
         array.rio.to_raster(path, windowed=True, tiled=True, blockxsize=TILE, blockysize=TILE)
     except Exception as error:  # rioxarray passes on what it meets: missing dimensions, types GDAL lacks

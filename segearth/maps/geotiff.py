@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
@@ -73,10 +74,17 @@ def describe_classes(path: Path, class_names: Sequence[str], palette: Palette, s
 
 
 def optimise(source: Path, target: Path, **options: Any) -> None:
-    """Copies a GeoTIFF into a Cloud Optimized one: tiled, compressed, with overviews of nearest pixels."""
+    """Copies a GeoTIFF into a Cloud Optimized one: tiled, compressed, with overviews of nearest pixels.
+
+    Raises:
+        OSError: The disk is full or not writable.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        rasterio.shutil.copy(source, target, **COG_OPTIONS, **options)
+        try:
+            rasterio.shutil.copy(source, target, **COG_OPTIONS, **options)
+        except CPLE_BaseError as error:  # GDAL's own, which rasterio passes on here
+            raise OSError(str(error)) from error
 
 
 def write_category_names(path: Path, class_names: Sequence[str]) -> None:

@@ -37,6 +37,9 @@ def write_polygons(
         scores_path: GeoTIFF of scores in the same grid.
         class_names: K names.
         areas: Pixel areas.
+
+    Raises:
+        OSError: The disk is full or not writable.
     """
     with rasterio.open(labels_path) as dataset:
         labels, crs, transform = dataset.read(1), dataset.crs, dataset.transform
@@ -57,7 +60,10 @@ def write_polygons(
     frame = geopandas.GeoDataFrame(columns, geometry=on_ground, crs=crs.to_wkt() if crs else None)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', "'crs' was not provided")  # the scene has none
-        frame.to_file(target, layer=LAYER, driver='GPKG', engine='pyogrio', geometry_type='Polygon')
+        try:
+            frame.to_file(target, layer=LAYER, driver='GPKG', engine='pyogrio', geometry_type='Polygon')
+        except RuntimeError as error:  # what pyogrio raises when the disk is full
+            raise OSError(str(error)) from error
     return len(frame)
 
 

@@ -25,7 +25,8 @@ from segearth.maps.quicklook import draw_quicklook, reduction
 from segearth.maps.run import MapPlan, Progress, place_reduced, reduced, run_blocks
 from segearth.maps.scene import Scene, SceneSource, open_scene
 from segearth.maps.stretch import decide_stretch
-from segearth.maps.workspace import Workspace, open_workspace, writing
+from segearth.maps.workspace import Workspace, open_workspace
+from segearth.outputs import check_results, writing
 from segearth.visualization import Palette
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,11 @@ class MapFiles:
         """All of them, the GeoTIFF of class ids last."""
         return [path for path in (self.overview, self.areas, self.scores, self.polygons, self.classes) if path]
 
+    @classmethod
+    def possible(cls, out: Path, name: str) -> list[Path]:
+        """Paths of all kinds of results of a scene."""
+        return cls.of(out, name, MapOptions(with_scores=True, with_polygons=True)).paths
+
 
 @dataclass(frozen=True)
 class MapLegend:
@@ -141,19 +147,19 @@ def predict_to_files(
             reduction(scene.height, scene.width),
         )
         files = MapFiles.of(Path(out), scene.name, options)
+        possible = MapFiles.possible(Path(out), scene.name)
+        check_results({source.path: possible})
         settings = _settings(plan, scene, model, legend, options)
-        with open_workspace(Path(out), scene.name, settings, files.paths, resume, overwrite) as workspace:
+        with open_workspace(Path(out), scene.name, settings, files.paths, possible, resume, overwrite) as workspace:
             if workspace is None:
                 return files
             missing = [index for index in range(len(plan.blocks)) if not workspace.has_block(index)]
             runner(plan, missing, model, scene, workspace, progress)
             with writing(files.classes):
                 temporary = _assemble(plan, scene, workspace, files, areas, legend, options, settings)
+            for path in set(possible) - set(files.paths):
+                path.unlink(missing_ok=True)  # of the run that is overwritten
             workspace.publish(temporary)
-            if overwrite:
-                _remove_stale(
-                    files, MapFiles.of(Path(out), scene.name, MapOptions(with_scores=True, with_polygons=True))
-                )
     return files
 
 
@@ -177,6 +183,7 @@ def _settings(
         'bands': list(scene.bands),
         'sensor': plan.source.sensor,
         'resolution': plan.source.resolution,
+        'ignore_alpha': plan.source.ignore_alpha,
         'stretch': asdict(plan.stretch),
         'classes': list(legend.class_names),
         'palette': [list(map(int, colour)) for colour in legend.palette],
@@ -197,7 +204,7 @@ def _assemble(
     settings: dict[str, Any],
 ) -> dict[Path, Path]:
     """Makes all results in the workspace's folder; returns temporary file -> final path."""
-    folder = workspace.folder
+    folder = workspace.result_folder()
     labels, scores = folder / 'labels.tif', folder / 'scores.tif'
     picture = np.zeros((-(-scene.height // plan.step), -(-scene.width // plan.step), 3), np.uint8)
 
@@ -214,7 +221,9 @@ def _assemble(
         _merge_small(labels, _pixels(options.min_area, areas, scene))
     small, table = _measure(plan, labels, areas, legend)
     if not sum(row.pixels for row in table):
-        logger.warning('%s holds no valid pixel: its map is empty', plan.source.path)
+        alpha = ', its alpha band says; --ignore-alpha (ignore_alpha=True) reads it all the same'
+        hint = alpha if scene.is_masked_by_alpha else ''
+        logger.warning('%s holds no valid pixel%s: its map is empty', plan.source.path, hint)
     describe_classes(labels, legend.class_names, legend.palette, settings)
 
     def temporary(final: Path) -> Path:
@@ -265,8 +274,3 @@ def _pixels(min_area: float, areas: PixelAreas, scene: Scene) -> int:
     if pixels > scene.height * scene.width:
         raise DataError(f'--min-area {min_area:g} is more than the whole scene; give less')
     return max(int(pixels), 1)
-
-
-def _remove_stale(files: MapFiles, possible: MapFiles) -> None:
-    for path in set(possible.paths) - set(files.paths):
-        path.unlink(missing_ok=True)

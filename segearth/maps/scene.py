@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import rasterio
@@ -25,6 +25,17 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from segearth.datasets.gdal_files import (
+    BandReader,
+    bands_without_alpha,
+    is_gdal_name,
+    is_palette,
+    local_name,
+    name_of_results,
+    open_dataset,
+    with_plain_alpha,
+)
+from segearth.datasets.raster import check_band_numbers
 from segearth.errors import ConfigError, DataError, MissingFileError
 from segearth.inference.sliding_window import Box
 from segearth.maps.ground import pixel_size
@@ -33,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 RASTER_SUFFIXES = frozenset({'.tif', '.tiff', '.jp2', '.vrt', '.img', '.png', '.jpg', '.jpeg'})
 RESULT_ENDINGS = ('_classes', '_scores', '_overview')  # of our own files, which a folder of scenes may hold too
-REMOTE = ('/vsi', 's3://', 'gs://', 'az://', 'http://', 'https://', 'zip://', 'zip+')
+AREAS_ENDING = '_areas.csv'  # and which always lie beside this one
 GDAL_CACHE_MB = 256  # GDAL's default is a share of the machine's memory
 LONGEST_SIDE = 2**31 - 1  # of a GDAL raster
 BANDS_REMEDY = {
@@ -51,40 +62,42 @@ class SceneSource:
         bands: Band numbers from 1; None for the rules of :func:`choose_bands`.
         sensor: 'optical' or 'sar'.
         resolution: Side of a pixel on the ground in metres; None for the scene's own.
+        ignore_alpha: Alpha is a band like others and hides nothing.
     """
 
     path: str
     bands: tuple[int, ...] | None = None
     sensor: str = 'optical'
     resolution: float | None = None
+    ignore_alpha: bool = False
 
 
 class Scene:
     """An open scene.
 
     Attributes:
-        name: For file names: the path's last part without its ending.
+        name: For file names, see :func:`segearth.datasets.gdal_files.name_of_results`.
         driver: GDAL's name of the file format.
         bands: Numbers of the bands that are read.
         crs: Coordinate reference system, or None.
         transform: Pixel to map coordinates; the identity where the file has none.
-        dtype: NumPy type of the bands.
-        nodata: Declared number without meaning, or None.
+        dtype: NumPy type of the bands as they are read.
+        is_masked_by_alpha: An alpha band says where there is data.
     """
 
     def __init__(self, dataset: rasterio.DatasetReader, source: SceneSource, native: rasterio.DatasetReader) -> None:
         self._dataset = dataset
         self._native = native
         self.source = source
-        self.name = PurePosixPath(Path(source.path).as_posix()).stem or 'scene'
+        self.name = name_of_results(source.path)
         self.driver = native.driver
         self.bands = choose_bands(native, source)
         self.crs = native.crs
         self.transform = dataset.transform
         self.height, self.width = dataset.shape
-        self.dtype = np.dtype(native.dtypes[self.bands[0] - 1])
-        self.nodata = native.nodata
-        self._palette = _palette(native)
+        self._reader = BandReader(native, self.bands)
+        self.dtype = self._reader.dtype
+        self.is_masked_by_alpha = self._reader.is_masked_by_alpha
 
     @property
     def is_north_up(self) -> bool:
@@ -109,31 +122,20 @@ class Scene:
             size: (height, width) of the result, nearest pixels from overviews where there are some; None for the box's.
 
         Returns:
-            bands: (B, h, w) in the scene's type; (3, h, w) uint8 for a scene with a colour table.
-            valid: (h, w) bool. No data is where the file's mask, alpha or no-data number says so, or a float is not
-                finite, in all bands that were chosen: a black roof may well be 0 in one of them.
+            bands, valid: As :meth:`segearth.datasets.gdal_files.BandReader.read` has them.
 
         Raises:
             DataError: The file is damaged.
         """
         y1, x1, y2, x2 = box
-        size = size or (y2 - y1, x2 - x1)
-        window = Window(x1, y1, x2 - x1, y2 - y1)
         try:
-            bands = self._dataset.read(self.bands, window=window, out_shape=(len(self.bands), *size))
-            masks = self._dataset.read_masks(self.bands, window=window, out_shape=(len(self.bands), *size))
+            return self._reader.read(self._dataset, Window(x1, y1, x2 - x1, y2 - y1), size)
         except (RasterioError, OSError) as error:
             reason = error.__cause__ or error
             raise DataError(
                 f'{self.source.path} cannot be read in rows {y1} to {y2}, columns {x1} to {x2} ({reason}). The file is '
                 'damaged or its server does not answer: copy it again; what is done is kept for --resume'
             ) from error
-        valid = masks != 0
-        if bands.dtype.kind in 'fc':
-            valid &= np.isfinite(bands)
-        if self._palette is not None:
-            bands = self._palette[bands[0]].transpose(2, 0, 1)
-        return bands, valid.any(axis=0)
 
 
 @contextmanager
@@ -152,8 +154,13 @@ def open_scene(source: SceneSource, dataset: rasterio.DatasetReader | None = Non
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB))
-        native = dataset or stack.enter_context(_open(source.path))
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, GDAL_ERROR_ON_LIBJPEG_WARNING=True))
+        native = dataset or stack.enter_context(open_dataset(source.path))
+        if source.ignore_alpha and ColorInterp.alpha in native.colorinterp:
+            native = stack.enter_context(with_plain_alpha(native))
+        if native.tags().get('EXIF_Orientation', '1') != '1':
+            logger.warning('%s was taken with the camera turned; its map keeps the rows and columns of the file, as '
+                           'GIS programs show it', source.path)  # fmt: skip
         if native.crs is None and native.gcps[0]:
             logger.warning('%s has ground control points only; the map is left without georeference. To have one, run '
                            'gdalwarp on the scene first', source.path)  # fmt: skip
@@ -175,23 +182,31 @@ def find_scenes(names: Iterable[str | os.PathLike[str]]) -> list[str]:
         DataError: A folder or pattern without scenes.
     """
     found: list[str] = []
-    for name in map(os.fspath, names):
-        path = Path(name).expanduser()
-        if name.startswith(REMOTE) or path.is_file():
-            found.append(name if name.startswith(REMOTE) else str(path))
+    for name in map(local_name, names):
+        path = Path(name)
+        if is_gdal_name(name) or os.path.isfile(name):
+            found.append(name)
             continue
-        if path.is_dir():
+        if os.path.isdir(name):
             matches = [entry for entry in path.iterdir() if entry.suffix.lower() in RASTER_SUFFIXES]
         elif glob.has_magic(name):
             matches = [Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file()]
         else:
             raise MissingFileError(f'scene not found: {name}; give a raster file, a folder, a pattern or a GDAL path')
-        scenes = sorted(str(entry) for entry in matches if not entry.stem.endswith(RESULT_ENDINGS))
+        scenes = sorted(str(entry) for entry in matches if not _is_result(entry))
         if not scenes:
             endings = ' '.join(sorted(RASTER_SUFFIXES))
             raise DataError(f'no scenes in {name}; looked for files that end in {endings}')
         found += scenes
     return list(dict.fromkeys(found))
+
+
+def _is_result(path: Path) -> bool:
+    """A file of this program's, not a scene of the user's that happens to be called so."""
+    return any(
+        path.stem.endswith(ending) and path.with_name(path.stem.removesuffix(ending) + AREAS_ENDING).exists()
+        for ending in RESULT_ENDINGS
+    )
 
 
 def choose_bands(dataset: rasterio.DatasetReader, source: SceneSource) -> list[int]:
@@ -204,14 +219,10 @@ def choose_bands(dataset: rasterio.DatasetReader, source: SceneSource) -> list[i
         DataError: A number that does not exist, bands that have to be chosen, or complex numbers for an optical scene.
     """
     path, chosen = source.path, source.bands
-    numbers = [number for number, kind in enumerate(dataset.colorinterp, 1) if kind != ColorInterp.alpha]
+    numbers = bands_without_alpha(dataset)
     is_sar = source.sensor == 'sar'
     if chosen is not None:
-        wrong = [number for number in chosen if not 1 <= number <= dataset.count]
-        if wrong:
-            raise DataError(
-                f'{path} has {dataset.count} bands, so band {wrong[0]} does not exist: choose from 1 to {dataset.count}'
-            )
+        check_band_numbers(chosen, dataset.count, path)
         numbers = list(chosen)
     elif not is_sar and len(numbers) == 4:
         numbers = numbers[:3]
@@ -223,23 +234,6 @@ def choose_bands(dataset: rasterio.DatasetReader, source: SceneSource) -> list[i
     if not is_sar and any(dataset.dtypes[number - 1].startswith('complex') for number in numbers):
         raise DataError(f'{path} holds complex numbers: a radar image; give --sar (sensor="sar")')
     return numbers
-
-
-def _open(path: str) -> rasterio.DatasetReader:
-    if not path.startswith(REMOTE) and not Path(path).exists():
-        raise MissingFileError(f'scene not found: {path}')
-    try:
-        dataset = rasterio.open(path)
-    except (RasterioError, OSError, ValueError) as error:
-        raise DataError(
-            f'{path} cannot be opened as a raster ({error}). Check the path and that the file is complete; GDAL reads '
-            'GeoTIFF, JPEG 2000, VRT, PNG, JPEG and more'
-        ) from error
-    if dataset.count == 0:
-        dataset.close()
-        raise DataError(f'{path} is a container of several rasters, without bands of its own: give one of them, as in '
-                        f'{dataset.subdatasets[0] if dataset.subdatasets else "netcdf:FILE:NAME"}')  # fmt: skip
-    return dataset
 
 
 def _resampled(native: rasterio.DatasetReader, source: SceneSource) -> WarpedVRT:
@@ -261,19 +255,12 @@ def _resampled(native: rasterio.DatasetReader, source: SceneSource) -> WarpedVRT
     has_mask_band = MaskFlags.per_dataset in native.mask_flag_enums[0]
     has_alpha = ColorInterp.alpha in native.colorinterp
     is_finer = factors[0] < 1
-    is_palette = ColorInterp.palette in native.colorinterp
+    has_table = is_palette(native, bands_without_alpha(native))
     return WarpedVRT(
         native,
         transform=native.transform @ Affine.scale(factors[1], factors[0]),
         height=height,
         width=width,
-        resampling=Resampling.nearest if is_palette else Resampling.bilinear if is_finer else Resampling.average,
+        resampling=Resampling.nearest if has_table else Resampling.bilinear if is_finer else Resampling.average,
         add_alpha=has_mask_band and not has_alpha,
     )
-
-
-def _palette(dataset: rasterio.DatasetReader) -> np.ndarray | None:
-    if ColorInterp.palette not in dataset.colorinterp:
-        return None
-    table = dataset.colormap(1)
-    return np.array([table.get(index, (0, 0, 0))[:3] for index in range(256)], dtype=np.uint8)

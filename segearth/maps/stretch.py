@@ -6,12 +6,12 @@ by block would make blocks differ in brightness, and their classes with it.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
 
-from segearth.datasets.optical_rgb import STRETCH_PERCENTILES
+from segearth.datasets.optical_rgb import STRETCH_PERCENTILES, percentile_limits, scale_to_uint8
+from segearth.datasets.raster import without_fill
 from segearth.datasets.sar_rgb import (
     CALIBRATED_MEDIAN_DB,
     DB_RANGES,
@@ -24,12 +24,13 @@ from segearth.errors import ConfigError
 from segearth.inference.sliding_window import Box
 from segearth.maps.scene import Scene
 
-logger = logging.getLogger(__name__)
-
 WHOLE_PIXELS = 4096 * 4096  # a scene without overviews is read as a whole up to this size
 SAMPLE_SIDE = 1024  # pixels of the reduced picture that percentiles are taken from
 TILES_A_SIDE = 8  # of the sample of a larger scene without overviews
 TILE_SIDE = 256  # pixels
+SCARCE = 0.01  # share of the sample; with less data in it the whole scene is looked through
+STRIP_PIXELS = 2**22  # read at once then
+KEPT_PIXELS = 2**21  # at most, about
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,11 @@ class Stretch:
             (h, w, 3) uint8, RGB.
         """
         if self.sensor == 'sar':
-            if bands.dtype != np.uint8:
-                kind = np.complex64 if np.iscomplexobj(bands) else np.float32
-                bands = np.where(valid, bands, np.nan).astype(kind)
-            elif self.limits is not None:
-                bands = _scaled(bands, valid, self.limits)
-            return sar_to_rgb(bands, self.scale, self.limits)
-        if self.limits is not None:
-            bands = _scaled(bands, valid, self.limits * len(bands))
-        elif bands.dtype != np.uint8:
-            bands = _scaled(bands, valid, ((0, 255),) * len(bands))
+            if bands.dtype == np.uint8 and self.limits is not None:
+                bands = scale_to_uint8(_numbers(bands, valid), self.limits)
+            return sar_to_rgb(without_fill(bands, valid), self.scale, self.limits)
+        if self.limits is not None or bands.dtype != np.uint8:
+            bands = scale_to_uint8(_numbers(bands, valid), self.limits or (0, 255))
         picture = bands.transpose(1, 2, 0)
         return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
 
@@ -107,12 +103,7 @@ def decide_stretch(scene: Scene, setting: str = 'auto') -> Stretch:
             tuple(_decibel_range(band, scale, fixed[index : index + 1]) for index, band in enumerate(sample)),
             scale,
         )
-    values = sample[np.isfinite(sample)]
-    if not len(values):
-        logger.warning('%s: the sample for the stretch holds no valid pixel', scene.source.path)
-        return Stretch(sensor, ((0.0, 1.0),) * (len(sample) if sensor == 'sar' else 1))
-    low, high = (float(value) for value in np.percentile(values, STRETCH_PERCENTILES))
-    return Stretch(sensor, ((low, high),) * (len(sample) if sensor == 'sar' else 1))
+    return Stretch(sensor, (percentile_limits(sample),) * (len(sample) if sensor == 'sar' else 1))
 
 
 def _explicit_limits(setting: str) -> tuple[float, float] | None:
@@ -128,16 +119,33 @@ def _explicit_limits(setting: str) -> tuple[float, float] | None:
 
 
 def _sample(scene: Scene) -> np.ndarray:
-    """(B, n) float32 of the scene's valid pixels, NaN elsewhere; of complex numbers the magnitude."""
+    """(B, n) floats of the scene's valid pixels, NaN elsewhere; of complex numbers the magnitude."""
     height, width = scene.height, scene.width
     if scene.has_overviews or height * width <= WHOLE_PIXELS:
-        step = max(height, width) / SAMPLE_SIDE
+        step = (height * width) ** 0.5 / SAMPLE_SIDE
         size = (height, width) if step <= 1 else (max(round(height / step), 1), max(round(width / step), 1))
         parts = [scene.read((0, 0, height, width), size)]
     else:
         parts = [scene.read(box) for box in _tiles(height, width)]
-    values = [_masked(bands, valid).reshape(len(bands), -1) for bands, valid in parts]
-    return np.concatenate(values, axis=1)
+    sample = np.concatenate([_numbers(*part).reshape(len(part[0]), -1) for part in parts], axis=1)
+    found = sample[np.isfinite(sample)]
+    is_scarce = found.size < SCARCE * sample.size or (found == found[0]).all()
+    return _all_numbers(scene) if is_scarce and sample[0].size < height * width else sample
+
+
+def _all_numbers(scene: Scene) -> np.ndarray:
+    """(B, n) of the valid pixels, evenly thinned, of a scene whose sample missed them."""
+    rows = max(STRIP_PIXELS // scene.width, 1)
+    kept: list[np.ndarray] = []
+    step = 1
+    for top in range(0, scene.height, rows):
+        bands, valid = scene.read((top, 0, min(top + rows, scene.height), scene.width))
+        values = _numbers(bands, valid).reshape(len(bands), -1)
+        kept.append(values[:, np.isfinite(values).any(axis=0)][:, ::step])
+        if sum(part.shape[1] for part in kept) > KEPT_PIXELS:
+            step *= 2
+            kept = [np.concatenate(kept, axis=1)[:, ::2]]
+    return np.concatenate(kept, axis=1)
 
 
 def _tiles(height: int, width: int) -> list[Box]:
@@ -149,9 +157,10 @@ def _tiles(height: int, width: int) -> list[Box]:
     return [(y, x, y + tile[0], x + tile[1]) for y in tops for x in lefts]
 
 
-def _masked(bands: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    values = (np.abs(bands) if np.iscomplexobj(bands) else bands).astype(np.float32)
-    return np.where(valid & (np.isfinite(values)), values, np.nan)
+def _numbers(bands: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """(B, h, w) floats, NaN where there is no data; of complex numbers the magnitude."""
+    values = without_fill(bands.astype(np.float32) if bands.dtype == np.uint8 else bands, valid)
+    return np.abs(values) if np.iscomplexobj(values) else values
 
 
 def _sar_scale(sample: np.ndarray) -> str:
@@ -170,11 +179,3 @@ def _decibel_range(band: np.ndarray, scale: str, fixed: tuple[tuple[float, float
         return fixed[0]
     low, high = (float(value) for value in np.percentile(values, STRETCH_PERCENTILES))
     return low, max(high, low + 1e-3)  # a constant band has no range of its own
-
-
-def _scaled(bands: np.ndarray, valid: np.ndarray, limits: tuple[tuple[float, float], ...]) -> np.ndarray:
-    low, high = (np.array(side, np.float32)[:, None, None] for side in zip(*limits, strict=True))
-    values = bands.astype(np.float32)
-    scaled = (values - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
-    usable = valid & np.isfinite(values)
-    return np.rint(np.clip(np.where(usable, scaled, 0), 0, 1) * 255).astype(np.uint8)

@@ -20,6 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from segearth.errors import ConfigError, ResultsError
+from segearth.outputs import make_folder, writing
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +63,18 @@ class Workspace:
         with np.load(self._block_path(index), allow_pickle=False) as arrays:
             return dict(arrays)
 
+    def result_folder(self) -> Path:
+        """An empty folder, in the run's own, to make results in; what an interrupted run left half done is gone."""
+        folder = self.folder / 'results'
+        with writing(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        return folder
+
     def publish(self, results: Mapping[Path, Path]) -> None:
         """Gives finished files their final names, in order, and removes the folder.
+
+        Whenever it is interrupted, a resumed run makes the files again from the blocks, or finds all of them in place.
 
         Args:
             results: Temporary file -> final path.
@@ -71,7 +82,7 @@ class Workspace:
         for temporary, final in results.items():
             with writing(final):
                 os.replace(temporary, final)
-        shutil.rmtree(self.folder)
+        _discard(self.folder)
 
     def _block_path(self, index: int) -> Path:
         return self.folder / f'block_{index:06d}.npz'
@@ -83,6 +94,7 @@ def open_workspace(
     name: str,
     settings: Mapping[str, Any],
     results: Sequence[Path],
+    possible: Sequence[Path],
     resume: bool = False,
     overwrite: bool = False,
 ) -> Iterator[Workspace | None]:
@@ -93,6 +105,8 @@ def open_workspace(
         name: Of the scene.
         settings: All that the results depend on, as JSON has it.
         results: Final paths.
+        possible: Those of a run that makes all kinds of results; none may be there before, so that none of another run
+            stays beside the new ones.
         resume: Go on with an unfinished run of the same settings, or leave a finished one as it is.
         overwrite: Begin anew whatever there is; old results stay until the new ones are complete.
 
@@ -105,10 +119,7 @@ def open_workspace(
     """
     if resume and overwrite:
         raise ConfigError('--resume goes on with a run and --overwrite begins anew: give one of them')
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultsError(f'{out} cannot be the folder of results: {error.strerror}; give another --out') from error
+    make_folder(out)
     lock = FileLock(out / f'.{name}.lock', blocking=False)
     with writing(out):
         try:
@@ -119,7 +130,8 @@ def open_workspace(
             ) from error
     try:
         workspace = Workspace(out / f'.{name}.parts', name)
-        if _is_finished(workspace, settings, results, resume, overwrite):
+        shutil.rmtree(workspace.folder.with_name(f'{workspace.folder.name}.old'), ignore_errors=True)
+        if _is_finished(workspace, settings, results, possible, resume, overwrite):
             yield None
             return
         if not workspace.folder.exists():
@@ -130,29 +142,18 @@ def open_workspace(
         lock.release()
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns a full disk, or one that may not be written to, into a message about what was being written.
-
-    Raises:
-        ResultsError: The system refused.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise ResultsError(
-            f'{path} cannot be written ({error.strerror or error}): make room or give another --out; finished blocks '
-            'are kept, and --resume goes on with them'
-        ) from error
-
-
 def _is_finished(
-    workspace: Workspace, settings: Mapping[str, Any], results: Sequence[Path], resume: bool, overwrite: bool
+    workspace: Workspace,
+    settings: Mapping[str, Any],
+    results: Sequence[Path],
+    possible: Sequence[Path],
+    resume: bool,
+    overwrite: bool,
 ) -> bool:
     """Checks what is there already; clears an unfinished run that is to be overwritten."""
     if workspace.folder.exists():
         if overwrite:
-            shutil.rmtree(workspace.folder)
+            _discard(workspace.folder)
         elif not resume:
             raise ResultsError(
                 f'there is an unfinished run for {results[-1]}: go on with it with --resume, or begin anew with '
@@ -161,15 +162,15 @@ def _is_finished(
         else:
             _compare(_read_settings(workspace.folder / SETTINGS_FILE), settings, workspace.folder)
         return False
-    existing = [path for path in results if path.exists()]
+    existing = [path for path in possible if path.exists()]
     if not existing or overwrite:
         return False
     if not resume:
         raise ResultsError(f'results exist already: {", ".join(map(str, existing))}; give --overwrite or another --out')
-    if len(existing) < len(results):
-        raise ResultsError(
-            f'{existing[0]} is not of the run to be resumed: {results[-1].name} is missing; give --overwrite'
-        )
+    if set(existing) != set(results):
+        odd, *_ = sorted(set(existing) ^ set(results))
+        state = 'is missing' if odd in results else 'is not of it'
+        raise ResultsError(f'the run to be resumed is finished, but {odd} {state}: give --overwrite')
     _compare(read_settings_tag(results[-1]), settings, results[-1])
     logger.info('%s is finished already', results[-1])
     return True
@@ -183,6 +184,15 @@ def read_settings_tag(path: Path) -> dict[str, Any]:
 
     with rasterio.open(path) as dataset:
         return json.loads(dataset.tags().get(SETTINGS_TAG, '{}'))
+
+
+def _discard(folder: Path) -> None:
+    """Deletes the folder of a run, which at no moment looks like one with missing parts."""
+    rest = folder.with_name(f'{folder.name}.old')
+    with writing(folder):
+        shutil.rmtree(rest, ignore_errors=True)
+        os.replace(folder, rest)
+        shutil.rmtree(rest)
 
 
 def _begin(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -65,8 +65,9 @@ def test_no_data_is_black_and_changes_nothing_else(hole):
     assert np.array_equal(sar_to_rgb(holed), expected)
 
 
-def test_declared_no_data_is_black():
-    assert (sar_to_rgb(np.where(DECIBELS > -10, 0, DECIBELS), nodata=0.0)[DECIBELS > -10] == 0).all()
+def test_declared_no_data_is_black(write):
+    path = write('a.tif', np.where(DECIBELS > -10, 0, DECIBELS), nodata=0)
+    assert (read_sar(path)[DECIBELS > -10] == 0).all()
 
 
 def test_an_image_without_data_is_black():

@@ -14,7 +14,7 @@ from tests.maps.conftest import LEGEND, UTM, smooth_picture
 class TinySegmenter:
     """What maps need of a :class:`segearth.Segmenter`."""
 
-    sensor, bands = 'optical', None
+    sensor, bands, ignore_alpha = 'optical', None, False
     class_names, palette = LEGEND.class_names, LEGEND.palette
     predict_scene = segearth.segmenter.Segmenter.predict_scene
 

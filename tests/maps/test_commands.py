@@ -1,6 +1,7 @@
 import os
 
 import pytest
+import rasterio
 
 import segearth.segmenter
 from segearth.cli import run_cli
@@ -28,6 +29,7 @@ class RecordingSegmenter(TinySegmenter):
 
     def __init__(self, **settings):
         type(self).settings = settings
+        self.ignore_alpha = settings.get('ignore_alpha', False)
         super().__init__()
 
 
@@ -87,8 +89,19 @@ def test_mistakes_are_explained(run, write_scene, arguments, expected):
     assert code == 2 and expected in message and 'Traceback' not in message
 
 
+def test_an_alpha_band_that_is_none(run, write_scene, caplog):
+    picture = smooth_picture(40, 50, 4)
+    picture[3] = 0
+    scene = write_scene(picture, photometric='RGB', alpha='YES', **UTM)
+    assert run(scene, *WORDS)[0] == 0
+    assert 'holds no valid pixel' in caplog.text and '--ignore-alpha' in caplog.text
+    assert run(scene, *WORDS, '--ignore-alpha', '--overwrite')[0] == 0
+    with rasterio.open('out/scene_classes.tif') as result:
+        assert (result.read(1) < 255).all()
+
+
 def test_scenes_of_one_name_are_refused(run, write_scene, tmp_path):
     (tmp_path / 'other').mkdir()
     scenes = [write_scene(smooth_picture(20, 20), name, **UTM) for name in ('s.tif', 'other/s.tif')]
     code, message = run(*scenes, *WORDS)
-    assert code == 2 and 'several scenes are called s' in message
+    assert code == 2 and 'would both write out' in message

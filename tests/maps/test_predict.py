@@ -2,10 +2,13 @@ import csv
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import geopandas
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 import rasterio.shutil
@@ -14,8 +17,9 @@ from filelock import FileLock
 from PIL import Image
 
 from segearth.errors import ConfigError, DataError, ResultsError
-from segearth.maps.predict import MapLegend, MapOptions, predict_to_files
+from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_files
 from segearth.maps.scene import SceneSource
+from segearth.outputs import check_results
 from tests.maps.conftest import LEGEND, UTM, smooth_picture
 from tests.maps.stand_in import StandInModel
 
@@ -218,6 +222,126 @@ def test_a_process_that_is_killed_leaves_nothing_half_done(scene, tmp_path):
     complete = StandInModel()
     make_map(scene, tmp_path / 'counted', model=complete)
     assert 0 < model.num_scored < complete.num_scored
+
+
+def kill_at(monkeypatch, number):
+    """Lets the process die before the n-th step that changes the disk, and leaves files half written as it does."""
+    count = 0
+
+    def steps(owner, name):
+        original = getattr(owner, name)
+
+        def step(*arguments, **options):
+            nonlocal count
+            count += 1
+            if count == number:
+                for path in (argument for argument in arguments if isinstance(argument, Path)):
+                    if name == 'rmtree':
+                        next(path.iterdir()).unlink() if path.is_dir() and any(path.iterdir()) else None
+                    elif name.startswith(('write', 'optimise')):
+                        path.write_bytes(b'half of it')
+                raise Killed
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, step)
+
+    from segearth.maps import polygons, predict
+
+    steps(os, 'replace')
+    steps(shutil, 'rmtree')
+    steps(polygons, 'write_polygons')
+    for name in ('write_blocks', 'describe_classes', 'draw_quicklook', 'write_areas', 'optimise',
+                 'write_category_names'):  # fmt: skip
+        steps(predict, name)
+
+
+@pytest.mark.parametrize('is_overwriting', [False, True])
+def test_killed_at_any_step_and_resumed_gives_the_same(write_scene, tmp_path, monkeypatch, is_overwriting):
+    scene = write_scene(smooth_picture(20, 24), **UTM)
+    options = MapOptions(with_scores=True, block_side=4096) if is_overwriting else ALL
+    expected = make_map(scene, tmp_path / 'whole', options)
+    names = sorted(path.name for path in (tmp_path / 'whole').iterdir())
+    if is_overwriting:  # what was there before has polygons too, which the new run does not make
+        make_map(scene, tmp_path / 'before', ALL)
+    for number in range(1, 100):
+        out = tmp_path / str(number)
+        if is_overwriting:
+            shutil.copytree(tmp_path / 'before', out)
+        with monkeypatch.context() as patch:
+            kill_at(patch, number)
+            try:
+                make_map(scene, out, options, overwrite=is_overwriting)
+                break
+            except Killed:
+                pass
+        if (out / '.scene.parts').exists():
+            with pytest.raises(ResultsError, match='unfinished run.*--resume.*--overwrite'):
+                make_map(scene, out, options)
+        if is_overwriting and not (out / '.scene.parts').exists() and (out / 'scene_polygons.gpkg').exists():
+            make_map(scene, out, options, overwrite=True)  # killed before anything was begun
+        files = make_map(scene, out, options, resume=True)
+        assert sorted(path.name for path in out.iterdir()) == names, number
+        for path, original in zip(files.paths, expected.paths, strict=True):
+            if path.suffix != '.gpkg':
+                assert path.read_bytes() == original.read_bytes(), (number, path.name)
+            else:
+                assert geopandas.read_file(path).equals(geopandas.read_file(original)), number
+    assert 12 < number < 99
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on(scene, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise pyogrio.errors.FeatureError('disk I/O error')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(geopandas.GeoDataFrame, 'to_file', refuse)
+        with pytest.raises(ResultsError, match=r'cannot be written \(disk I/O error\).*--resume'):
+            make_map(scene, tmp_path / 'out', ALL)
+    model = StandInModel()
+    assert make_map(scene, tmp_path / 'out', ALL, model, resume=True).polygons.exists() and model.num_scored == 0
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='the limit of a file can be set for a process of its own only')
+@pytest.mark.parametrize('limit', [50, 2000, 70_000])
+def test_a_system_that_refuses_to_write_ends_in_a_message(scene, tmp_path, limit):
+    def limited(queue):
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            make_map(scene, tmp_path / 'out', ALL)
+        except ResultsError as error:
+            queue.put(str(error))
+
+    context = multiprocessing.get_context('fork')
+    queue = context.SimpleQueue()
+    process = context.Process(target=limited, args=(queue,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0 and not queue.empty() and 'cannot be written' in queue.get()
+    assert make_map(scene, tmp_path / 'out', ALL, resume=True).classes.exists()
+
+
+def test_results_never_replace_an_input(write_scene, tmp_path):
+    scene = write_scene(smooth_picture(20, 20), 'a_classes.tif', **UTM)
+    write_scene(smooth_picture(20, 20), 'a.tif', **UTM)
+    before = scene.read_bytes()
+    with pytest.raises(ResultsError, match='results exist already'):
+        make_map(tmp_path / 'a.tif', tmp_path)
+    inputs = {str(tmp_path / f'{name}.tif'): MapFiles.possible(tmp_path, name) for name in ('a', 'a_classes')}
+    with pytest.raises(ResultsError, match='would replace the input'):
+        check_results(inputs)
+    assert scene.read_bytes() == before
+
+
+def test_names_that_some_file_systems_take_for_one(tmp_path):
+    for one, other in (('a', 'A'), ('\u00fc', 'u\u0308'), ('stra\u00dfe', 'STRASSE')):
+        with pytest.raises(ResultsError, match='would both write'):
+            check_results({f'{name}.tif': MapFiles.possible(tmp_path, name) for name in (one, other)})
+    check_results({f'{name}.tif': MapFiles.possible(tmp_path, name) for name in ('a', 'a_classes', 'b')})
+    with pytest.raises(ResultsError, match='too long; rename'):
+        check_results({'x.tif': MapFiles.possible(tmp_path, 'x' * 245)})
 
 
 def test_refuses_what_cannot_be_a_map(scene, tmp_path):

@@ -169,6 +169,7 @@ def test_finds_scenes(write_scene, tmp_path):
     for name in ('b.tif', 'a.png.tif', 'old_classes.tif'):
         write_scene(smooth_picture(8, 8), name)
     (tmp_path / 'notes.txt').write_text('no scene')
+    (tmp_path / 'old_areas.csv').write_text('')  # with which old_classes.tif is a result
     scenes = [str(tmp_path / name) for name in ('a.png.tif', 'b.tif')]
     assert find_scenes([tmp_path]) == scenes
     assert find_scenes([tmp_path / '*.tif', scenes[1]]) == scenes

@@ -43,7 +43,11 @@ def test_writes_labels_and_a_picture_and_overwrites_only_when_told(monkeypatch, 
         (('nowhere.png', '--classes', 'road; tree'), 'nowhere.png'),
         (('{image}', '--classes', 'road; road'), 'road'),
         (('{image}', '--classes', 'road; tree', '--bands', 'red'), '--bands'),
-        (('{image}', '{image}', '--classes', 'road; tree'), 'one name'),
+        (('{image}', 'elsewhere/scene.tif', '--classes', 'road; tree'), 'would both write'),
+        (('{image}', 'scene_labels.png', '--classes', 'road; tree'), 'would both write'),
+        (('{image}', 'SCENE.jpg', '--classes', 'road; tree'), 'would both write'),
+        (('{image}', '--classes', 'road; tree', '--out', '{image.parent}', '--overwrite'), 'would replace the input'),
+        (('{image}', '--classes', 'road; tree', '--out', '{image}'), 'cannot be the folder of results'),
         (('{image}', '--classes', 'road; tree', '--clip-type', 'RemoteCLIP', '--vit-type', 'ViT-B/16'), 'ViT-B/32'),
     ],
 )
@@ -51,6 +55,8 @@ def test_mistakes_end_with_one_message(monkeypatch, capsys, image, tmp_path, tin
     arguments = [argument.format(image=image) for argument in arguments]
     if '--clip-type' not in arguments:
         arguments += ['--clip-path', tiny_clip]
-    assert run(monkeypatch, *arguments, '--out', tmp_path / 'out') == 2
+    if '--out' not in arguments:
+        arguments += ['--out', tmp_path / 'out']
+    assert run(monkeypatch, *arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith('error: ') and message in error and 'Traceback' not in error

@@ -1,11 +1,14 @@
-"""Pipeline steps that load images: optical and radar."""
+"""Pipeline steps that load images, optical and radar, and fit them into a size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
+from mmseg.datasets import transforms as mmseg_transforms
 from mmseg.registry import TRANSFORMS
 
 from segearth.datasets.optical_rgb import read_optical
@@ -85,3 +88,30 @@ class LoadSARImage(_LoadPicture):
     def read(self, path: str) -> np.ndarray:
         """Reads a file as (H, W, 3) uint8."""
         return read_sar(path, self.bands, self.scale, self.db_ranges)
+
+
+def fit_image(image: np.ndarray, size: Sequence[int], **options: Any) -> np.ndarray:
+    """Fits an image into a size, keeping its ratio, with mmcv's rounding; no side becomes shorter than a pixel.
+
+    Args:
+        image: (H, W, C).
+        size: (height, width), of which the longer holds for the image's longer side, as in mmcv.
+        **options: Of mmcv.imresize: interpolation, backend.
+    """
+    width, height = mmcv.rescale_size(image.shape[1::-1], tuple(size))
+    return mmcv.imresize(image, (max(width, 1), max(height, 1)), **options)
+
+
+@TRANSFORMS.register_module(force=True)
+class Resize(mmseg_transforms.Resize):
+    """mmseg's Resize, but that images of a pixel or two in height or width do not vanish: that ends in cv2.error."""
+
+    def _resize_img(self, results: dict) -> None:
+        image = results.get('img')
+        if image is None or not self.keep_ratio:
+            super()._resize_img(results)
+            return
+        fitted = fit_image(image, results['scale'], interpolation=self.interpolation, backend=self.backend)
+        results['img'], results['img_shape'] = fitted, fitted.shape[:2]
+        results['scale_factor'] = (fitted.shape[1] / image.shape[1], fitted.shape[0] / image.shape[0])
+        results['keep_ratio'] = self.keep_ratio

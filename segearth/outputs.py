@@ -1,0 +1,68 @@
+"""Results on disk: never shared by two inputs, never in place of an input, refused by the system in plain words."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from segearth.errors import ResultsError
+
+LONGEST_NAME = 255 - len('.aux.xml')  # bytes of a file name that usual file systems take, less what is put behind it
+
+
+def check_results(results: Mapping[str, Sequence[Path]]) -> None:
+    """Checks the names of results before anything is computed.
+
+    Args:
+        results: Input -> paths of all that may be written for it.
+
+    Raises:
+        ResultsError: Two inputs would write one file (also on file systems that take ``A`` for ``a``, or two ways to
+            write an accent for one), a result would replace an input, or a name is too long.
+    """
+    inputs = {os.path.realpath(name): name for name in results}
+    owners: dict[str, str] = {}
+    for name, paths in results.items():
+        for path in paths:
+            key = unicodedata.normalize('NFC', os.path.realpath(path)).casefold()
+            if owners.setdefault(key, name) != name:
+                raise ResultsError(
+                    f'{owners[key]} and {name} would both write {path}: run them apart, with different --out'
+                )
+            if os.path.realpath(path) in inputs:
+                replaced = inputs[os.path.realpath(path)]
+                raise ResultsError(f'{path}, a result of {name}, would replace the input {replaced}; change --out')
+            if len(os.fsencode(path.name)) > LONGEST_NAME:
+                raise ResultsError(f'{name}: the name of its result {path.name} is too long; rename the input')
+
+
+def make_folder(out: Path) -> None:
+    """Makes the folder of results.
+
+    Raises:
+        ResultsError: It is a file, or may not be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(f'{out} cannot be the folder of results: {error.strerror}; give another --out') from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a full disk, or one that may not be written to, into a message about what was being written.
+
+    Raises:
+        ResultsError: The system refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error.__cause__ or error
+        raise ResultsError(
+            f'{path} cannot be written ({reason}): make room or give another --out; finished blocks '
+            'of a map are kept, and --resume goes on with them'
+        ) from error
