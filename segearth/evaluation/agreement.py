@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.config import Config
@@ -69,10 +69,11 @@ def call_the_roll(store: distributed.Store, place: Place, card: Card, timeout: f
             waited = time.monotonic() - started
             ranks = ', '.join(str(known[RANK]) for known in cards)
             if waited > timeout:
-                raise ConfigError(
+                missing = ConfigError(
                     f'of {place.world_size} processes only those of rank {ranks} came to {place.where} (MASTER_ADDR, '
                     f'MASTER_PORT; PORT of dist_test.sh) within {timeout:.0f} s. Nothing was counted'
                 )
+                _refuse(store, place, missing)
             if waited > SAY_AFTER and not is_said:
                 is_said = True
                 logger.warning('waiting at %s for %d processes; rank %s came', place.where, place.world_size, ranks)
@@ -109,7 +110,7 @@ def differences(cards: Sequence[Card]) -> list[str]:
     found = []
     for name in names:
         values: list[tuple[Any, list[str]]] = []
-        for card in cards:
+        for card in sorted(cards, key=lambda card: card[RANK]):
             value = card.get(name)
             known = next((ranks for other, ranks in values if _alike(value, other)), None)
             if known is None:
@@ -199,7 +200,7 @@ def _problem(cards: Sequence[Card], own: Card, place: Place, number: int) -> Con
     return None
 
 
-def _refuse(store: distributed.Store, place: Place, problem: ConfigError) -> None:
+def _refuse(store: distributed.Store, place: Place, problem: ConfigError) -> NoReturn:
     """Raises the problem; the process that keeps the cards waits until the others have seen them."""
     left = store.add('left', 1)
     deadline = time.monotonic() + FAREWELL_SECONDS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 
 import pytest
 import rasterio
@@ -14,8 +13,6 @@ from tests.cluster.test_two_machines import ADDRESSES, cut, machines  # noqa: F4
 from tests.maps.conftest import UTM, smooth_picture, write_scene  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.cluster
-
-DASK = (sys.executable, '-m', 'distributed.cli')
 
 
 def predict(scene, *options):
@@ -30,21 +27,21 @@ def scene(write_scene):  # noqa: F811
     return write_scene(smooth_picture(700, 1200), **UTM)
 
 
-def start_cluster(commands, before=((), ()), address='127.0.0.1'):
+def start_cluster(commands, machine, address):
     (port,) = free_ports(1)
-    program = (sys.executable, '-m')
-    scheduler = commands.start(
-        *before[1], *program, 'distributed.cli.dask_scheduler', '--host', address, '--port', str(port), '--no-dashboard'
+    address = f'tcp://{address}:{port}'
+    program = (*machine, sys.executable, '-m')
+    common = ('--no-dashboard',)
+    return (
+        commands.start(*program, 'distributed.cli.dask_scheduler', '--host', address, *common),
+        commands.start(*program, 'distributed.cli.dask_worker', address, '--nthreads', '1', *common),
+        address,
     )
-    worker = commands.start(
-        *before[1], *program, 'distributed.cli.dask_worker', f'tcp://{address}:{port}', '--nthreads', '1', '--no-dashboard'
-    )
-    return scheduler, worker, f'tcp://{address}:{port}'
 
 
 @pytest.mark.parametrize('loss', ['killed', 'told to end', 'cut'])
 def test_a_lost_scheduler(commands, machines, scene, loss):  # noqa: F811
-    scheduler, worker, address = start_cluster(commands, machines, ADDRESSES[1])
+    scheduler, worker, address = start_cluster(commands, machines[1], ADDRESSES[1])
     run = commands.start(*machines[0], *predict(scene, '--scheduler', address))
     try:
         wait_for(lambda: list((commands.folder / 'maps').glob('.*.parts/*.npz')), 120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -40,7 +41,9 @@ def machines() -> Iterator[list[tuple[str, ...]]]:
                 ip('-n', name, 'link', 'set', device, 'up')
         yield [('ip', 'netns', 'exec', name) for name in names]
     finally:
-        for name in made:
+        for name in made:  # with what still runs in it
+            for process in subprocess.run(['ip', 'netns', 'pids', name], capture_output=True, text=True).stdout.split():
+                os.kill(int(process), signal.SIGKILL)
             ip('netns', 'del', name)
 
 
