@@ -88,7 +88,7 @@ def stop(processes: Sequence[subprocess.Popen]) -> None:
             process.wait()
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def wait_for(condition, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, 'it did not come so far in time'
@@ -100,14 +100,17 @@ class Commands:
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
+        self.started: list[subprocess.Popen] = []
         clean = {name: value for name, value in os.environ.items() if not name.startswith(LEFT_BEHIND)}
         self.variables = {**clean, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable, **variables}
 
     def start(self, *command: str, **variables: str) -> subprocess.Popen:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, cwd=self.folder, env=self.variables | variables, start_new_session=True, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
+        self.started.append(process)
+        return process
 
     def finish(self, process: subprocess.Popen) -> tuple[int, str]:
         """Exit code and output; what is not done in time is ended with all that it started."""
@@ -122,6 +125,13 @@ class Commands:
     def run(self, *command: str, **variables: str) -> tuple[int, str]:
         return self.finish(self.start(*command, **variables))
 
+    def end(self) -> None:
+        """Ends what a failed test has left."""
+        for process in self.started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
     def row(self, name: str) -> dict:
         """The only row of a spreadsheet."""
         (row,) = read_rows(self.folder / name)
@@ -135,8 +145,10 @@ def data(tmp_path_factory) -> str:
 
 
 @pytest.fixture
-def commands(tmp_path, data) -> Commands:
-    return Commands(tmp_path, SEGEARTH_DATA=data)
+def commands(tmp_path, data) -> Iterator[Commands]:
+    commands = Commands(tmp_path, SEGEARTH_DATA=data)
+    yield commands
+    commands.end()
 
 
 @pytest.fixture(scope='session')

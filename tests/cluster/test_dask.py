@@ -24,16 +24,16 @@ def predict(scene, *options):
 
 @pytest.fixture
 def scene(write_scene):  # noqa: F811
-    return write_scene(smooth_picture(700, 1200), **UTM)
+    return write_scene(smooth_picture(500, 900), **UTM)
 
 
-def start_cluster(commands, machine, address):
+def start_cluster(commands, machine, host):
     (port,) = free_ports(1)
-    address = f'tcp://{address}:{port}'
+    address = f'tcp://{host}:{port}'
     program = (*machine, sys.executable, '-m')
     common = ('--no-dashboard',)
     return (
-        commands.start(*program, 'distributed.cli.dask_scheduler', '--host', address, *common),
+        commands.start(*program, 'distributed.cli.dask_scheduler', '--host', host, '--port', str(port), *common),
         commands.start(*program, 'distributed.cli.dask_worker', address, '--nthreads', '1', *common),
         address,
     )
@@ -44,7 +44,7 @@ def test_a_lost_scheduler(commands, machines, scene, loss):  # noqa: F811
     scheduler, worker, address = start_cluster(commands, machines[1], ADDRESSES[1])
     run = commands.start(*machines[0], *predict(scene, '--scheduler', address))
     try:
-        wait_for(lambda: list((commands.folder / 'maps').glob('.*.parts/*.npz')), 120)
+        wait_for(lambda: list((commands.folder / 'maps').glob('.*.parts/*.npz')))
         if loss == 'cut':
             cut(machines[0])
         else:
@@ -71,7 +71,7 @@ def test_a_lost_scheduler(commands, machines, scene, loss):  # noqa: F811
 
 def test_told_to_end(commands, scene):
     run = commands.start(*predict(scene))
-    wait_for(lambda: list((commands.folder / 'maps').glob('.*.parts/*.npz')), 120)
+    wait_for(lambda: list((commands.folder / 'maps').glob('.*.parts/*.npz')))
     run.terminate()
     code, output = commands.finish(run)
     assert code == 130

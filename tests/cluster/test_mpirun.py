@@ -31,7 +31,7 @@ def test_two_runs_at_once_give_the_figures_of_one_process(commands, alone):
 def test_mpirun_that_is_told_to_end(commands):
     need('mpirun')
     run = commands.start(*MPIRUN, *TASK, '--limit', '60')
-    wait_for(lambda: list((commands.folder / 'work_dirs').glob('*/*/*.log')), 120)
+    wait_for(lambda: list((commands.folder / 'work_dirs').glob('*/*/*.log')))
     os.kill(run.pid, signal.SIGTERM)
     code, output = commands.finish(run)
     assert code != 0
