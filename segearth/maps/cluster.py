@@ -32,7 +32,7 @@ from segearth.maps.workspace import Workspace
 
 TASKS_A_THREAD = 3  # enough to keep workers busy; more would pile up results
 CONNECT_SECONDS = 15
-WORKER_SECONDS = 120  # that a cluster may be without any worker, at first and later
+WORKER_SECONDS = 120  # that a cluster may be without any worker, or its scheduler without an answer
 ASK_SECONDS = 5  # between questions whether the cluster is there, while no block is finished
 POLL_SECONDS = 0.05
 CONNECTION_ERRORS = (asyncio.CancelledError, OSError, asyncio.TimeoutError)
@@ -121,9 +121,9 @@ class DaskRunner:
             asked = time.monotonic()
 
     def _num_threads(self) -> int:
-        """Threads of all workers."""
+        """Threads of all workers. A scheduler that meets its first task imports torch, and answers nobody meanwhile."""
         with _lost_scheduler_named():
-            return sum(self._client.sync(self._client.scheduler.ncores, callback_timeout=CONNECT_SECONDS).values())
+            return sum(self._client.sync(self._client.scheduler.ncores, callback_timeout=WORKER_SECONDS).values())
 
     def _result(self, future: Future, box: tuple) -> dict[str, np.ndarray]:
         try:

@@ -44,7 +44,8 @@ def test_a_lost_scheduler(commands, machines, scene, loss):  # noqa: F811
     scheduler, worker, address = start_cluster(commands, machines[1], ADDRESSES[1])
     run = commands.start(*machines[0], *predict(scene, '--scheduler', address))
     try:
-        wait_for(lambda: list((commands.folder / 'maps').glob('.*.parts/*.npz')))
+        wait_for(lambda: run.poll() is not None or list((commands.folder / 'maps').glob('.*.parts/*.npz')))
+        assert run.poll() is None, commands.finish(run)
         if loss == 'cut':
             cut(machines[0])
         else:
