@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import distributed
 
-from segearth.cli import EXIT_USER_ERROR, run_cli
+from segearth.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, run_cli
 from segearth.errors import ConfigError
 from segearth.evaluation.distributed import LostProcessError, join_processes, lost_processes_named
 from segearth.evaluation.launchers import LAUNCHERS, STEPS_A_JOB, job_port, read_place
@@ -269,6 +269,32 @@ def test_launchers_say_what_they_miss(monkeypatch):
 def test_errors_of_one_process_stay_as_they_are():
     with pytest.raises(RuntimeError, match='gloo'), lost_processes_named(5):
         raise RuntimeError('gloo')
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+def test_told_to_end_is_an_interruption_and_once_is_enough(capfd, number):
+    def main():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(TIMEOUT)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # while it tidies up
+            os.kill(os.getpid(), number)
+            print('tidied up', flush=True)
+
+    assert start_forked(lambda _: run_cli(main)) == [EXIT_INTERRUPTED] * NUM_PROCESSES
+    output = capfd.readouterr()
+    assert output.out.count('tidied up') == NUM_PROCESSES
+    assert output.err.count(f'interrupted by {number.name}') == NUM_PROCESSES
+    assert 'Traceback' not in output.err
+
+
+def test_what_nohup_ignores_stays_ignored():
+    def act(_):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        run_cli(lambda: os.kill(os.getpid(), signal.SIGHUP))
+
+    assert start_forked(act) == [0] * NUM_PROCESSES
 
 
 @pytest.mark.parametrize(
