@@ -197,6 +197,7 @@ def slurm_conf() -> Iterator[str]:
         wait_for(idle)
         yield str(config)
         subprocess.run(['scancel', '--me'], env=environment, check=False)
+        wait_for(idle)  # what a failed test has left is gone
     finally:
         stop(daemons)
         shutil.rmtree(folder)
