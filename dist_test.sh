@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Evaluates a config in several processes: bash dist_test.sh CONFIG [GPUS] [eval.py options]
-# From the environment: GPUS (processes on this machine), NNODES, NODE_RANK, MASTER_ADDR, PORT, PYTHON.
-# On one machine without PORT a free one is taken, so that several runs do not meet. docs/benchmarking.md has more.
+# From the environment: GPUS (processes on this machine), NNODES, NODE_RANK, MASTER_ADDR, PORT or MASTER_PORT, PYTHON.
+# On one machine without a port a free one is taken, so that several runs do not meet. docs/benchmarking.md has more.
 set -euo pipefail
 
 if [ $# -lt 1 ]; then
@@ -21,9 +21,13 @@ if [ -z "${PYTHON:-}" ]; then
         PYTHON=$HERE/.venv/bin/python
     fi
 fi
-if [ "${NNODES:-1}" = 1 ] && [ -z "${PORT:-}${MASTER_ADDR:-}" ]; then
-    MEETING=(--standalone --local_addr=127.0.0.1)
+PORT=${PORT:-${MASTER_PORT:-}}
+if [ "${NNODES:-1}" = 1 ] && [ -z "$PORT" ]; then
+    MEETING=(--standalone --local_addr="${MASTER_ADDR:-127.0.0.1}")
 else
+    if [ -z "$PORT" ] && [ -n "${SLURM_JOB_ID:-}" ]; then  # as in segearth/evaluation/launchers.py: jobs do not meet
+        PORT=$((12000 + SLURM_JOB_ID * 97 % 16381))
+    fi
     MEETING=(--nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}"
              --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}")
 fi

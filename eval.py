@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 from collections.abc import Sequence
 
 import segearth.register  # noqa: F401 - configs refer to what it registers
@@ -70,6 +69,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is told to end does so like one interrupted
     logging.raiseExceptions = False  # a log file on a full disk: no traceback for each of its lines
     run_cli(main)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -169,6 +168,4 @@ def _compare(results: Path, console: Console) -> None:
 
 
 if __name__ == '__main__':
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # told to end: like interrupted
     run_cli(main)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 from segearth.errors import UserError
@@ -11,10 +15,12 @@ from simfeatup.errors import UpsamplerError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+TOLD_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""What schedulers and closed terminals send; Slurm's --signal=USR1@60 is a warning before the time is up."""
 
 
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a program's main function and ends the process.
+    """Runs a program's main function and ends the process; a signal that tells it to end is an interruption.
 
     Args:
         main: Returns the exit code, or None for success.
@@ -24,11 +30,33 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
             :class:`simfeatup.errors.UpsamplerError` (the message goes to stderr), 130 after an interruption.
     """
     try:
+        interrupt_when_told_to_end()
         code = main()
     except (UserError, UpsamplerError) as error:
         print(f'error: {error}', file=sys.stderr)
         code = EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print('interrupted: nothing that was already written is lost', file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        by = f' by {interruption}' if str(interruption) else ''
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(f'interrupted{by}: nothing that was already written is lost', file=sys.stderr)
         code = EXIT_INTERRUPTED
     sys.exit(code or 0)
+
+
+def interrupt_when_told_to_end() -> None:
+    """Makes the first of the signals of :data:`TOLD_TO_END` raise KeyboardInterrupt, and lets others of them pass.
+
+    Schedulers send several, and to launchers too, which pass them on: the second must not break the first's tidying up.
+    What was set to be ignored, as ``nohup`` does, stays so. Threads other than the main one leave everything as it is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in TOLD_TO_END:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    for other in TOLD_TO_END:
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt(signal.Signals(number).name)

@@ -23,6 +23,7 @@ from torch.distributed.run import parse_args, run
 
 ELASTIC_LOGGER = 'torch.distributed.elastic'  # repeats as a table what the processes say themselves
 THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')
+SIGNALS = 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1'  # torchrun's own, and the one that Slurm's users ask for
 SIGNAL_BASE = 128  # shells report signal n as 128 + n
 WHEN_TOLD_TO_END = (-signal.SIGTERM, SIGNAL_BASE + signal.SIGINT)
 """Codes of processes that are ended because another failed: before and after eval.py minds that signal."""
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the program and returns its exit code."""
     options = parse_args(arguments)
     logging.getLogger(ELASTIC_LOGGER).setLevel(logging.CRITICAL)
+    os.environ.setdefault('TORCHELASTIC_SIGNALS_TO_HANDLE', SIGNALS)
     if options.nproc_per_node.isdecimal():  # torchrun would give each process a single thread
         num_processes = max(int(options.nproc_per_node), 1)
         for name in THREAD_VARIABLES:
@@ -48,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     except SignalException as error:
         return SIGNAL_BASE + error.sigval
     except (DistError, RendezvousError) as error:
-        print(f'error: the processes do not find each other: {error}. Check MASTER_ADDR, PORT, NNODES', file=sys.stderr)
+        print(f'error: the processes do not find each other: {error}. Check MASTER_ADDR, PORT or '
+              'MASTER_PORT, NNODES, NODE_RANK; two runs need two ports', file=sys.stderr)
         return 2
     return 0
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,14 +17,11 @@ import torch
 from torch import distributed
 
 from segearth.errors import ConfigError, UserError
+from segearth.evaluation.agreement import Card, call_the_roll, code_card
+from segearth.evaluation.launchers import Place, read_place
 
-LAUNCHERS = {  # names of rank, number of processes and rank within the machine in the environment
-    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
-    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
-    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
-}
-DEFAULT_PORT = '29500'
 DEFAULT_TIMEOUT = 1800  # seconds
+KNOCK_SECONDS = 0.5  # between attempts to reach the process of rank 0
 LOST = re.compile(r'gloo|Connection (closed|reset) by peer|timed out', re.IGNORECASE)
 
 
@@ -31,45 +29,55 @@ class LostProcessError(UserError):
     """Another process of the evaluation has ended or does not answer."""
 
 
-def join_processes(launcher: str, backend: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
+def join_processes(
+    launcher: str, backend: str | None = None, timeout: float = DEFAULT_TIMEOUT, card: Card | None = None
+) -> None:
     """Makes the default process group from a launcher's environment; 'none' does nothing.
+
+    The processes make sure first that they are of one run, with one version of the code.
 
     Args:
         launcher: 'none', 'pytorch' (torchrun), 'slurm' or 'mpi' (Open MPI).
-        backend: Of torch.distributed; None for nccl with CUDA, else gloo. nccl without CUDA becomes gloo.
-        timeout: Seconds until processes that wait for a dead one give up.
+        backend: Of torch.distributed, nccl or gloo; None for nccl with CUDA, else gloo. nccl without CUDA becomes gloo.
+        timeout: Seconds until processes that wait for one that is dead, or never comes, give up.
+        card: What else has to be alike in all processes, strings.
 
     Raises:
-        ConfigError: The environment is not the launcher's, or a process has no device.
+        ConfigError: The environment is not the launcher's, a process has no device, or the processes do not meet, or do
+            not belong together.
     """
     if launcher == 'none' or distributed.is_initialized():
         return
-    names = LAUNCHERS[launcher]
-    missing = [name for name in names if name not in os.environ]
-    if missing:
-        raise ConfigError(
-            f'--launcher {launcher} finds no {", ".join(missing)} in the environment. '
-            'Start it with: bash dist_test.sh CONFIG [GPUS] (torchrun), srun (slurm) or mpirun (mpi)'
-        )
-    for target, name in zip(LAUNCHERS['pytorch'], names, strict=True):
-        os.environ[target] = os.environ[name]
-    os.environ.setdefault('MASTER_PORT', DEFAULT_PORT)
-    os.environ.setdefault('MASTER_ADDR', _first_host() if launcher == 'slurm' else '127.0.0.1')
+    if backend not in (None, 'nccl', 'gloo'):
+        raise ConfigError(f'env_cfg.dist_cfg.backend is {backend!r}; allowed: nccl, gloo')
+    if not isinstance(timeout, (int, float)) or timeout <= 0:
+        raise ConfigError(f'env_cfg.dist_cfg.timeout is {timeout!r}; it is a number of seconds above 0')
+    place = read_place(launcher)
     if torch.cuda.is_available():
-        local_rank, num_devices = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
-        if launcher == 'slurm' and num_devices == 1:  # --gpus-per-task: each process sees its own
-            local_rank = 0
-        if local_rank >= num_devices:
-            raise ConfigError(f'{local_rank + 1} processes or more on a machine with {num_devices} CUDA devices')
-        torch.cuda.set_device(local_rank)
-    elif backend == 'nccl':
-        backend = None
-    backend = backend or ('nccl' if torch.cuda.is_available() else 'gloo')
+        _choose_device(launcher, place.local_rank)
+        backend = backend or 'nccl'
+    else:
+        backend = 'gloo'
+    names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')  # for libraries that look there
+    values = (place.rank, place.world_size, place.local_rank, place.address, place.port)
+    os.environ.update({name: str(value) for name, value in zip(names, values, strict=True)})
+    store = distributed.PrefixStore(
+        f'segearth/{os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")}', _meeting_place(place, timeout)
+    )
+    call_the_roll(store, place, {'backend': backend, **code_card(), **(card or {})}, timeout)
     try:
-        distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
-    except distributed.DistError as error:
-        place = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
-        raise ConfigError(f'the processes do not meet at {place} (MASTER_ADDR, PORT): {error}') from error
+        distributed.init_process_group(
+            backend,
+            store=distributed.PrefixStore('group', store),
+            rank=place.rank,
+            world_size=place.world_size,
+            timeout=timedelta(seconds=timeout),
+        )
+    except RuntimeError as error:
+        raise ConfigError(
+            f'the processes met at {place.where}, but cannot reach each other by {backend} ({error}). Set '
+            f'{backend.upper()}_SOCKET_IFNAME to the network interface that joins the machines, see "ip address"'
+        ) from error
 
 
 def leave_processes() -> None:
@@ -100,14 +108,57 @@ def lost_processes_named(timeout: float) -> Iterator[None]:
         ) from error
 
 
-def _first_host() -> str:
-    command = [
-        'scontrol',
-        'show',
-        'hostnames',
-        os.environ.get('SLURM_JOB_NODELIST') or os.environ.get('SLURM_NODELIST', ''),
-    ]
+def _choose_device(launcher: str, local_rank: int) -> None:
+    num_devices = torch.cuda.device_count()
+    if launcher == 'slurm' and num_devices == 1:  # --gpus-per-task: each process sees its own
+        local_rank = 0
+    if local_rank >= num_devices:
+        raise ConfigError(f'{local_rank + 1} processes or more on a machine with {num_devices} CUDA devices')
+    torch.cuda.set_device(local_rank)
+
+
+def _meeting_place(place: Place, timeout: float) -> distributed.Store:
+    """The store that rank 0 or the launcher serves.
+
+    Raises:
+        ConfigError: Its port is taken, or it is not reached in time.
+    """
+    serves = place.rank == 0 and not place.is_served
+    if not serves:
+        _wait_until_served(place, timeout)
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError) as error:
-        raise ConfigError('cannot find the first machine of the slurm job: set MASTER_ADDR to its name') from error
+        return distributed.TCPStore(
+            place.address,
+            place.port,
+            world_size=place.world_size,
+            is_master=serves,
+            timeout=timedelta(seconds=timeout),
+            wait_for_workers=False,  # call_the_roll does so, and looks who comes
+        )
+    except distributed.DistError as error:
+        cause = (
+            f'rank 0 cannot listen there; is there another run, or another process of rank 0? ({error})'
+            if serves
+            else f'what listens there does not answer ({error})'
+        )
+        raise ConfigError(
+            f'the processes do not meet at {place.where}: {cause}. Set MASTER_PORT (PORT of dist_test.sh) to a free '
+            'port, alike for all processes'
+        ) from error
+
+
+def _wait_until_served(place: Place, timeout: float) -> None:
+    """Knocks until somebody listens: torch's own attempts cannot be interrupted."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((place.address, place.port), timeout=min(timeout, 5)).close()
+            return
+        except OSError as error:
+            if time.monotonic() + KNOCK_SECONDS > deadline:
+                raise ConfigError(
+                    f'the processes do not meet: rank {place.rank} of {place.world_size} did not reach rank 0 at '
+                    f'{place.where} within {timeout:.0f} s ({error}). Check that all were started, MASTER_ADDR and '
+                    'MASTER_PORT (PORT of dist_test.sh)'
+                ) from error
+        time.sleep(KNOCK_SECONDS)

@@ -65,7 +65,7 @@ def build_row(
         'Stride': _text(settings.get('slide_stride')),
         'Resize': _resize(dataset.get('pipeline') or []),
         **measured,
-        'Versions': _versions(),
+        'Versions': package_versions(),
         'Date': time.strftime('%Y-%m-%d %H:%M:%S'),
         'Settings': settings_digest(config.model, dataset, measured.get('Limit')),
     }
@@ -113,7 +113,8 @@ def device_name() -> str:
     return f'CPU, {torch.get_num_threads()} threads'
 
 
-def _versions() -> str:
+def package_versions() -> str:
+    """Versions of this project and of the packages that figures depend on."""
     versions = {'segearth': segearth.__version__}
     for name, package in PACKAGES.items():
         try:

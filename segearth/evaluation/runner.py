@@ -21,6 +21,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from segearth.errors import DataError, ResultsError, UserError
+from segearth.evaluation.agreement import images_card, prove_alike, settings_card, weights_card
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes, lost_processes_named
 from segearth.evaluation.metric import ClassIoUMetric
 from segearth.evaluation.pictures import PictureHook
@@ -82,7 +83,8 @@ def evaluate(
         settings.work_dir = _make_work_dir(work_dir or settings.get('work_dir'), Path(settings.filename).stem)
         process_group = settings.get('env_cfg', {}).get('dist_cfg', {})
         timeout = process_group.get('timeout', DEFAULT_TIMEOUT)
-        join_processes(launcher, process_group.get('backend'), timeout)
+        card = {} if launcher == 'none' else settings_card(settings, limit=limit, skip_broken=skip_broken)
+        join_processes(launcher, process_group.get('backend'), timeout, card)
         init_default_scope(settings.get('default_scope', 'mmseg'))
         dataset = build_dataset(settings.test_dataloader.dataset, limit)
         check_classes(settings.model, dataset)
@@ -92,6 +94,9 @@ def evaluate(
         runner = build_runner(settings, dataset, launcher, [PictureHook(show_dir)] if show_dir else [])
         for pair in broken:
             runner.logger.warning(f'skipped: {pair.reason}')
+        if launcher != 'none':
+            with lost_processes_named(timeout):
+                prove_alike(images_card(dataset) | weights_card(runner.model))
         started = time.perf_counter()
         with lost_processes_named(timeout):
             metrics = _test(runner, results)

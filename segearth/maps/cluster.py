@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,10 @@ from segearth.maps.workspace import Workspace
 
 TASKS_A_THREAD = 3  # enough to keep workers busy; more would pile up results
 CONNECT_SECONDS = 15
-WORKER_SECONDS = 120  # until the first worker of a cluster has to be there
+WORKER_SECONDS = 120  # that a cluster may be without any worker, or its scheduler without an answer
+ASK_SECONDS = 5  # between questions whether the cluster is there, while no block is finished
+POLL_SECONDS = 0.05
+CONNECTION_ERRORS = (asyncio.CancelledError, OSError, asyncio.TimeoutError)
 
 _models: dict[str, WindowModel] = {}  # of this worker process
 _models_lock = threading.Lock()
@@ -64,12 +68,12 @@ class DaskRunner:
         """Computes the missing blocks and keeps them in the workspace.
 
         Raises:
-            ResultsError: Workers died again and again over one block, or the scheduler went away.
+            ResultsError: Workers died again and again over one block, all of them are gone, or the scheduler is.
         """
         count = WindowCount(plan, missing, progress)
         waiting = list(reversed(missing))
         blocks: dict[Future, int] = {}
-        limit = TASKS_A_THREAD * max(sum(self._client.nthreads().values()), 1)
+        limit = TASKS_A_THREAD * max(self._num_threads(), 1)
         queue = as_completed()
         try:
             while waiting or blocks:
@@ -78,20 +82,48 @@ class DaskRunner:
                     future = self._submit(plan, index)
                     blocks[future] = index
                     queue.add(future)
+                self._wait(queue)
                 future = next(queue)
                 index = blocks.pop(future)
                 workspace.save_block(index, self._result(future, plan.blocks[index]))
                 future.release()
                 count(plan.grid.num_windows([plan.blocks[index]]))
+        except SchedulerLostError:
+            blocks.clear()  # nobody is left to cancel them
+            raise
         finally:
-            self._client.cancel(list(blocks))
+            if blocks:
+                self._client.cancel(list(blocks))
 
     def _submit(self, plan: MapPlan, index: int) -> Future:
         path = plan.source.path
         source = replace(plan.source, path=os.path.abspath(path)) if os.path.exists(path) else plan.source
         of_block = replace(plan, source=source, blocks=(plan.blocks[index],))
         name = f'segearth-{self._key}-{index}-{uuid.uuid4().hex[:8]}'
-        return self._client.submit(_compute, of_block, self._build, self._key, self._threads, key=name, pure=False)
+        with _lost_scheduler_named():
+            return self._client.submit(_compute, of_block, self._build, self._key, self._threads, key=name, pure=False)
+
+    def _wait(self, queue: as_completed) -> None:
+        """Waits until a block is finished; a scheduler that ended in order does not say so, it has to be asked."""
+        asked = seen = time.monotonic()
+        while not queue.has_ready():
+            time.sleep(POLL_SECONDS)
+            now = time.monotonic()
+            if now - asked < ASK_SECONDS:
+                continue
+            if self._num_threads():
+                seen = now
+            elif now - seen > WORKER_SECONDS:
+                raise ResultsError(
+                    f'the Dask cluster has had no worker for {WORKER_SECONDS} s: start some again and go on with '
+                    '--resume'
+                )
+            asked = time.monotonic()
+
+    def _num_threads(self) -> int:
+        """Threads of all workers. A scheduler that meets its first task imports torch, and answers nobody meanwhile."""
+        with _lost_scheduler_named():
+            return sum(self._client.sync(self._client.scheduler.ncores, callback_timeout=WORKER_SECONDS).values())
 
     def _result(self, future: Future, box: tuple) -> dict[str, np.ndarray]:
         try:
@@ -105,10 +137,28 @@ class DaskRunner:
                 f'workers died several times over the block {box}, probably for want of memory: give a smaller '
                 '--block-size or workers with more memory, then go on with --resume'
             ) from error
-        except (FutureCancelledError, asyncio.CancelledError, OSError) as error:
-            raise ResultsError(
-                f'the Dask scheduler went away ({error}): start it again and go on with --resume'
-            ) from error
+        except (FutureCancelledError, *CONNECTION_ERRORS) as error:
+            if getattr(future, 'status', None) == 'error':  # the worker's own
+                raise
+            raise _lost(error) from error
+
+
+class SchedulerLostError(ResultsError):
+    """The scheduler ended, or the link to it is cut."""
+
+
+def _lost(error: BaseException) -> SchedulerLostError:
+    return SchedulerLostError(
+        f'the Dask scheduler went away ({error or type(error).__name__}): start it again and go on with --resume'
+    )
+
+
+@contextmanager
+def _lost_scheduler_named() -> Iterator[None]:
+    try:
+        yield
+    except (*CONNECTION_ERRORS, AttributeError) as error:  # a client that closed itself has no scheduler
+        raise _lost(error) from error
 
 
 @contextmanager
@@ -155,6 +205,8 @@ def connected(scheduler: str, worker_seconds: float = WORKER_SECONDS) -> Iterato
             f'no Dask scheduler answers at {scheduler} ({error}): start one with "dask scheduler", workers with '
             '"dask worker tcp://HOST:8786", and give its address as --scheduler'
         ) from error
+    for name in ('distributed', 'distributed.client', 'asyncio', 'tornado'):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what is lost is said once, by an error
     with client:
         try:
             client.wait_for_workers(1, timeout=worker_seconds)

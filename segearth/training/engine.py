@@ -17,6 +17,7 @@ from mmengine.config import Config
 from torch import nn
 
 from segearth.errors import ConfigError, UserError
+from segearth.evaluation.agreement import settings_card
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes
 from segearth.evaluation.quiet_runner import QuietRunner
 from segearth.paths import PROJECT_ROOT, find_file
@@ -79,12 +80,14 @@ def train(
         )
     if launcher is None:
         launcher = 'pytorch' if 'LOCAL_RANK' in os.environ and 'RANK' in os.environ else 'none'
+    card = settings_card(settings)
     settings.launcher = launcher
     settings.experiment_name = f'{name}_{time.time_ns()}'  # mmengine shares state between runs of one name
     if found:
         settings.resume, settings.load_from = True, str(found)
     settings.visualizer = dict(type='Visualizer', vis_backends=_log_places(settings.work_dir))
-    join_processes(launcher, timeout=settings.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', DEFAULT_TIMEOUT))
+    timeout = settings.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', DEFAULT_TIMEOUT)
+    join_processes(launcher, timeout=timeout, card=card)
     try:
         runner = _build_runner(settings)
         runner.train()

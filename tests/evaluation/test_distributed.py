@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,14 +13,19 @@ import pytest
 import torch
 from torch import distributed
 
+from segearth.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, run_cli
 from segearth.errors import ConfigError
 from segearth.evaluation.distributed import LostProcessError, join_processes, lost_processes_named
+from segearth.evaluation.launchers import LAUNCHERS, STEPS_A_JOB, job_port, read_place
 from segearth.evaluation.results import read_rows
 from segearth.evaluation.runner import evaluate
 from segearth.paths import PROJECT_ROOT
-from tests.processes import NUM_PROCESSES, TIMEOUT, start_forked
+from tests.evaluation.conftest import ColourSegmentor
+from tests.processes import NUM_PROCESSES, TIMEOUT, free_port, start_forked
 from tools.launch import worst_code
 
+NAMES = {name: launcher.ranks for name, launcher in LAUNCHERS.items()}
+NOT_PASSED_ON = ('GPUS', 'PORT', 'MASTER_ADDR', 'MASTER_PORT', 'SLURM_JOB_ID')
 SAME = ('aAcc', 'mIoU', 'mAcc', 'Images', 'Settings')
 
 
@@ -80,6 +88,175 @@ def test_the_slurm_launcher_finds_the_first_machine(tmp_path, monkeypatch):
     assert start_forked(act, ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')) == [3, 3]
 
 
+def refusals(capfd, act, names=NAMES['pytorch'], **environment) -> list[str]:
+    """Messages of two processes that both have to refuse; ``environment``: values of the first and the second."""
+
+    def body(rank):
+        os.environ.update({name: values[rank] for name, values in environment.items()})
+        run_cli(lambda: act(rank))
+
+    assert start_forked(body, names) == [EXIT_USER_ERROR] * 2
+    return [line for line in capfd.readouterr().err.splitlines() if line.startswith('error: ')]
+
+
+def test_processes_of_two_runs_refuse_each_other(project, capfd):
+    """Tasks of two jobs that meet at one port, because their users fixed it."""
+    messages = refusals(
+        capfd, lambda _: evaluate('cfg_scenes.py', launcher='slurm'), NAMES['slurm'],
+        SLURM_JOB_ID=('101', '102'), SLURM_STEP_ID=('0', '0'), SLURM_STEP_NUM_NODES=('1', '1'),
+    )  # fmt: skip
+    expected = r'run: SLURM_JOB_ID=101, SLURM_STEP_ID=0 \(rank 0\) / SLURM_JOB_ID=102, SLURM_STEP_ID=0 \(rank 1\)'
+    assert all(re.search(expected, message) for message in messages) and len(messages) == 2
+    assert not (project / 'results.xlsx').exists()
+
+
+@pytest.mark.parametrize(
+    ('of_second', 'difference'),
+    [
+        ({'limit': 2}, r'limit: None \(rank 0\) / 2 \(rank 1\)'),
+        ({'overrides': {'model.bg_idx': 1}}, r'model.bg_idx: '),
+        ({'config': 'cfg_other.py'}, r'config: cfg_scenes .* class words: \w+ \(rank 0\) / \w+'),
+    ],
+)
+def test_processes_with_other_settings_refuse_each_other(project, capfd, of_second, difference):
+    other = (project / 'cfg_scenes.py').read_text().replace('words.txt', 'other.txt')
+    (project / 'cfg_other.py').write_text(other)
+    (project / 'other.txt').write_text('background\nbarn\n')
+
+    def act(rank):
+        evaluate(**{'config': 'cfg_scenes.py', 'launcher': 'pytorch', **(of_second if rank else {})})
+
+    messages = refusals(capfd, act)
+    assert all(re.search(difference, message) for message in messages) and len(messages) == 2
+    assert not (project / 'results.xlsx').exists()
+
+
+@pytest.mark.parametrize('what', ['weights of weight', 'text embeddings', 'images: 5, list'])
+def test_processes_that_loaded_something_else_refuse_each_other(project, capfd, monkeypatch, what):
+    def act(rank):
+        build = ColourSegmentor.__init__
+
+        def build_other(self, **settings):
+            build(self, **settings)
+            self.register_buffer('text_embeddings', torch.eye(2) + 1e-5 * rank, persistent=False)
+            if rank and what == 'weights of weight':
+                self.weight.data += 1
+            if rank and what == 'text embeddings':
+                self.text_embeddings += torch.tensor([[0.0, 1], [0, 0]])
+
+        monkeypatch.setattr(ColourSegmentor, '__init__', build_other)
+        overrides = {}
+        if what.startswith('images'):  # each has its own copy, one of them under another name
+            root = project / f'copy{rank}'
+            shutil.copytree(project / 'scenes', root)
+            for folder in ('img', 'lab') if rank else ():
+                (root / folder / '4.png').rename(root / folder / '5.png')
+            overrides = {'test_dataloader.dataset.data_root': str(root)}
+        evaluate('cfg_scenes.py', launcher='pytorch', overrides=overrides)
+
+    messages = refusals(capfd, act)
+    assert all(f'They differ in {what}' in message for message in messages) and len(messages) == 2
+    assert not (project / 'results.xlsx').exists()
+
+
+@pytest.mark.parametrize(
+    ('environment', 'message'),
+    [
+        ({'WORLD_SIZE': ('2', '3')}, 'number of processes: 2 .* / 3 '),
+        ({'WORLD_SIZE': ('3', '3')}, 'of 3 processes only those of rank [01], [01] came to'),
+        ({'WORLD_SIZE': ('3', '3'), 'RANK': ('1', '1')}, 'rank 1 of 3 did not reach rank 0 at'),
+        ({'RANK': ('0', '0')}, 'rank 0 cannot listen there; is there another run|only those of rank 0 came'),
+    ],
+)
+def test_ranks_that_do_not_fit_end_in_a_message(capfd, environment, message):
+    messages = refusals(capfd, lambda _: join_processes('pytorch', timeout=2), **environment)
+    assert all(re.search(message, text) for text in messages) and len(messages) == 2
+
+
+def test_a_process_too_many_is_refused(capfd):
+    """Two of three have rank 1; whoever is last is one too many, or all see it."""
+
+    def third(rank):
+        signal.alarm(TIMEOUT)
+        os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK='0', MASTER_PORT=port)
+        time.sleep(rank / 5)
+        run_cli(lambda: join_processes('pytorch', timeout=3) or time.sleep(1.5))  # rank 0 stays and answers
+
+    port, context = str(free_port()), multiprocessing.get_context('fork')
+    started = [context.Process(target=third, args=(rank,)) for rank in (1, 1, 0)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert EXIT_USER_ERROR in [process.exitcode for process in started]
+    assert 'two processes of rank 1 came to' in capfd.readouterr().err
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """An environment without any launcher's variables; a function that sets some."""
+    for name in list(os.environ):
+        if name.startswith(('SLURM_', 'OMPI_', 'PMIX_', 'MASTER_', 'TORCHELASTIC_')) or name in NAMES['pytorch']:
+            monkeypatch.delenv(name)
+    return lambda **values: [monkeypatch.setenv(name, value) for name, value in values.items()]
+
+
+STEP = {'SLURM_PROCID': '1', 'SLURM_NTASKS': '2', 'SLURM_LOCALID': '1', 'SLURM_STEP_NUM_NODES': '1'}
+MPI = {'OMPI_COMM_WORLD_RANK': '1', 'OMPI_COMM_WORLD_SIZE': '2', 'OMPI_COMM_WORLD_LOCAL_RANK': '1'}
+
+
+def test_ports_come_from_the_job(bare):
+    def ports(launcher, *settings):
+        found = []
+        for values in settings:
+            bare(**values)
+            found.append(read_place(launcher).port)
+        return found
+
+    bare(**STEP)
+    jobs = [{'SLURM_JOB_ID': str(job), 'SLURM_STEP_ID': str(step)} for job in range(100, 150) for step in range(4)]
+    found = ports('slurm', *jobs)
+    assert len(set(found)) == len(jobs)  # neighbours do not meet
+    assert min(found) > 1024 and max(found) < 28500  # below what systems give out, and torch's usual port
+    assert found == ports('slurm', *jobs)
+    bare(**MPI)
+    assert len(set(ports('mpi', {'PMIX_NAMESPACE': '1143209985'}, {'PMIX_NAMESPACE': 'prterun-host-77@1'}))) == 2
+    place = read_place('mpi')
+    assert (place.rank, place.world_size, place.address) == (1, 2, '127.0.0.1')
+
+
+@pytest.mark.parametrize(('launcher', 'values'), [
+    ('pytorch', {'RANK': '1', 'WORLD_SIZE': '2', 'LOCAL_RANK': '0'}),
+    ('slurm', {**STEP, 'SLURM_JOB_ID': '7', 'SLURM_STEP_ID': '0'}),
+    ('mpi', {**MPI, 'PMIX_NAMESPACE': '5', 'OMPI_COMM_WORLD_LOCAL_SIZE': '1'}),
+])  # fmt: skip
+def test_what_the_user_sets_is_obeyed(bare, launcher, values):
+    bare(**values, MASTER_ADDR='head', MASTER_PORT='4321')
+    place = read_place(launcher)
+    assert place.where == 'head:4321'
+    assert place.rank == 1
+
+
+@pytest.mark.parametrize(('launcher', 'values', 'message'), [
+    ('slurm', {**STEP, 'SLURM_JOB_ID': '7'}, 'outside srun: 2 tasks.*srun python eval.py'),
+    ('slurm', {**STEP, 'SLURM_JOB_ID': '7', 'SLURM_STEP_ID': '4294967290'}, 'outside srun'),  # an interactive shell
+    ('slurm', {'SLURM_JOB_ID': '7', 'SLURM_NTASKS': '2'}, 'finds no SLURM_PROCID, SLURM_LOCALID'),  # salloc
+    ('slurm', {**STEP, 'SLURM_NTASKS': 'two'}, "SLURM_NTASKS is 'two'.*whole number, 1 or more"),
+    ('slurm', STEP, 'set MASTER_PORT'),
+    ('pytorch', {'RANK': '0', 'WORLD_SIZE': '2'}, 'finds no LOCAL_RANK'),
+    ('pytorch', {'RANK': '0', 'WORLD_SIZE': '2', 'LOCAL_RANK': '0'}, 'set MASTER_PORT.*dist_test.sh'),
+    ('pytorch', {'RANK': '2', 'WORLD_SIZE': '2', 'LOCAL_RANK': '0'}, 'ranks go from 0 to 1'),
+    ('pytorch', {'RANK': '-1', 'WORLD_SIZE': '2', 'LOCAL_RANK': '0'}, "RANK is '-1'"),
+    ('pytorch', {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0', 'MASTER_PORT': '99999'}, "'99999'.*1 to 65535"),
+    ('mpi', {**MPI, 'PMIX_NAMESPACE': '5', 'OMPI_COMM_WORLD_LOCAL_SIZE': '1'}, 'mpirun -x MASTER_ADDR'),
+    ('mpi', MPI, 'set MASTER_PORT'),
+])  # fmt: skip
+def test_partial_environments_are_refused_at_once(bare, launcher, values, message):
+    bare(**values)
+    with pytest.raises(ConfigError, match=message):
+        join_processes(launcher)
+
+
 def test_launchers_say_what_they_miss(monkeypatch):
     for name in ('RANK', 'SLURM_PROCID'):
         monkeypatch.delenv(name, raising=False)
@@ -92,6 +269,32 @@ def test_launchers_say_what_they_miss(monkeypatch):
 def test_errors_of_one_process_stay_as_they_are():
     with pytest.raises(RuntimeError, match='gloo'), lost_processes_named(5):
         raise RuntimeError('gloo')
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+def test_told_to_end_is_an_interruption_and_once_is_enough(capfd, number):
+    def main():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(TIMEOUT)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # while it tidies up
+            os.kill(os.getpid(), number)
+            print('tidied up', flush=True)
+
+    assert start_forked(lambda _: run_cli(main)) == [EXIT_INTERRUPTED] * NUM_PROCESSES
+    output = capfd.readouterr()
+    assert output.out.count('tidied up') == NUM_PROCESSES
+    assert output.err.count(f'interrupted by {number.name}') == NUM_PROCESSES
+    assert 'Traceback' not in output.err
+
+
+def test_what_nohup_ignores_stays_ignored():
+    def act(_):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        run_cli(lambda: os.kill(os.getpid(), signal.SIGHUP))
+
+    assert start_forked(act) == [0] * NUM_PROCESSES
 
 
 @pytest.mark.parametrize(
@@ -111,7 +314,7 @@ def test_the_worst_exit_code(codes, worst):
 
 def test_the_script_passes_everything_on():
     def command(*arguments, **environment):
-        clean = {name: value for name, value in os.environ.items() if name not in ('GPUS', 'PORT', 'MASTER_ADDR')}
+        clean = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
         script = ['bash', str(PROJECT_ROOT / 'dist_test.sh'), *arguments]
         return subprocess.run(
             script, env={**clean, 'PYTHON': 'echo', **environment}, capture_output=True, text=True, check=False
@@ -126,6 +329,13 @@ def test_the_script_passes_everything_on():
     line = command('cfg_x.py', GPUS='8', NNODES='2', NODE_RANK='1', MASTER_ADDR='first', PORT='1234').stdout
     for part in ('--nnodes=2', '--node_rank=1', '--master_addr=first', '--master_port=1234', '--nproc_per_node=8'):
         assert f'{part} ' in line
+    two = {'NNODES': '2'}
+    for variables, port in (
+        ({'MASTER_PORT': '1234'}, '1234'), ({'MASTER_PORT': '1234', 'PORT': '5678'}, '5678'),
+        (two, '29500'), (two | {'SLURM_JOB_ID': '7'}, str(job_port(7 * STEPS_A_JOB))),
+    ):  # fmt: skip
+        assert f'--master_port={port} ' in command('cfg_x.py', **variables).stdout
+    assert '--standalone --local_addr=10.0.0.1 ' in command('cfg_x.py', MASTER_ADDR='10.0.0.1').stdout
     usage = command()
     assert usage.returncode == 2
     assert 'dist_test.sh CONFIG' in usage.stderr

@@ -86,6 +86,34 @@ def test_what_dask_reports_is_explained(error, message):
         DaskRunner(None, build_stand_in)._result(SimpleNamespace(result=fail), (0, 0, 1, 1))
 
 
+@pytest.mark.parametrize('error', [OSError('connection closed'), TimeoutError(), AttributeError('ncores')])
+def test_a_scheduler_that_does_not_answer_while_blocks_are_computed_is_lost(monkeypatch, error):
+    def ask(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cluster, 'ASK_SECONDS', 0)
+    client = SimpleNamespace(sync=ask, scheduler=SimpleNamespace(ncores=None))
+    with pytest.raises(ResultsError, match='scheduler went away.*--resume'):
+        DaskRunner(client, build_stand_in)._wait(SimpleNamespace(has_ready=lambda: False))
+
+
+def test_a_cluster_whose_workers_are_all_gone_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(cluster, 'ASK_SECONDS', 0)
+    monkeypatch.setattr(cluster, 'WORKER_SECONDS', 0.2)
+    client = SimpleNamespace(sync=lambda *_, **__: {}, scheduler=SimpleNamespace(ncores=None))
+    with pytest.raises(ResultsError, match='no worker for 0.2 s.*--resume'):
+        DaskRunner(client, build_stand_in)._wait(SimpleNamespace(has_ready=lambda: False))
+
+
+def test_an_error_of_a_worker_is_no_lost_scheduler():
+    def fail():
+        raise OSError('no space left')
+
+    future = SimpleNamespace(result=fail, status='error')
+    with pytest.raises(OSError, match='no space left'):
+        DaskRunner(None, build_stand_in)._result(future, (0, 0, 1, 1))
+
+
 def test_refuses_clusters_that_are_not_there(monkeypatch):
     monkeypatch.setattr(cluster, 'CONNECT_SECONDS', 0.3)
     with (

@@ -1,0 +1,206 @@
+"""What launchers say in the environment: which process this is, of how many, of which run, and where they meet."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from segearth.errors import ConfigError
+
+LOOPBACK = '127.0.0.1'
+FIRST_PORT, NUM_PORTS = 12_000, 16_381  # below the ports that systems give out themselves; a prime number of them
+STEPS_A_JOB = 97  # jobs that follow each other lie so many ports apart
+FIRST_SPECIAL_STEP = 0xFFFF_FFF0  # ids of steps that srun did not start: the batch script, interactive shells
+INTEGERS = {'rank': 0, 'number of processes': 1, 'rank on its machine': 0}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A process of a run.
+
+    Attributes:
+        rank: From 0.
+        world_size: Number of processes.
+        local_rank: On this machine, from 0.
+        address: Of the machine of rank 0.
+        port: On that machine, where the processes meet.
+        run: What tells this run from others, as far as the launcher says; empty where it says nothing.
+        is_served: The launcher itself serves the meeting place; otherwise rank 0 does.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    address: str
+    port: int
+    run: str
+    is_served: bool = False
+
+    @property
+    def where(self) -> str:
+        """Address and port, for messages."""
+        return f'{self.address}:{self.port}'
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """How a launcher tells a process its place.
+
+    Attributes:
+        ranks: Names of rank, number of processes and rank within the machine.
+        run: Names of what tells one run from another.
+        start: How to start it, for messages.
+        check: Raises where the processes were not started by it.
+        address: Where rank 0 is, unless MASTER_ADDR says it.
+        port: Where to meet, unless MASTER_PORT says it; None where that cannot be told.
+    """
+
+    ranks: tuple[str, str, str]
+    run: tuple[str, ...]
+    start: str
+    check: Callable[[int], None]
+    address: Callable[[int], str]
+    port: Callable[[], int | None]
+
+
+def read_place(name: str) -> Place:
+    """Reads the environment of a launcher; MASTER_ADDR and MASTER_PORT go before what is derived.
+
+    Raises:
+        ConfigError: It is not the launcher's, incomplete, or holds what is no number.
+    """
+    launcher, environment = LAUNCHERS[name], os.environ
+    missing = [variable for variable in launcher.ranks if not environment.get(variable)]
+    if missing:
+        raise _not_started(name, f'finds no {", ".join(missing)} in the environment')
+    rank, world_size, local_rank = (
+        _integer(variable, meaning, lowest)
+        for variable, (meaning, lowest) in zip(launcher.ranks, INTEGERS.items(), strict=True)
+    )
+    if rank >= world_size:
+        raise ConfigError(
+            f'{launcher.ranks[0]} is {rank}, but {launcher.ranks[1]} is {world_size}: ranks go from 0 to '
+            f'{world_size - 1}'
+        )
+    launcher.check(world_size)
+    port = _integer('MASTER_PORT', 'port', 1, 65535) if environment.get('MASTER_PORT') else launcher.port()
+    if port is None:
+        raise _not_started(name, 'cannot tell at which port to meet: set MASTER_PORT, alike for all processes')
+    return Place(
+        rank,
+        world_size,
+        local_rank,
+        environment.get('MASTER_ADDR') or launcher.address(world_size),
+        port,
+        ', '.join(f'{variable}={environment[variable]}' for variable in launcher.run if environment.get(variable)),
+        environment.get('TORCHELASTIC_USE_AGENT_STORE') == str(True) and name == 'pytorch',
+    )
+
+
+def job_port(number: int) -> int:
+    """The port of a job: below 32768, where systems begin to give out ports, and another for each of many jobs."""
+    return FIRST_PORT + number % NUM_PORTS
+
+
+def _integer(variable: str, meaning: str, lowest: int, highest: int | None = None) -> int:
+    text = os.environ[variable]
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or value < lowest or (highest is not None and value > highest):
+        limits = f'{lowest} or more' if highest is None else f'{lowest} to {highest}'
+        raise ConfigError(f'{variable} is {text!r} in the environment; it is the {meaning}: a whole number, {limits}')
+    return value
+
+
+def _not_started(name: str, reason: str) -> ConfigError:
+    return ConfigError(f'--launcher {name} {reason}. Start it with: {LAUNCHERS[name].start}')
+
+
+def _nothing(*_: int) -> None:
+    """No check, no port."""
+
+
+def _slurm_check(world_size: int) -> None:
+    """A batch script has the ranks of a task too, but nothing starts the other tasks."""
+    step = os.environ.get('SLURM_STEP_ID', '')
+    outside = 'SLURM_JOB_ID' in os.environ and (not step or (step.isdecimal() and int(step) >= FIRST_SPECIAL_STEP))
+    if world_size > 1 and (outside or _is_batch_script()):
+        raise _not_started(
+            'slurm', f'runs outside srun: {world_size} tasks are allocated, and none but this would ever come'
+        )
+
+
+def _is_batch_script() -> bool:
+    """Whether Slurm's task is a batch script: one submitted from within a step inherits the names of that step."""
+    try:
+        return b'slurm_script' in Path(f'/proc/{int(os.environ["SLURM_TASK_PID"])}/cmdline').read_bytes()
+    except (KeyError, ValueError, OSError):
+        return False
+
+
+def _slurm_address(_: int) -> str:
+    if os.environ.get('SLURM_STEP_NUM_NODES') == '1':
+        return LOOPBACK
+    names = ('SLURM_STEP_NODELIST', 'SLURM_JOB_NODELIST', 'SLURM_NODELIST')  # a step may have only some of the nodes
+    nodes = next((os.environ[name] for name in names if os.environ.get(name)), '')
+    command = ['scontrol', 'show', 'hostnames', nodes]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError) as error:
+        raise ConfigError('cannot find the first machine of the slurm job: set MASTER_ADDR to its name') from error
+
+
+def _slurm_port() -> int | None:
+    job, step = (os.environ.get(name, '') for name in ('SLURM_JOB_ID', 'SLURM_STEP_ID'))
+    if not job.isdecimal():
+        return None
+    return job_port(int(job) * STEPS_A_JOB + (int(step) if step.isdecimal() else 0))
+
+
+def _mpi_address(world_size: int) -> str:
+    here = os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE', '')
+    if here.isdecimal() and int(here) < world_size:
+        raise ConfigError(
+            f'{here} of {world_size} processes run on this machine, so the others have to be told where rank 0 is: '
+            'mpirun -x MASTER_ADDR=HOST, the name of the first machine'
+        )
+    return LOOPBACK
+
+
+def _mpi_port() -> int | None:
+    run = next((os.environ[name] for name in LAUNCHERS['mpi'].run if os.environ.get(name)), None)
+    return None if run is None else job_port(zlib.crc32(run.encode()))
+
+
+LAUNCHERS: Mapping[str, Launcher] = {
+    'pytorch': Launcher(
+        ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+        ('TORCHELASTIC_RUN_ID', 'SLURM_JOB_ID'),
+        'bash dist_test.sh CONFIG [GPUS], or torchrun',
+        check=_nothing,
+        address=lambda _: LOOPBACK,
+        port=_nothing,
+    ),
+    'slurm': Launcher(
+        ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+        ('SLURM_JOB_ID', 'SLURM_STEP_ID', 'SLURM_RESTART_COUNT'),
+        'srun python eval.py --config CONFIG --launcher slurm (within a batch script too)',
+        check=_slurm_check,
+        address=_slurm_address,
+        port=_slurm_port,
+    ),
+    'mpi': Launcher(
+        ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+        ('PMIX_NAMESPACE', 'OMPI_MCA_ess_base_jobid'),
+        'mpirun -n N python eval.py --config CONFIG --launcher mpi',
+        check=_nothing,
+        address=_mpi_address,
+        port=_mpi_port,
+    ),
+}
