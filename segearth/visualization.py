@@ -21,10 +21,8 @@ def default_palette(num_classes: int) -> list[tuple[int, int, int]]:
     """Distinct colours for classes that have none of their own."""
     hues = [(index * GOLDEN_RATIO) % 1 for index in range(num_classes)]
     values = [0.95 - 0.3 * (index % 3) / 2 for index in range(num_classes)]
-    return [
-        tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.65, value))
-        for hue, value in zip(hues, values, strict=True)
-    ]
+    colours = [colorsys.hsv_to_rgb(hue, 0.65, value) for hue, value in zip(hues, values, strict=True)]
+    return [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in colours]
 
 
 def colour_map(labels: np.ndarray, palette: Palette) -> np.ndarray:
@@ -86,7 +84,7 @@ def _scaled_to_height(image: Image.Image, height: int) -> Image.Image:
     return image.resize((max(round(image.width * height / image.height), 1), height))
 
 
-def _legend_places(names: Sequence[str], font: ImageFont.FreeTypeFont, size: int, width: int) -> list[tuple[int, int]]:
+def _legend_places(names: Sequence[str], font: ImageFont.FreeTypeFont | ImageFont.ImageFont, size: int, width: int) -> list[tuple[int, int]]:
     """(row, x) of each entry, wrapped at the picture's width."""
     margin = size // 2
     places, row, x = [], 0, margin

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,7 +81,8 @@ def adaptive_conv_norm(
             features = adaptive_conv(features, *stage, backend=name)
         return features[:, :num_maps], features[:, num_maps:].square().sum(1)
     dtype = _compute_dtype(features, *(kernels for kernels, _, _ in stages))
-    used, shape = [], features.shape
+    used: list[tuple[Tensor, Tensor, Tensor]] = []
+    shape: tuple[int, ...] = features.shape
     for kernels, rows, cols in stages:
         used.append((_rows_first(kernels, dtype), *_starts(shape, kernels, rows, cols)))
         shape = *shape[:2], *kernels.shape[3:]
@@ -109,7 +111,7 @@ class _AdaptiveConv(torch.autograd.Function):
     """The operator by a compiled implementation; inside, channels last and the kernels of a row together."""
 
     @staticmethod
-    def forward(ctx, features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, module: ModuleType) -> Tensor:
+    def forward(ctx: Any, features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, module: ModuleType) -> Tensor:
         dtype = _compute_dtype(features, kernels)
         features_last, kernels_used = _channels_last(features, dtype), _rows_first(kernels, dtype)
         ctx.save_for_backward(features_last, kernels_used, rows, cols)
@@ -121,7 +123,7 @@ class _AdaptiveConv(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         features, kernels, rows, cols = ctx.saved_tensors
         grad = _channels_last(grad, features.dtype)
         grad_features = grad_kernels = None
@@ -154,10 +156,11 @@ def _starts(shape: Sequence[int], kernels: Tensor, rows: Tensor | None, cols: Te
             f'adaptive_conv needs features (B, C, h, w) and kernels (B, Ty, Tx, H, W) of one batch size; got '
             f'{tuple(shape)} and {tuple(kernels.shape)}.'
         )
-    return tuple(
+    first, second = (
         _axis_starts(starts, shape[2 + axis], kernels.shape[1 + axis], kernels.shape[3 + axis], kernels)
         for axis, starts in enumerate((rows, cols))
     )
+    return first, second
 
 
 def _axis_starts(starts: Tensor | None, length: int, taps: int, outputs: int, like: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -104,7 +104,7 @@ class StandIn(dict):
         """Keeps the attributes."""
         self.state = state
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # type: ignore[override]  # an object of the file may be a key
         return id(self)
 
     def append(self, *_: Any) -> None:
@@ -149,7 +149,7 @@ class Unpickler(pickle.Unpickler):
         load_storage: Dtype, key and number of elements to a flat tensor.
     """
 
-    def __init__(self, file: BinaryIO, load_storage: Callable[[torch.dtype, str, int], Tensor] | None) -> None:
+    def __init__(self, file: IO[bytes], load_storage: Callable[[torch.dtype, str, int], Tensor]) -> None:
         super().__init__(file)
         self.load_storage = load_storage
         self.storages: dict[str, Tensor] = {}
@@ -184,7 +184,7 @@ class _Refusing(type):
     """Of classes whose objects may be read as data (their attributes), but which must not be called."""
 
     def __call__(cls, *_: Any, **__: Any) -> None:
-        raise pickle.UnpicklingError(f'the file refers to {cls.full_name}')
+        raise pickle.UnpicklingError(f'the file refers to {vars(cls)["full_name"]}')
 
 
 BLOCKED = ('os', 'posix', 'nt', 'sys', 'subprocess')
@@ -205,7 +205,9 @@ def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_
     return storage.as_strided(size, stride, offset)  # refuses what lies outside the storage
 
 
-def _rebuild_typed(storage: Tensor, offset: int, size: tuple, stride: tuple, _: Any, __: Any, dtype: Any, *___: Any):
+def _rebuild_typed(
+    storage: Tensor, offset: int, size: tuple, stride: tuple, _: Any, __: Any, dtype: Any, *___: Any
+) -> Tensor:
     return _rebuild_tensor(storage.view(dtype), offset, size, stride)
 
 
@@ -247,13 +249,16 @@ def _read_zip(archive: zipfile.ZipFile, memory: mmap.mmap) -> Any:
         return Unpickler(file, load_storage).load()
 
 
-def _read_legacy(file: BinaryIO) -> Any:
+def _read_legacy(file: IO[bytes]) -> Any:
     """An old file: the content, then a list of the storages, then the bytes of each."""
-    unpickler = None
-    for _ in range(LEGACY_PARTS + 1):
-        unpickler = Unpickler(file, lambda dtype, _, size: torch.empty(size, dtype=dtype, device='cpu'))
-        content = unpickler.load()
-    for key in Unpickler(file, None).load():
+    def make_storage(dtype: torch.dtype, _: str, size: int) -> Tensor:
+        return torch.empty(size, dtype=dtype, device='cpu')
+
+    for _ in range(LEGACY_PARTS):
+        Unpickler(file, make_storage).load()
+    unpickler = Unpickler(file, make_storage)
+    content = unpickler.load()
+    for key in Unpickler(file, make_storage).load():
         storage = unpickler.storages[key]
         data = file.read(8 + storage.nbytes)
         if len(data) != 8 + storage.nbytes or struct.unpack_from('<q', data)[0] != len(storage):

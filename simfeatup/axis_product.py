@@ -7,6 +7,7 @@ products use that, twice as fast as dense ones; elsewhere dense products cost ne
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,13 +36,13 @@ def axis_product(maps: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
 
 class _AxisProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, maps: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    def forward(ctx: Any, maps: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         ctx.save_for_backward(rows, cols)
         return _product(maps, rows, cols)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         rows, cols = ctx.saved_tensors
         return _product(grad, rows.T, cols.T), None, None
 

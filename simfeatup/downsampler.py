@@ -70,7 +70,7 @@ class AttentionDownsampler(nn.Module):
             logits = logits * (torch.rand_like(logits[:, :1, :1]) > CELL_DROPOUT)
         logits = logits * self.w[..., None, None] + self.b[..., None, None]
         weights = logits.flatten(1, 2).softmax(1).view_as(logits)
-        return adaptive_conv(inputs, weights, *starts), weights
+        return adaptive_conv(inputs, weights, starts[0], starts[1]), weights
 
 
 def blur(features: Tensor, size: int = BLUR_SIZE, sigma: float = BLUR_SIGMA) -> Tensor:

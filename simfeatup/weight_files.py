@@ -184,8 +184,8 @@ def _without_prefix(state_dict: dict[str, Tensor], anchors: Sequence[str], path:
         if len(prefixes) > 1 and prefix:
             logger.warning('%s holds several models (%s); the first is taken', path, shorten(prefixes))
         return {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
-    while prefix := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state_dict)), None):
-        state_dict = {name.removeprefix(prefix): value for name, value in state_dict.items()}
+    while common := [prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state_dict)]:
+        state_dict = {name.removeprefix(common[0]): value for name, value in state_dict.items()}
     return state_dict
 
 

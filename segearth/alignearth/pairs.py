@@ -20,8 +20,9 @@ from rasterio import windows
 from rasterio.errors import RasterioError
 from rasterio.warp import Resampling, reproject, transform_bounds
 
+from segearth.datasets.gdal_files import UnreadableFileError
 from segearth.datasets.optical_rgb import stretch_to_uint8
-from segearth.datasets.raster import GDAL_SUFFIXES, UnreadableFileError, read_raster, select_bands
+from segearth.datasets.raster import GDAL_SUFFIXES, read_raster, select_bands
 from segearth.datasets.sar_rgb import NODATA_AT_MOST, sar_to_rgb
 from segearth.errors import DataError, MissingFileError
 from segearth.training.images import list_images

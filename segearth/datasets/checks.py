@@ -12,8 +12,9 @@ from typing import Any
 
 from mmengine.dataset import BaseDataset
 
+from segearth.datasets.gdal_files import UnreadableFileError
 from segearth.datasets.labels import check_kind, check_sizes
-from segearth.datasets.raster import UnreadableFileError, read_info
+from segearth.datasets.raster import read_info
 from segearth.datasets.transforms.labels import LoadSegLabel
 from segearth.errors import DataError, MissingFileError
 

@@ -176,7 +176,7 @@ class BandReader:
             return self._table.take(bands[0], axis=0, mode='clip').transpose(2, 0, 1)
         if self._is_inverted and self._highest is not None:
             bands = np.subtract(self._highest, bands, dtype=bands.dtype)
-        if bands.dtype == np.uint8 and self._highest != 255:
+        if bands.dtype == np.uint8 and self._highest is not None and self._highest != 255:
             bands = np.rint(bands * (255 / self._highest)).astype(np.uint8)
         if self._linear is not None:
             scale, offset = self._linear

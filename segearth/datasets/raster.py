@@ -218,7 +218,7 @@ def _decoder(path: str | os.PathLike[str]) -> Iterator[DatasetReader | Image.Ima
         yield dataset
 
 
-def _of_dataset(source: DatasetReader, is_picture: bool, bands: tuple[int, ...] | None, path) -> Raster:
+def _of_dataset(source: DatasetReader, is_picture: bool, bands: tuple[int, ...] | None, path: object) -> Raster:
     if bands is not None:
         check_band_numbers(bands, source.count, path)
     numbers = list(bands) if bands is not None else bands_without_alpha(source) or [1]
@@ -264,8 +264,8 @@ def _of_array(image: np.ndarray, takes_all: bool) -> Raster:
         )
     if not np.ma.is_masked(image):
         return Raster(bands)
-    has_data = ~np.ma.getmaskarray(image)
-    return Raster(bands, valid=has_data if array.ndim == 2 else has_data.any(axis=2))
+    has_data: np.ndarray = ~np.ma.getmaskarray(image)
+    return Raster(bands, valid=has_data if array.ndim == 2 else np.any(has_data, axis=2))
 
 
 def _plain_mode(image: Image.Image, is_picture: bool) -> str:
@@ -284,9 +284,10 @@ def _plain_mode(image: Image.Image, is_picture: bool) -> str:
 def _is_reduced(image: Image.Image) -> bool:
     """Pillow reads, or has read, a file of 16 bits a colour, and keeps the upper 8 of them."""
     tiles = getattr(image, 'tile', None)
-    if not tiles and getattr(image, 'filename', ''):  # read already: ask the file
+    name = getattr(image, 'filename', None)
+    if not tiles and name:  # read already: ask the file
         try:
-            with Image.open(image.filename) as fresh:
+            with Image.open(name) as fresh:
                 tiles = fresh.tile
         except OSError:
             tiles = None

@@ -20,6 +20,8 @@ The fixed ranges are the ordinary display ranges of Sentinel-1; on the Sen1Flood
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from segearth.datasets.raster import ImageInput, name_of, read_raster, without_fill
@@ -96,7 +98,7 @@ def sar_to_rgb(
     return np.ascontiguousarray(grey.transpose(1, 2, 0))
 
 
-def _grey_bands(bands: np.ndarray, scale: str, db_ranges) -> np.ndarray:
+def _grey_bands(bands: np.ndarray, scale: str, db_ranges: Sequence[tuple[float, float]]) -> np.ndarray:
     """(B, H, W) of any type but 8 bit -> (B, H, W) uint8."""
     values = (np.abs(bands) if np.iscomplexobj(bands) else bands).astype(np.float32)
     valid = np.isfinite(values) & (values > NODATA_AT_MOST)

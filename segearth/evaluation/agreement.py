@@ -19,6 +19,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import Store
 
 import segearth
 import simfeatup
@@ -38,7 +39,7 @@ TOLERANCE = 0.01  # of projected text embeddings, which processors round differe
 logger = logging.getLogger(__name__)
 
 
-def call_the_roll(store: distributed.Store, place: Place, card: Card, timeout: float) -> None:
+def call_the_roll(store: Store, place: Place, card: Card, timeout: float) -> None:
     """Waits for the processes of a run and checks that they are those of one run.
 
     Whoever comes lays down a card, in the order of coming; the first ``world_size`` cards have to be alike in all but
@@ -143,7 +144,7 @@ def code_card() -> dict[str, str]:
     """Versions of the packages, and a digest of all source files of this project's two."""
     digest = hashlib.sha256()
     for package in (segearth, simfeatup):
-        root = Path(package.__file__).parent
+        root = Path(str(package.__file__)).parent
         for path in sorted(root.rglob('*.py')):
             digest.update(f'{path.relative_to(root)}\0'.encode())
             digest.update(path.read_bytes())
@@ -200,7 +201,7 @@ def _problem(cards: Sequence[Card], own: Card, place: Place, number: int) -> Con
     return None
 
 
-def _refuse(store: distributed.Store, place: Place, problem: ConfigError) -> NoReturn:
+def _refuse(store: Store, place: Place, problem: ConfigError) -> NoReturn:
     """Raises the problem; the process that keeps the cards waits until the others have seen them."""
     left = store.add('left', 1)
     deadline = time.monotonic() + FAREWELL_SECONDS

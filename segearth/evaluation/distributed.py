@@ -15,6 +15,7 @@ from datetime import timedelta
 
 import torch
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from segearth.errors import ConfigError, UserError
 from segearth.evaluation.agreement import Card, call_the_roll, code_card
@@ -61,14 +62,14 @@ def join_processes(
     names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')  # for libraries that look there
     values = (place.rank, place.world_size, place.local_rank, place.address, place.port)
     os.environ.update({name: str(value) for name, value in zip(names, values, strict=True)})
-    store = distributed.PrefixStore(
+    store = PrefixStore(
         f'segearth/{os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")}', _meeting_place(place, timeout)
     )
     call_the_roll(store, place, {'backend': backend, **code_card(), **(card or {})}, timeout)
     try:
         distributed.init_process_group(
             backend,
-            store=distributed.PrefixStore('group', store),
+            store=PrefixStore('group', store),
             rank=place.rank,
             world_size=place.world_size,
             timeout=timedelta(seconds=timeout),
@@ -117,7 +118,7 @@ def _choose_device(launcher: str, local_rank: int) -> None:
     torch.cuda.set_device(local_rank)
 
 
-def _meeting_place(place: Place, timeout: float) -> distributed.Store:
+def _meeting_place(place: Place, timeout: float) -> Store:
     """The store that rank 0 or the launcher serves.
 
     Raises:
@@ -127,7 +128,7 @@ def _meeting_place(place: Place, timeout: float) -> distributed.Store:
     if not serves:
         _wait_until_served(place, timeout)
     try:
-        return distributed.TCPStore(
+        return distributed.TCPStore(  # type: ignore[attr-defined]
             place.address,
             place.port,
             world_size=place.world_size,

@@ -124,6 +124,7 @@ class RunningJob:
             self._signal(signal.SIGKILL)
             self._process.wait()
         outcome = self.poll(results)
+        assert outcome is not None  # it has ended
         return outcome if outcome.state == DONE else Outcome(self.job, STOPPED, 'interrupted', None, outcome.seconds)
 
     def _recorded(self, rows: Sequence[ResultRow], results: Path, seconds: float) -> Outcome:
@@ -163,7 +164,8 @@ def run_jobs(
     Raises:
         KeyboardInterrupt: Interrupted; the jobs under way were told to end, and all outcomes were reported.
     """
-    waiting, running, free = list(jobs), [], list(slots)
+    waiting, free = list(jobs), list(slots)
+    running: list[RunningJob] = []
     blocked: set[Job] = set()
     try:
         while waiting or running:
@@ -243,7 +245,9 @@ def failure_reason(console: Path, code: int) -> str:
     return reason if messages else f'{reason} (exit code {code}; all of it in {console})'
 
 
-def _begin(job: Job, devices: Sequence[str], start: Callable, results: Path, resume: bool):
+def _begin(
+    job: Job, devices: Sequence[str], start: Callable, results: Path, resume: bool
+) -> RunningJob | Outcome | None:
     """The job running, or its outcome where it need not or cannot run; None where its folder is in use."""
     if job.fault:
         return Outcome(job, FAILED, job.fault)

@@ -7,7 +7,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.device import get_device
 from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -118,7 +119,9 @@ def evaluate(
         return row
 
 
-def build_runner(settings: Config, dataset: BaseDataset, launcher: str = 'none', hooks: list = ()) -> EvaluationRunner:
+def build_runner(
+    settings: Config, dataset: BaseDataset, launcher: str = 'none', hooks: Sequence[Hook] = ()
+) -> EvaluationRunner:
     """Builds the runner with a data set that exists already; the model is built here, weights included.
 
     Raises:
@@ -207,12 +210,13 @@ def _make_work_dir(given: str | os.PathLike[str] | None, name: str) -> str:
 
 def _save(row: ResultRow, own: Path, results: Path, run_logger: MMLogger) -> None:
     run_logger.info(row.to_line())
+    kept_in: Path | None = own
     try:
         write_row(row, own)
     except OSError as error:
         run_logger.warning(f'cannot write {own}: {error.strerror}')
-        own = None
-    append_row(row, results, kept_in=own)
+        kept_in = None
+    append_row(row, results, kept_in=kept_in)
     run_logger.info(f'appended to {results} and {results.with_suffix(".txt")}')
 
 

@@ -132,7 +132,7 @@ def _put_checked_parts_in(config: Config) -> None:
 
 
 def _checked_step(step: dict, steps: Mapping[str, str]) -> dict:
-    replacement = steps.get(step.get('type'))
+    replacement = steps.get(step.get('type', ''))
     if replacement is None:
         return step
     kind = TRANSFORMS.get(replacement)

@@ -167,7 +167,7 @@ def score_settings(
         return score_padded(windows, score, model.encoder.patch_size)
 
     if is_per_patch:
-        maps = score_whole(images, score, model.encoder.patch_size, size or images.shape[-2:])
+        maps = score_whole(images, score, model.encoder.patch_size, size)
         return list(maps.split(num_channels, dim=1))
     if is_whole:
         return list(score_any(images).split(num_channels, dim=1))

@@ -87,7 +87,7 @@ def score_padded(images: Tensor, score: Callable[[Tensor], Tensor], multiple: tu
 
 
 def score_whole(
-    images: Tensor, score: Callable[[Tensor], Tensor], multiple: tuple[int, int], size: tuple[int, int]
+    images: Tensor, score: Callable[[Tensor], Tensor], multiple: tuple[int, int], size: tuple[int, int] | None
 ) -> Tensor:
     """Scores whole images with a function that gives a number a patch, interpolated bilinearly and once.
 
@@ -98,11 +98,13 @@ def score_whole(
         images: (B, 3, H, W).
         score: (B, 3, H', W') -> (B, Q, h, w), one a patch; H' and W' are multiples of the patch.
         multiple: (height, width) of a patch.
-        size: (H0, W0) of the result.
+        size: (H0, W0) of the result; None for that of the images.
 
     Returns:
         (B, Q, H0, W0).
     """
+    height, width = images.shape[-2:]
+    size = size or (height, width)
     padded, before = pad_to_multiple(images, multiple)
     scores = score(padded)
     if padded is images:

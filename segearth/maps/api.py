@@ -127,7 +127,17 @@ def predict_scene(
     return _predict(segmenter, scene, out, options, resolution, runner, resume, overwrite, progress)
 
 
-def _predict(segmenter: Segmenter, scene, out, options: MapOptions, resolution, runner, resume, overwrite, progress):
+def _predict(
+    segmenter: Segmenter,
+    scene: Any,
+    out: str | os.PathLike[str] | None,
+    options: MapOptions,
+    resolution: float | None,
+    runner: Any,
+    resume: bool,
+    overwrite: bool,
+    progress: Any,
+) -> Any:
     with tempfile.TemporaryDirectory(prefix='segearth-') as scratch:
         dataset, array = None, None
         if isinstance(scene, str | os.PathLike):
@@ -183,7 +193,8 @@ def _to_file(array: xarray.DataArray, folder: Path) -> str:
 def _to_array(path: Path, scene: xarray.DataArray, class_names: Sequence[str]) -> xarray.DataArray:
     import rioxarray
 
-    with rioxarray.open_rasterio(path) as opened:
+    opened: Any = rioxarray.open_rasterio(path)  # one raster is one DataArray; the types allow more
+    with opened:
         classes = opened.load().squeeze('band', drop=True).rename('classes')
     y, x = scene.rio.y_dim, scene.rio.x_dim
     classes = classes.rename({'y': y, 'x': x})

@@ -60,7 +60,7 @@ def words_of(vocabulary: Vocabulary) -> list[list[str]]:
     return words
 
 
-def _palette(dataset_type: str | None):
+def _palette(dataset_type: str | None) -> Any:
     from mmseg.registry import DATASETS
 
     import segearth.datasets  # noqa: F401  (registers the data sets)

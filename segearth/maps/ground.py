@@ -10,6 +10,8 @@ Source: areal element M N cos(phi) of an ellipsoid, Snyder, "Map Projections: A 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from affine import Affine
@@ -68,21 +70,26 @@ class PixelAreas:
         if self._scale is None:
             return np.full((1, 1), area)
         rows = np.linspace(y1 + 0.5, y2 - 0.5, y2 - y1)[:, None]
-        return area / self._scale(*(self.transform @ (np.full_like(rows, (x1 + x2) / 2), rows)))
+        return area / self._scale(*self._to_map(np.full_like(rows, (x1 + x2) / 2), rows))
 
     def _map_coordinates(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
         y1, x1, y2, x2 = box
         rows = np.arange(y1, y2)[:, None] + 0.5
         columns = np.arange(x1, x2)[None] + 0.5
-        return self.transform @ ((columns, rows) if self.transform.d else (np.full((1, 1), (x1 + x2) / 2), rows))
+        return self._to_map(columns if self.transform.d else np.full((1, 1), (x1 + x2) / 2), rows)
+
+    def _to_map(self, columns: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        transform: Any = self.transform  # affine's types know numbers only
+        return transform @ (columns, rows)
 
     def _element(self, latitude: np.ndarray) -> np.ndarray:
         ellipsoid = self._crs.ellipsoid
+        assert ellipsoid is not None  # geographic systems have one
         eccentricity2 = 1 - (ellipsoid.semi_minor_metre / ellipsoid.semi_major_metre) ** 2
         curvature = 1 - eccentricity2 * np.sin(latitude) ** 2
         return ellipsoid.semi_major_metre**2 * (1 - eccentricity2) * np.cos(latitude) / curvature**2
 
-    def _areal_scale(self, shape: tuple[int, int]):
+    def _areal_scale(self, shape: tuple[int, int]) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
         try:
             projection = Proj(self._crs)
             to_degrees = Transformer.from_crs(self._crs, self._crs.geodetic_crs, always_xy=True)
@@ -113,6 +120,7 @@ def pixel_size(crs: RasterioCRS | None, transform: Affine, shape: tuple[int, int
         return math.hypot(*down) * unit, math.hypot(*right) * unit
     latitude = (transform @ (shape[1] / 2, shape[0] / 2))[1] * math.degrees(unit)
     geod = system.get_geod()
+    assert geod is not None  # geographic systems have an ellipsoid
     longitude = 0.0
     steps = [(dx * math.degrees(unit), dy * math.degrees(unit)) for dx, dy in (down, right)]
     lengths = [geod.inv(longitude, latitude, longitude + dx, latitude + dy)[2] for dx, dy in steps]

@@ -9,15 +9,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from segearth.inference.memory import window_batch_size
 from segearth.inference.postprocess import classify
 from segearth.inference.sliding_window import Box
 from segearth.maps.grid import WindowGrid
+
+if TYPE_CHECKING:
+    from segearth.models.segmentor import SegEarthSegmentation
 
 NO_DATA = 255
 """Label of pixels without data; so a map has at most 255 classes."""
@@ -46,17 +50,16 @@ class WindowModel(Protocol):
 class SegmentorModel:
     """A :class:`segearth.models.segmentor.SegEarthSegmentation` as a model of windows."""
 
-    def __init__(self, segmentor: torch.nn.Module) -> None:
+    def __init__(self, segmentor: SegEarthSegmentation) -> None:
         self._segmentor = segmentor
         self.num_classes = segmentor.num_classes
         is_whole = 0 in segmentor.crop_size
         self.crop_size, self.stride = WHOLE_IMAGE_WINDOW if is_whole else (segmentor.crop_size, segmentor.stride)
-        self.window_batch_size = segmentor.window_batch_size
-        if self.window_batch_size == 'auto':
-            from segearth.inference.memory import window_batch_size
-
+        batch_size = segmentor.window_batch_size
+        if not isinstance(batch_size, int):
             words = segmentor.text_embeddings
-            self.window_batch_size = window_batch_size(words.device, self.crop_size, *words.shape)
+            batch_size = window_batch_size(words.device, self.crop_size, *words.shape)
+        self.window_batch_size = batch_size
 
     def score(self, windows: Tensor) -> Tensor:
         """Scores (b, Q, h, w) of windows (b, 3, h, w) uint8, RGB."""

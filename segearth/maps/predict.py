@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rasterio.features import sieve
 
 import segearth
 from segearth.errors import ConfigError, DataError
+from segearth.inference.sliding_window import Box
 from segearth.maps.area import AreaCount, ClassArea, write_areas
 from segearth.maps.geotiff import as_window, describe_classes, optimise, write_blocks, write_category_names
 from segearth.maps.grid import BLOCK_SIDE, WindowGrid
@@ -137,7 +138,7 @@ def predict_to_files(
     _check(options, legend)
     with open_scene(source, dataset) as scene:
         areas = PixelAreas(scene.crs, scene.transform, (scene.height, scene.width))
-        grid = WindowGrid((scene.height, scene.width), tuple(model.crop_size), tuple(model.stride))
+        grid = WindowGrid((scene.height, scene.width), model.crop_size, model.stride)
         plan = MapPlan(
             source,
             decide_stretch(scene, options.stretch),
@@ -208,7 +209,7 @@ def _assemble(
     labels, scores = folder / 'labels.tif', folder / 'scores.tif'
     picture = np.zeros((-(-scene.height // plan.step), -(-scene.width // plan.step), 3), np.uint8)
 
-    def blocks(key: str):
+    def blocks(key: str) -> Iterator[tuple[Box, np.ndarray]]:
         for index, box in enumerate(plan.blocks):
             arrays = workspace.load_block(index)
             place_reduced(picture, arrays['picture'], *box[:2], plan.step)

@@ -166,7 +166,7 @@ def open_scene(source: SceneSource, dataset: rasterio.DatasetReader | None = Non
                            'gdalwarp on the scene first', source.path)  # fmt: skip
         reader = native
         if source.resolution is not None:
-            reader = stack.enter_context(_resampled(native, source))
+            reader = stack.enter_context(_resampled(native, source, source.resolution))
         yield Scene(reader, source, native)
 
 
@@ -236,16 +236,16 @@ def choose_bands(dataset: rasterio.DatasetReader, source: SceneSource) -> list[i
     return numbers
 
 
-def _resampled(native: rasterio.DatasetReader, source: SceneSource) -> WarpedVRT:
-    if not (math.isfinite(source.resolution) and source.resolution > 0):
-        raise ConfigError(f'resolution is {source.resolution}; give metres a pixel, above 0, as in 0.5')
+def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: float) -> WarpedVRT:
+    if not (math.isfinite(resolution) and resolution > 0):
+        raise ConfigError(f'resolution is {resolution}; give metres a pixel, above 0, as in 0.5')
     size = pixel_size(native.crs, native.transform, native.shape)
     if size is None:
         raise ConfigError(
             f'{source.path} has no coordinate reference system, so the size of its pixels on the ground is unknown: '
             'leave --resolution out, or assign a system first, as in gdal_edit.py -a_srs EPSG:32632 FILE'
         )
-    factors = [source.resolution / side for side in size]  # of rows, of columns
+    factors = [resolution / side for side in size]  # of rows, of columns
     height, width = (max(round(side / factor), 0) for side, factor in zip(native.shape, factors, strict=True))
     if min(height, width) < 1 or max(height, width) > LONGEST_SIDE:
         raise ConfigError(

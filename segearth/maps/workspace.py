@@ -53,7 +53,7 @@ class Workspace:
         path = self._block_path(index)
         temporary = path.with_suffix('.tmp')
         with writing(path), open(temporary, 'wb') as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, **dict[str, Any](arrays))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -75,9 +75,9 @@ class ClipTextTower(nn.Module):
         tokenizer: Phrases to token ids (N, context length).
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Callable[[Sequence[str]], Tensor]) -> None:
+    def __init__(self, model: CLIP | CustomTextCLIP, tokenizer: Any) -> None:
         super().__init__()
-        self.model = model
+        self.model: CLIP | CustomTextCLIP = model
         self.tokenizer = tokenizer
 
     @torch.no_grad()
@@ -136,9 +136,10 @@ def build_encoder(
     if record.is_blip:
         if readout != DEFAULT_READOUT:
             logger.warning('BLIP has one dense read-out; %s is ignored', readout)
-        visual, text, settings = _build_blip(record, clip_path)
+        parts: tuple[Any, Any, Mapping[str, Any]] = _build_blip(record, clip_path)
     else:
-        visual, text, settings = _build_clip(record, clip_path, readout)
+        parts = _build_clip(record, clip_path, readout)
+    visual, text, settings = parts
     visual = visual.to(device=device, dtype=dtype).requires_grad_(False).eval()
     fingerprint = _fingerprint(text.state_dict(), settings)
     text = text.to(device).requires_grad_(False).eval()
@@ -232,7 +233,7 @@ def _architecture_config(record: EncoderRecord) -> dict:
 def _own_config(record: EncoderRecord, path: Path) -> dict:
     beside = path.with_suffix('.json')
     if not beside.is_file():
-        beside = find_file(record.model_config, weights_folders(), f'model config of {record.name}', record.remedy)
+        beside = find_file(str(record.model_config), weights_folders(), f'model config of {record.name}', record.remedy)
     try:
         config = json.loads(beside.read_text(encoding='utf-8'))
     except ValueError as error:
@@ -269,7 +270,7 @@ def _instantiate(config: Mapping[str, Any], record: EncoderRecord, device: str =
 class _NoInitialisation(TorchFunctionMode):
     """Skips torch.nn.init: the weights are overwritten, and drawing them takes longer than reading the file."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if getattr(func, '__module__', None) == 'torch.nn.init':
             return kwargs['tensor'] if 'tensor' in kwargs else args[0]
@@ -322,5 +323,5 @@ def _fingerprint(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> 
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, value in sorted(weights.items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

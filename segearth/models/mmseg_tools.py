@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -19,6 +19,8 @@ class MMSegTools:
 
     class_names: Sequence[str]
     num_classes: int
+    encoder: Callable[[Tensor], tuple[Tensor, Tensor]]
+    encode_decode: Callable[..., Tensor]
     _dataset_meta: dict[str, Any] | None = None
     _config: Config | None = None
 
@@ -65,3 +67,10 @@ class MMSegTools:
             NotImplementedError: Always.
         """
         raise NotImplementedError('SegEarth-OV-2 is training-free: there is no loss; run eval.py')
+
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """[CLS] token (B, C) and patch tokens (B, N, C) of images whose sides are multiples of the patch."""
+        return self.encoder(inputs)
+
+    def _forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
+        return self.encode_decode(inputs)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.structures import PixelData
@@ -36,6 +37,9 @@ from segearth.models.preprocessor import CLIP_MEAN, CLIP_STD, SegEarthDataPrePro
 from segearth.surroundings import in_plain_torch
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary, read_vocabulary
+
+if TYPE_CHECKING:
+    from segearth.models.blip import DenseBLIP
 
 
 @MODELS.register_module()
@@ -74,6 +78,11 @@ class SegEarthSegmentation(MMSegTools, BaseSegmentor):
         segearth.errors.UserError: A setting, class-name file or weight file cannot be used; the message says why.
     """
 
+    encoder: DenseCLIP | DenseBLIP
+    upsampler: nn.Module | None
+    text_embeddings: Tensor
+    query_to_class: Tensor
+
     @in_plain_torch
     def __init__(
         self,
@@ -107,7 +116,7 @@ class SegEarthSegmentation(MMSegTools, BaseSegmentor):
         self.refuse_training(pretrained, train_cfg, test_cfg)
         if (name_path is None) == (classes is None):
             raise ConfigError('give either name_path, a class-name file, or classes, the classes in words')
-        vocabulary = read_vocabulary(name_path) if classes is None else Vocabulary.from_classes(classes)
+        vocabulary = Vocabulary.from_classes(classes) if classes is not None else read_vocabulary(str(name_path))
         device = choose_device(device)
         encoder = build_encoder(
             clip_type,
@@ -149,7 +158,7 @@ class SegEarthSegmentation(MMSegTools, BaseSegmentor):
         text_embeddings: Tensor,
         query_to_class: Tensor,
         upsampler: nn.Module | None = None,
-        **settings,
+        **settings: Any,
     ) -> SegEarthSegmentation:
         """Joins parts that exist already.
 
@@ -169,16 +178,16 @@ class SegEarthSegmentation(MMSegTools, BaseSegmentor):
         """
         if not settings.pop('feature_up', True):
             upsampler = None
-        encoder = _read_out_anew(encoder, settings)
+        read_out = _read_out_anew(encoder, settings)
         model = cls.__new__(cls)
         model._assemble(
-            encoder, torch.as_tensor(text_embeddings), torch.as_tensor(query_to_class), upsampler, **settings
+            read_out, torch.as_tensor(text_embeddings), torch.as_tensor(query_to_class), upsampler, **settings
         )
         return model
 
     def _assemble(
         self,
-        encoder: nn.Module,
+        encoder: DenseCLIP | DenseBLIP,
         text_embeddings: Tensor,
         query_to_class: Tensor,
         upsampler: nn.Module | None,
@@ -270,7 +279,7 @@ class SegEarthSegmentation(MMSegTools, BaseSegmentor):
             return torch.cat([sample.pred_sem_seg.data for sample in results])
         return list(results)
 
-    def forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None, mode: str = 'tensor'):
+    def forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None, mode: str = 'tensor') -> Any:
         """Does what mmseg's modes say; ``test_step`` without data samples gets new ones."""
         return super().forward(inputs, data_samples or (), mode)
 
@@ -284,13 +293,13 @@ class SegEarthSegmentation(MMSegTools, BaseSegmentor):
             return self.slide_inference(inputs)
         if self.upsampler is not None:
             return self.whole_inference(inputs)
-        size = (batch_data_samples and _result_size(batch_data_samples[0])) or inputs.shape[-2:]
+        size = _result_size(batch_data_samples[0]) if batch_data_samples else None
         return score_whole(inputs, partial(self._score, is_per_patch=True), self.encoder.patch_size, size)
 
     def slide_inference(self, inputs: Tensor) -> Tensor:
         """Scores (B, Q, H, W) of images (B, 3, H, W), averaged over overlapping windows."""
         batch_size = self.window_batch_size
-        if batch_size == AUTO:
+        if not isinstance(batch_size, int):
             sides = [min(crop, side) for crop, side in zip(self.crop_size, inputs.shape[-2:], strict=True)]
             batch_size = window_batch_size(inputs.device, sides, len(self.text_embeddings), self.encoder.embed_dim)
         return slide(inputs, self.whole_inference, self.crop_size, self.stride, batch_size)
@@ -329,20 +338,13 @@ class SegEarthSegmentation(MMSegTools, BaseSegmentor):
             sample.set_data({'seg_logits': PixelData(data=scores), 'pred_sem_seg': PixelData(data=labels)})
         return list(data_samples)
 
-    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """[CLS] token (B, C) and patch tokens (B, N, C) of images whose sides are multiples of the patch."""
-        return self.encoder(inputs)
-
-    def _forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
-        return self.encode_decode(inputs)
-
 
 def _result_size(sample: SegDataSample) -> tuple[int, int] | None:
     original = sample.metainfo.get('ori_shape')
     return None if original is None else tuple(original[:2])
 
 
-def _read_out_anew(encoder: nn.Module, settings: dict) -> nn.Module:
+def _read_out_anew(encoder: nn.Module, settings: dict[str, Any]) -> Any:
     names = {'model_type': 'attention', 'ignore_residual': 'ignore_residual', 'ssa_last_n_layers': 'num_readout_blocks'}
     given = {name: settings.pop(key) for key, name in names.items() if key in settings}
     if isinstance(encoder, VisionTransformer):

@@ -83,8 +83,9 @@ def embed_queries(
     _check_lengths(encoder, prompts)
     folder = (default_cache_folder() if cache_folder is None else Path(cache_folder)) / 'text'
     files = {query: folder / f'{_key(encoder.fingerprint, texts)}.safetensors' for query, texts in prompts.items()}
-    embeddings = {query: _read(file) for query, file in files.items()} if use_cache else {}
-    missing = [query for query in prompts if embeddings.get(query) is None]
+    known = {query: _read(file) for query, file in files.items()} if use_cache else {}
+    embeddings = {query: embedding for query, embedding in known.items() if embedding is not None}
+    missing = [query for query in prompts if query not in embeddings]
     step = max(1, PROMPTS_AT_ONCE // len(templates))
     for first in range(0, len(missing), step):
         batch = missing[first : first + step]
@@ -109,7 +110,8 @@ def _key(fingerprint: str, prompts: Sequence[str]) -> str:
 
 def _check_lengths(encoder: TextEncoder, prompts: Mapping[str, Sequence[str]]) -> None:
     """Tells which phrases are cut, and refuses two of which the same is left."""
-    limit, seen = encoder.max_tokens, {}
+    limit = encoder.max_tokens
+    seen: dict[tuple[tuple[int, ...], ...], str] = {}
     query, texts = next(iter(prompts.items()))
     frame = max(len(encoder.tokenize(text)) for text in texts) - len(encoder.tokenize(query))
     for query, texts in prompts.items():

@@ -14,6 +14,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unicodedata import category, normalize
 
 from segearth.errors import ConfigError
@@ -65,6 +66,7 @@ class Vocabulary:
         Raises:
             ConfigError: No classes, a class without words, a word that is given twice, too long or no text.
         """
+        entries: list[Any]
         if isinstance(classes, str):
             entries = classes.split(CLASS_SEPARATOR)
             if not entries[-1].strip():  # a closing semicolon begins no class
