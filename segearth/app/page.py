@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # read when gradio is imported
@@ -37,8 +37,11 @@ MONO_FONT = ['ui-monospace', 'monospace']
 CSS = """
 .legend {display: inline-block; width: 1em; height: 1em; margin-right: .5em}
 .legend {vertical-align: middle; border: 1px solid #555}
-.areas td, .areas th {padding: .2em .8em; text-align: right; overflow-wrap: anywhere}
-.areas td:first-child, .areas th:first-child {text-align: left}
+.areas td, .areas th {padding: .2em .8em; text-align: right; white-space: nowrap}
+.areas td:first-child, .areas th:first-child {text-align: left; white-space: normal; overflow-wrap: anywhere}
+.toast-title {display: none !important}  /* Gradio's own, always "Warning" */
+.toast-body {overflow-wrap: anywhere}
+.mistake {border-left: .3em solid #c22; padding: .2em .8em; overflow-wrap: anywhere}
 """
 FIRST_OPACITY = 0.6
 BUTTONS = ['download', 'fullscreen']  # gradio's third one, share, uploads to a service elsewhere
@@ -46,9 +49,9 @@ WITHOUT_UPSAMPLER = 'SimFeatUp is switched off, or the encoder has no upsampler 
 NOT_MADE = 'The map was not made'
 NOT_SHOWN = 'This could not be shown'
 DEFECT = 'Something went wrong on the server, whose log says what. Other settings or another image may work.'
-CLOSE_ERRORS = '(...values) => {document.querySelectorAll(".toast-close").forEach(each => each.click()); return values}'
+CLOSE_TOASTS = '(...values) => {document.querySelectorAll(".toast-close").forEach(each => each.click()); return values}'
+TOAST_SECONDS = 10
 BLEND = 'map'  # beginning of the names of such pictures
-
 
 
 def build_page(session: Session) -> gr.Blocks:
@@ -80,28 +83,35 @@ def build_page(session: Session) -> gr.Blocks:
                     scores = gr.Gallery(label='scores', columns=3, elem_id='scores', format='png', buttons=BUTTONS)
                 with gr.Tab('Before and after'):
                     compare = gr.Button('Compare without and with', elem_id='compare')
-                    notes = gr.Markdown('', elem_id='notes')
+                    notes = gr.HTML(elem_id='notes')
                     bias = gr.ImageSlider(label='without | with Global Bias Alleviation', elem_id='bias', format='png')
                     upsampling = gr.ImageSlider(
                         label='without | with SimFeatUp', elem_id='upsampling', format='png', visible=False
                     )
                 with gr.Tab('Download'):
-                    files = gr.File(label=_kept(session.limits), file_count='multiple', elem_id='files')
+                    files = gr.File(
+                        label=_kept(session.limits), file_count='multiple', elem_id='files', interactive=False
+                    )
         gr.Examples([[str(path), WORDS] for path in example_scenes()], inputs[:2], label='Examples', elem_id='examples')
 
         def segment(user: gr.Request, *values, progress=gr.Progress()):  # noqa: B008  (how gradio asks for it)
-            with _errors_in_words(NOT_MADE, session):
+            with _mistakes(NOT_MADE, session) as mistake:
                 found = session.segment(
                     Request(*values), lambda done, total: progress((done, total), 'windows'), user.session_hash
                 )
-                pictures = [(_file(found.folder, 'score', array), name) for array, name in score_maps(found)]
-                blend = _file(found.folder, BLEND, map_over_scene(found, FIRST_OPACITY))
-            kept = replace(found, probabilities=np.empty(0))  # they are large, and shown already
-            areas = area_table(found.areas, found.palette)
-            return kept, blend, FIRST_OPACITY, areas, pictures, found.files, _summary(found, values[0])
+                return {
+                    scores: [(_file(found.folder, 'score', array), name) for array, name in score_maps(found)],
+                    picture: _file(found.folder, BLEND, map_over_scene(found, FIRST_OPACITY)),
+                    opacity: FIRST_OPACITY,
+                    answer: replace(found, probabilities=np.empty(0)),  # they are large, and shown already
+                    table: area_table(found.areas, found.palette),
+                    files: found.files,
+                    status: _summary(found, values[0]),
+                }
+            return {status: mistake.text}
 
         def compare_parts(user: gr.Request, *values, progress=gr.Progress()):  # noqa: B008
-            with _errors_in_words(NOT_SHOWN, session):
+            with _mistakes(NOT_SHOWN, session) as mistake:
                 found = session.compare(
                     Request(*values), lambda done, total: progress((done, total), 'maps'), user.session_hash
                 )
@@ -109,24 +119,29 @@ def build_page(session: Session) -> gr.Blocks:
                     labels and tuple(_file(found.folder, 'part', class_map(one, found.palette)) for one in labels)
                     for labels in (found.bias_alleviation, found.upsampling)
                 ]
-            has_both = found.upsampling is not None
-            return pairs[0], gr.update(value=pairs[1], visible=has_both), '' if has_both else WITHOUT_UPSAMPLER
+                has_both = found.upsampling is not None
+                return {
+                    bias: pairs[0],
+                    upsampling: gr.update(value=pairs[1], visible=has_both),
+                    notes: '' if has_both else WITHOUT_UPSAMPLER,
+                }
+            return {notes: mistake.text}
 
         def fade(found: Answer | None, value: float):
-            with _errors_in_words(NOT_SHOWN, session):
+            with _mistakes(NOT_SHOWN, session):
                 if found is None or not found.folder.exists():
                     raise DataError('there is no map, or it was deleted since: press Make the map')
                 for old in found.folder.glob(f'{BLEND}-*'):
                     old.unlink()
                 return _file(found.folder, BLEND, map_over_scene(found, value))
+            return gr.skip()
 
         def leave(user: gr.Request):
             session.storage.end(user.session_hash)
 
-        once = {'js': CLOSE_ERRORS, 'concurrency_limit': 1, 'concurrency_id': 'model'}
-        shown = [answer, picture, opacity, table, scores, files, status]
-        run.click(segment, inputs, shown, **once).success(None, js=CLOSE_ERRORS)
-        compare.click(compare_parts, inputs, [bias, upsampling, notes], **once).success(None, js=CLOSE_ERRORS)
+        one_by_one = {'js': CLOSE_TOASTS, 'concurrency_limit': 1, 'concurrency_id': 'model'}
+        run.click(segment, inputs, [answer, picture, opacity, table, scores, files, status], **one_by_one)
+        compare.click(compare_parts, inputs, [bias, upsampling, notes], **one_by_one)
         opacity.release(fade, [answer, opacity], picture, show_progress='hidden')
         page.unload(leave)
     return page
@@ -150,21 +165,36 @@ def _inputs(limits: Limits) -> list:
     return [upload, words, encoder, attention, weight, threshold, with_upsampling, sensor, bands]
 
 
+@dataclass
+class _Mistake:
+    text: str = ''  # HTML
+
+
 @contextmanager
-def _errors_in_words(title: str, session: Session) -> Iterator[None]:
-    """Shows mistakes of the user's as messages on the page, without HTML and paths; all else is for the log alone."""
+def _mistakes(title: str, session: Session) -> Iterator[_Mistake]:
+    """Shows mistakes of the user's as messages, without paths and as plain text; all else is for the log alone.
+
+    Args:
+        title: Heading of the messages.
+        session: Whose folder is not to be named.
+
+    Yields:
+        What to put on the page if the block does not return.
+    """
+    mistake = _Mistake()
     try:
-        yield
+        yield mistake
+        return
     except (UserError, UpsamplerError) as error:
-        message = html.escape(without_paths(str(error), session.storage.folder))
+        message = without_paths(str(error), session.storage.folder)
     except NobodyWaitsError:
         message = 'the page was closed'
     except Exception:
         logger.exception('a defect, of which the page says only that there is one')
         message = DEFECT
-    else:
-        return
-    raise gr.Error(message, duration=None, title=title, print_exception=False)
+    message = html.escape(message)
+    gr.Warning(f'<strong>{title}</strong><br>{message}', TOAST_SECONDS)
+    mistake.text = f'<div class="mistake"><strong>{title}</strong>: {message}</div>'
 
 
 def _file(folder: Path, name: str, array: np.ndarray) -> str:

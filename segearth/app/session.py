@@ -129,9 +129,7 @@ class Session:
         self._lock = threading.Lock()
         self.storage = Storage(self.limits.kept_bytes, self.limits.kept_seconds)
 
-    def segment(
-        self, request: Request, progress: Progress = lambda done, total: None, owner: str = ''
-    ) -> Answer:
+    def segment(self, request: Request, progress: Progress = lambda done, total: None, owner: str = '') -> Answer:
         """Makes the map of an uploaded file.
 
         Args:
@@ -171,9 +169,7 @@ class Session:
             paths,
         )
 
-    def compare(
-        self, request: Request, progress: Progress = lambda done, total: None, owner: str = ''
-    ) -> Comparison:
+    def compare(self, request: Request, progress: Progress = lambda done, total: None, owner: str = '') -> Comparison:
         """Maps an uploaded file with and without Global Bias Alleviation and upsampling; arguments as for segment.
 
         Raises:
