@@ -8,6 +8,7 @@ nobody holds any more: the next page removes it.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import stat
@@ -107,8 +108,9 @@ class Storage:
             now = time.time()
             entries = sorted((_age_and_size(path), path) for path in set(self.folder.iterdir()) - self._kept)
             used = sum(size for (_, size), _ in entries)
+            limit = self._num_bytes if num_bytes <= self._num_bytes else math.inf  # nothing goes for what cannot fit
             for (changed, size), path in entries:
-                if now - changed > self.seconds or used + num_bytes > self._num_bytes:
+                if now - changed > self.seconds or used + num_bytes > limit:
                     self._remove(path)
                     used -= size
             return used + num_bytes <= self._num_bytes
