@@ -57,7 +57,7 @@ def test_without_the_password_nothing_is_open(served):
     file = next(session.storage.folder.rglob('*.tif'))
     body = {'data': [], 'fn_index': 0, 'session_hash': 'a'}
     with httpx.Client(base_url=url, trust_env=False) as stranger:
-        for path in ('/config', '/gradio_api/info', f'/gradio_api/file={file}', '/gradio_api/queue/data?session_hash=a'):
+        for path in ('/config', '/gradio_api/info', f'/gradio_api/file={file}', '/gradio_api/queue/data'):
             assert stranger.get(path).status_code == 401, path
         for path in ('/gradio_api/queue/join', '/gradio_api/run/segment', '/gradio_api/call/segment'):
             assert stranger.post(path, json=body).status_code == 401, path
@@ -67,8 +67,8 @@ def test_without_the_password_nothing_is_open(served):
 
 def test_only_what_the_page_needs_is_open(served, client):
     assert client.get('/config').status_code == 200
-    closed = ['/gradio_api/proxy=http://127.0.0.1:9/a', '/gradio_api/file=http://127.0.0.1:9/a', '/gradio_api/vibe-code']
-    for path in (*closed, '/gradio_api/custom_component/a/server/b/c', '/gradio_api/deep_link', '/monitoring/summary'):
+    closed = ['/gradio_api/proxy=http://127.0.0.1:9/a', '/gradio_api/file=http://127.0.0.1:9/a']
+    for path in (*closed, '/gradio_api/vibe-code', '/gradio_api/custom_component/a/server/b/c', '/monitoring/summary'):
         assert client.get(path).status_code == 404, path
     for path in ('/gradio_api/process_recording', '/gradio_api/vibe-edit', '/gradio_api/component_server'):
         assert client.post(path, json={}).status_code == 404, path
@@ -96,7 +96,8 @@ def test_a_request_names_no_address_and_no_file_of_the_server(served, client, tm
     secret.write_bytes(b'II*\0')
     with socket.create_server(('127.0.0.1', 0)) as listening:
         listening.settimeout(0.2)
-        for path in (f'http://127.0.0.1:{listening.getsockname()[1]}/a.tif', 'http://example.invalid/a.tif', str(secret)):
+        here = f'http://127.0.0.1:{listening.getsockname()[1]}/a.tif'
+        for path in (here, 'http://example.invalid/a.tif', str(secret)):
             file = {'path': path, 'meta': {'_type': 'gradio.FileData'}}
             for data in ([file, *SETTINGS], [None, file, *SETTINGS[1:]]):
                 answer = json.dumps(run(client, data))

@@ -8,12 +8,13 @@ import time
 
 import pytest
 
+from segearth.app import storage as module
 from segearth.app.storage import PREFIX, Storage, remove_leftovers
 
 KILLED = """
-import os
-from segearth.app.storage import Storage
-print(Storage(1000, 100).folder, flush=True)
+import os, runpy, sys
+storage = runpy.run_path(sys.argv[1])['Storage'](1000, 100)
+print(storage.folder, flush=True)
 os.kill(os.getpid(), 9)
 """
 
@@ -85,7 +86,7 @@ def test_files_elsewhere_are_never_removed(storage, temporary):
 
 
 def test_what_a_killed_page_left_goes_and_nothing_else(storage, temporary):
-    run = subprocess.run([sys.executable, '-c', KILLED], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, '-c', KILLED, module.__file__], capture_output=True, text=True)
     left = run.stdout.strip()
     assert run.returncode == -9 and os.path.isdir(left)
     strange = temporary / f'{PREFIX}strange'  # without a lock

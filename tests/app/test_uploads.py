@@ -29,7 +29,7 @@ server.serve_forever()
 """
 NAMING_AN_ADDRESS = {
     'wms.tif': '<GDAL_WMS><Service name="WMS"><ServerUrl>{url}/wms?</ServerUrl><Layers>a</Layers></Service></GDAL_WMS>',
-    'tms.png': '<GDAL_WMS><Service name="TMS"><ServerUrl>{url}/${{z}}/${{x}}/${{y}}.png</ServerUrl></Service></GDAL_WMS>',
+    'tms.png': '<GDAL_WMS><Service name="TMS"><ServerUrl>{url}/${{z}}/${{x}}.png</ServerUrl></Service></GDAL_WMS>',
     'tiled.jpg': '<GDAL_WMS><Service name="TiledWMS"><ServerUrl>{url}/t?</ServerUrl></Service></GDAL_WMS>',
     'wcs.tif': '<WCS_GDAL><ServiceURL>{url}/wcs?</ServiceURL><CoverageName>a</CoverageName></WCS_GDAL>',
     'wmts.tif': '<GDAL_WMTS><GetCapabilitiesUrl>{url}/wmts</GetCapabilitiesUrl></GDAL_WMTS>',
@@ -37,8 +37,8 @@ NAMING_AN_ADDRESS = {
     '<SourceFilename>/vsicurl/{url}/a.tif</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>',
     'virtual.tif': '<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
     '<SourceFilename>{local}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>',
-    'a.mrf': '<MRF_META><CachedSource><Source>/vsicurl/{url}/a.tif</Source></CachedSource><Raster><Size x="9" y="9" c="1"/>'
-    '</Raster></MRF_META>',
+    'a.mrf': '<MRF_META><CachedSource><Source>/vsicurl/{url}/a.tif</Source></CachedSource>'
+    '<Raster><Size x="9" y="9" c="1"/></Raster></MRF_META>',
     'stac.tif': '{{"type": "FeatureCollection", "stac_version": "1.0.0", "features": [{{"type": "Feature", "assets": '
     '{{"a": {{"href": "{url}/a.tif"}}}}}}]}}',
     'index.tif': '<GDALTileIndexDataset><IndexDataset>/vsicurl/{url}/a.gpkg</IndexDataset></GDALTileIndexDataset>',
@@ -48,6 +48,7 @@ NAMING_AN_ADDRESS = {
     'picture.svg': '<svg xmlns="http://www.w3.org/2000/svg"><image href="{url}/a.png"/></svg>',
     'picture.png': '%!PS-Adobe-3.0 EPSF-3.0\n({url}) run showpage',
 }
+KINDS = [('PNG', 'a.dat'), ('JPEG', 'a.tif'), ('JP2OpenJPEG', 'a'), ('GTiff', 'a.vrt')]
 
 
 @pytest.fixture(scope='module')
@@ -116,7 +117,8 @@ def test_files_beside_an_upload_are_not_read(server, session, tmp_path):
 
 def test_the_reference_system_of_a_jpeg2000_file_is_no_address(server, session, tmp_path):
     url, log = server
-    path = write_picture(tmp_path / 'a.jp2', 'JP2OpenJPEG', crs='EPSG:32632', transform=rasterio.Affine(1, 0, 5, 0, -1, 5))
+    place = {'crs': 'EPSG:32632', 'transform': rasterio.Affine(1, 0, 5, 0, -1, 5)}
+    path = write_picture(tmp_path / 'a.jp2', 'JP2OpenJPEG', **place)
     name = b'urn:ogc:def:crs:EPSG::32632'
     content = path.read_bytes()
     assert name in content
@@ -125,7 +127,7 @@ def test_the_reference_system_of_a_jpeg2000_file_is_no_address(server, session, 
     assert not log.read_text()
 
 
-@pytest.mark.parametrize('driver, name', [('PNG', 'a.dat'), ('JPEG', 'a.tif'), ('JP2OpenJPEG', 'a'), ('GTiff', 'a.vrt')])
+@pytest.mark.parametrize('driver, name', KINDS)
 def test_pictures_are_known_by_their_content(driver, name, session, tmp_path):
     path = write_picture(tmp_path / name, driver)
     assert session.segment(Request(str(path), 'a\nb')).labels.shape == (100, 120)
