@@ -37,6 +37,7 @@ from segearth.text.vocabulary import Vocabulary
 from segearth.visualization import Palette
 
 KEPT_MODELS = 2
+SECONDS_TO_STOP = 20  # a window takes less
 UPLOADED = 'upload'
 SHOWN_INPUT = 40  # characters of a wrong one
 
@@ -140,7 +141,7 @@ class Session:
         Raises:
             segearth.errors.UserError: The file, the words or the model cannot be used; the message says why.
         """
-        words = self._accepted(request)
+        words = self._accepted(request, owner)
         with self._lock, self._opened(request, owner) as (source, dataset):
             segmenter = self._segmenter(request, words)
             out = self.storage.new_folder(owner)
@@ -175,7 +176,7 @@ class Session:
         Raises:
             segearth.errors.UserError: As for :meth:`segment`.
         """
-        words = self._accepted(request)
+        words = self._accepted(request, owner)
         progress = self._while_wanted(progress, owner)
         with self._lock, self._opened(request, owner) as (source, dataset):
             segmenter = self._segmenter(request, words)
@@ -200,14 +201,19 @@ class Session:
         return Comparison((without_bias, full), upsampling, segmenter.palette, out)
 
     def close(self) -> None:
-        """Deletes uploads and results, and stops what is being computed."""
-        self.storage.close()
+        """Stops what is being computed and deletes uploads and results."""
+        self.storage.close()  # at once: whoever asks for the end may not wait for long
+        if self._lock.acquire(timeout=SECONDS_TO_STOP):  # a process that ends amid a computation ends in a crash
+            self._lock.release()
+        self.storage.close()  # what the computation wrote meanwhile
 
-    def _accepted(self, request: Request) -> list[str]:
+    def _accepted(self, request: Request, owner: str = '') -> list[str]:
         """The classes, if they and the file can be used: before waiting for others, and before any work."""
         if not request.path:
             raise DataError('no image yet: drop one into the field on the left, or choose an example')
         words = check_words(request.words, self.limits)
+        if owner:
+            self.storage.claim(request.path, owner)
         with self._opened(request, '') as (source, dataset), open_scene(source, dataset):
             return words
 
@@ -219,9 +225,9 @@ class Session:
             raise ConfigError(
                 f'bands are {request.bands[:SHOWN_INPUT]!r}; expected numbers from 1, as in 4,3,2'
             ) from None
+        if self.storage.has_ended(owner):  # while waiting for others
+            raise NobodyWaitsError
         path = Path(request.path)
-        if owner:
-            self.storage.claim(path, owner)
         if not path.exists():
             raise DataError(
                 f'{path.name} is no longer here: uploads are deleted after {self.limits.kept_seconds / 60:g} minutes, '

@@ -116,10 +116,11 @@ class Storage:
             return used + num_bytes <= self._num_bytes
 
     def close(self) -> None:
-        """Removes the folder."""
+        """Removes the folder; from now on nobody waits for results."""
         self._closed.set()
         with self._mutex:
-            self._finalizer()
+            self._finalizer.detach()
+            shutil.rmtree(self.folder, ignore_errors=True)
             self._file_lock.release()
 
     def _remove(self, path: Path) -> None:

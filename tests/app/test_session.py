@@ -1,4 +1,6 @@
 import os
+import threading
+import time
 import zipfile
 
 import numpy as np
@@ -10,7 +12,7 @@ from PIL import Image
 from segearth.app.pictures import area_table, class_map, map_over_scene, score_maps
 from segearth.app.session import NobodyWaitsError, Request, Session
 from segearth.app.uploads import Limits
-from segearth.errors import ConfigError, DataError
+from segearth.errors import ConfigError, DataError, UserError
 from tests.app.conftest import TinySegmenter
 
 
@@ -88,9 +90,30 @@ def test_nothing_is_computed_for_a_browser_that_was_closed(session, scene):
     with pytest.raises(NobodyWaitsError):
         session.segment(Request(scene, 'a\nb'), lambda done, total: session.storage.end('a'), owner='a')
     session.close()
-    with pytest.raises((NobodyWaitsError, OSError)):
+    with pytest.raises(NobodyWaitsError):
         session.segment(Request(scene, 'a\nb'), owner='a')
     assert not session.storage.folder.exists()
+
+
+def test_closing_waits_until_the_computation_has_stopped(session, scene):
+    begun, ended = threading.Event(), []
+
+    def progress(done, total):
+        begun.set()
+        time.sleep(0.01)
+
+    def press():
+        with pytest.raises((NobodyWaitsError, UserError, OSError)):
+            while True:
+                session.segment(Request(scene, 'a\nb'), progress)
+        ended.append(session.storage.folder.exists())
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    begun.wait()
+    session.close()
+    thread.join()
+    assert ended and not session.storage.folder.exists()
 
 
 def test_mistakes_are_explained(session, scene, tmp_path):
