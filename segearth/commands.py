@@ -215,11 +215,11 @@ def _app(arguments: argparse.Namespace) -> None:
         if not 0 < value < float('inf'):
             raise ConfigError(f'{name} is {value}; allowed: above 0')
     password = _password(arguments.password)
-    from segearth.app.server import serve
+    from segearth.app.server import serve_and_exit
     from segearth.app.uploads import Limits
 
     limits = Limits(round(arguments.max_upload_mb * 2**20), round(arguments.max_megapixels * 1e6))
-    serve(arguments.host, arguments.port, limits, arguments.device, arguments.open, password)
+    serve_and_exit(arguments.host, arguments.port, limits, arguments.device, arguments.open, password)
 
 
 def _password(given: str | None) -> str | None:

@@ -8,9 +8,11 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -23,6 +25,7 @@ from segearth.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
+ENDING = [getattr(signal, name) for name in ('SIGTERM', 'SIGHUP') if hasattr(signal, name)]
 MOST_WAITING = 20  # presses of all users together
 STATES = 200  # browser sessions whose last map can be faded
 LOGIN = 'Any user name, and the password that you were given.'
@@ -100,7 +103,15 @@ def serve(
             session.close()
 
 
-ENDING = [getattr(signal, name) for name in ('SIGTERM', 'SIGHUP') if hasattr(signal, name)]
+def serve_and_exit(*arguments: Any) -> NoReturn:
+    """Serves the page as :func:`serve` does, then ends the process without waiting for threads.
+
+    Those of Gradio and torch may be in the middle of something, and Python's own end would make a crash of that.
+    """
+    serve(*arguments)
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 @contextmanager

@@ -157,7 +157,7 @@ def test_addresses_and_limits_that_cannot_be_are_explained(arguments, match):
 )
 def test_where_the_password_comes_from(arguments, environment, expected, monkeypatch):
     found = []
-    monkeypatch.setattr(server, 'serve', lambda *values: found.append(values[-1]))
+    monkeypatch.setattr(server, 'serve_and_exit', lambda *values: found.append(values[-1]))
     monkeypatch.setattr('getpass.getpass', lambda prompt: 'typed')
     monkeypatch.delenv('SEGEARTH_PASSWORD', raising=False)
     if environment:
