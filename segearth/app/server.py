@@ -47,6 +47,7 @@ def launch(
     Raises:
         ConfigError: The address is taken or not this machine's.
     """
+    host = host.strip('[]')  # around an address of IPv6 they are Gradio's
     _check_address(host, port)
     keep_files_inside(page, session.storage)
     session.storage.keep_present()
@@ -55,7 +56,7 @@ def launch(
     try:
         with _without_proxy(host):
             _, url, _ = page.launch(
-                server_name=host,
+                server_name=f'[{host}]' if ':' in host else host,
                 server_port=port,
                 auth=password and (lambda _, given: hmac.compare_digest(given.encode(), password.encode())),
                 auth_message=LOGIN,
@@ -81,6 +82,7 @@ def serve(
     host: str, port: int | None, limits: Limits, device: str | None, is_opened: bool, password: str | None = None
 ) -> None:
     """Serves the page until it is interrupted, or told to end by SIGTERM or SIGHUP; arguments as for :func:`launch`."""
+    host = host.strip('[]')
     _check_address(host, port)
     if password is None and not _is_this_machine(host):
         logger.warning(
