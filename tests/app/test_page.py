@@ -117,7 +117,8 @@ def test_mistakes_are_shown_in_words_until_the_next_press(page, tmp_path):
     page.wait_for_selector('#upload a[href*=notes]')
     page.click('#run')
     page.wait_for_selector('.toast-body:has-text("notes.tif cannot be opened as a raster")')
-    assert page.locator('.toast-body').count() == 1 and 'no image yet' not in page.inner_text('body')
+    page.wait_for_function('!document.body.innerText.includes("no image yet")')  # it fades out
+    page.wait_for_selector('.toast-body')  # the new one stays
 
     choose_example(page)
     page.locator('#encoder input').fill('OpenCLIP')
@@ -128,7 +129,7 @@ def test_mistakes_are_shown_in_words_until_the_next_press(page, tmp_path):
     assert 'secret' not in page.inner_text('body')
     page.fill('#words textarea', 'land\nwater')
     make_map(page)
-    assert page.locator('.toast-body, .mistake').count() == 0
+    page.wait_for_function('!document.querySelector(".toast-body, .mistake")', timeout=5000)  # sooner than by itself
 
 
 def test_names_are_shown_as_text(page, tmp_path):
