@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,6 +92,8 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_app_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--host', default='127.0.0.1', help='address to listen on; 0.0.0.0 lets other machines in')
     parser.add_argument('--port', type=int, help='default: the first free one from 7860')
+    parser.add_argument('--password', nargs='?', const='', help='that visitors have to give; without a word '
+                        'it is asked for, since others see command lines; default: $SEGEARTH_PASSWORD')  # fmt: skip
     parser.add_argument('--max-upload-mb', type=int, default=200, help='largest file that may be uploaded')
     parser.add_argument('--max-megapixels', type=float, default=16, help='largest image that is segmented')
     parser.add_argument('--device', help='cpu, cuda, cuda:1 ...')
@@ -207,10 +211,30 @@ def _app(arguments: argparse.Namespace) -> None:
 
     require('app', 'gradio')
     require('maps', 'pyproj', 'geopandas', 'pyogrio', 'shapely')
-    from segearth.app.page import Limits, serve
+    limits = {'--max-upload-mb': arguments.max_upload_mb, '--max-megapixels': arguments.max_megapixels}
+    for name, value in limits.items():
+        if not 0 < value < float('inf'):
+            raise ConfigError(f'{name} is {value}; allowed: above 0')
+    password = _password(arguments.password)
+    from segearth.app.server import serve_and_exit
+    from segearth.app.uploads import Limits
 
-    limits = Limits(arguments.max_upload_mb * 2**20, round(arguments.max_megapixels * 1e6))
-    serve(arguments.host, arguments.port, limits, arguments.device, arguments.open)
+    limits = Limits(round(arguments.max_upload_mb * 2**20), round(arguments.max_megapixels * 1e6))
+    serve_and_exit(arguments.host, arguments.port, limits, arguments.device, arguments.open, password)
+
+
+def _password(given: str | None) -> str | None:
+    """Of the command line, of the terminal, or of the environment; None for no password."""
+    if given == '':
+        try:
+            given = getpass.getpass('password for visitors of the page: ')
+        except EOFError:
+            given = ''
+    else:
+        given = given or os.environ.get('SEGEARTH_PASSWORD')
+    if given is not None and not given.strip():
+        raise ConfigError('the password is empty; give one, or leave --password and $SEGEARTH_PASSWORD out')
+    return given
 
 
 if __name__ == '__main__':

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # read when gradio is imported
 
@@ -15,15 +19,14 @@ from PIL import Image
 
 from segearth.app.examples import WORDS, example_scenes
 from segearth.app.pictures import area_table, class_map, map_over_scene, score_maps
-from segearth.app.session import Answer, Limits, Request, Session
-from segearth.errors import ConfigError, UserError
+from segearth.app.session import Answer, NobodyWaitsError, Request, Session
+from segearth.app.uploads import Limits, without_paths
+from segearth.errors import DataError, UserError
 from segearth.models.dense_clip import ATTENTION_NAMES
 from segearth.models.encoders import ENCODERS
 from simfeatup.errors import UpsamplerError
 
 logger = logging.getLogger(__name__)
-
-__all__ = ['Limits', 'build_page', 'launch', 'serve']
 
 TITLE = 'SegEarth: name classes in words, get a map'
 INTRODUCTION = f"""# {TITLE}
@@ -34,30 +37,39 @@ MONO_FONT = ['ui-monospace', 'monospace']
 CSS = """
 .legend {display: inline-block; width: 1em; height: 1em; margin-right: .5em}
 .legend {vertical-align: middle; border: 1px solid #555}
-.areas td, .areas th {padding: .2em .8em; text-align: right}
-.areas td:first-child, .areas th:first-child {text-align: left}
+.areas td, .areas th {padding: .2em .8em; text-align: right; white-space: nowrap}
+.areas td:first-child, .areas th:first-child {text-align: left; white-space: normal; overflow-wrap: anywhere}
+.toast-title {display: none !important}  /* Gradio's own, always "Warning" */
+.toast-body {overflow-wrap: anywhere}
+.mistake {border-left: .3em solid #c22; padding: .2em .8em; overflow-wrap: anywhere}
 """
 FIRST_OPACITY = 0.6
 BUTTONS = ['download', 'fullscreen']  # gradio's third one, share, uploads to a service elsewhere
 WITHOUT_UPSAMPLER = 'SimFeatUp is switched off, or the encoder has no upsampler trained for it: nothing to compare.'
-CONCURRENCY = {'concurrency_limit': 1, 'concurrency_id': 'model'}
+NOT_MADE = 'The map was not made'
+NOT_SHOWN = 'This could not be shown'
+DEFECT = 'Something went wrong on the server, whose log says what. Other settings or another image may work.'
+CLOSE_TOASTS = '(...values) => {document.querySelectorAll(".toast-close").forEach(each => each.click()); return values}'
+TOAST_SECONDS = 10
+BLEND = 'map'  # beginning of the names of such pictures
 
 
 def build_page(session: Session) -> gr.Blocks:
-    """Builds the page.
+    """Builds the page. Gradio keeps its files in the folder of the session from then on.
 
     Args:
         session: Does the work.
     """
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
+    os.environ['GRADIO_TEMP_DIR'] = str(session.storage.folder)  # read when components are made, and at uploads
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)
-        answer = gr.State()
+        answer = gr.State(time_to_live=session.limits.kept_seconds)
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 inputs = _inputs(session.limits)
                 run = gr.Button('Make the map', variant='primary', elem_id='run')
             with gr.Column(scale=2):
-                status = gr.Markdown('', elem_id='status')
+                status = gr.HTML(elem_id='status')
                 with gr.Tab('Map'):
                     picture = gr.Image(
                         label='classes over the scene', interactive=False, elem_id='map', format='png', buttons=BUTTONS
@@ -71,89 +83,68 @@ def build_page(session: Session) -> gr.Blocks:
                     scores = gr.Gallery(label='scores', columns=3, elem_id='scores', format='png', buttons=BUTTONS)
                 with gr.Tab('Before and after'):
                     compare = gr.Button('Compare without and with', elem_id='compare')
-                    notes = gr.Markdown('', elem_id='notes')
+                    notes = gr.HTML(elem_id='notes')
                     bias = gr.ImageSlider(label='without | with Global Bias Alleviation', elem_id='bias', format='png')
                     upsampling = gr.ImageSlider(
                         label='without | with SimFeatUp', elem_id='upsampling', format='png', visible=False
                     )
                 with gr.Tab('Download'):
-                    files = gr.File(label='map, polygons, areas, scores', file_count='multiple', elem_id='files')
+                    files = gr.File(
+                        label=_kept(session.limits), file_count='multiple', elem_id='files', interactive=False
+                    )
         gr.Examples([[str(path), WORDS] for path in example_scenes()], inputs[:2], label='Examples', elem_id='examples')
 
-        def segment(*values, progress=gr.Progress()):  # noqa: B008  (how gradio asks for it)
-            with _errors_in_words():
-                found = session.segment(Request(*values), lambda done, total: progress((done, total), 'windows'))
-            return (
-                found,
-                map_over_scene(found, FIRST_OPACITY),
-                FIRST_OPACITY,
-                area_table(found.areas, found.palette),
-                score_maps(found),
-                found.files,
-                _summary(found),
-            )
+        def segment(user: gr.Request, *values, progress=gr.Progress()):  # noqa: B008  (how gradio asks for it)
+            with _mistakes(NOT_MADE, session) as mistake:
+                found = session.segment(
+                    Request(*values), lambda done, total: progress((done, total), 'windows'), user.session_hash
+                )
+                return {
+                    scores: [(_file(found.folder, 'score', array), name) for array, name in score_maps(found)],
+                    picture: _file(found.folder, BLEND, map_over_scene(found, FIRST_OPACITY)),
+                    opacity: FIRST_OPACITY,
+                    answer: replace(found, probabilities=np.empty(0)),  # they are large, and shown already
+                    table: area_table(found.areas, found.palette),
+                    files: found.files,
+                    status: _summary(found, values[0]),
+                }
+            return {status: mistake.text}
 
-        def compare_parts(*values, progress=gr.Progress()):  # noqa: B008
-            with _errors_in_words():
-                found = session.compare(Request(*values), lambda done, total: progress((done, total), 'maps'))
-            pairs = [_pair(labels, found.palette) for labels in (found.bias_alleviation, found.upsampling)]
-            has_both = found.upsampling is not None
-            return pairs[0], gr.update(value=pairs[1], visible=has_both), '' if has_both else WITHOUT_UPSAMPLER
+        def compare_parts(user: gr.Request, *values, progress=gr.Progress()):  # noqa: B008
+            with _mistakes(NOT_SHOWN, session) as mistake:
+                found = session.compare(
+                    Request(*values), lambda done, total: progress((done, total), 'maps'), user.session_hash
+                )
+                pairs = [
+                    labels and tuple(_file(found.folder, 'part', class_map(one, found.palette)) for one in labels)
+                    for labels in (found.bias_alleviation, found.upsampling)
+                ]
+                has_both = found.upsampling is not None
+                return {
+                    bias: pairs[0],
+                    upsampling: gr.update(value=pairs[1], visible=has_both),
+                    notes: '' if has_both else WITHOUT_UPSAMPLER,
+                }
+            return {notes: mistake.text}
 
         def fade(found: Answer | None, value: float):
-            return None if found is None else map_over_scene(found, value)
+            with _mistakes(NOT_SHOWN, session):
+                if found is None or not found.folder.exists():
+                    raise DataError('there is no map, or it was deleted since: press Make the map')
+                for old in found.folder.glob(f'{BLEND}-*'):
+                    old.unlink()
+                return _file(found.folder, BLEND, map_over_scene(found, value))
+            return gr.skip()
 
-        run.click(segment, inputs, [answer, picture, opacity, table, scores, files, status], **CONCURRENCY)
-        compare.click(compare_parts, inputs, [bias, upsampling, notes], **CONCURRENCY)
+        def leave(user: gr.Request):
+            session.storage.end(user.session_hash)
+
+        one_by_one = {'js': CLOSE_TOASTS, 'concurrency_limit': 1, 'concurrency_id': 'model'}
+        run.click(segment, inputs, [answer, picture, opacity, table, scores, files, status], **one_by_one)
+        compare.click(compare_parts, inputs, [bias, upsampling, notes], **one_by_one)
         opacity.release(fade, [answer, opacity], picture, show_progress='hidden')
+        page.unload(leave)
     return page
-
-
-def launch(page: gr.Blocks, session: Session, host: str, port: int | None, is_opened: bool = False) -> str:
-    """Serves a page until it is closed; returns its address at once.
-
-    Args:
-        page: Built by :func:`build_page`.
-        session: Its session.
-        host: Address to listen on.
-        port: None for the first free one.
-        is_opened: Open the browser.
-
-    Raises:
-        ConfigError: The address is taken or not this machine's.
-    """
-    theme = gr.themes.Default(font=FONT, font_mono=MONO_FONT)
-    try:
-        _, url, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            max_file_size=session.limits.upload_bytes,
-            theme=theme,
-            css=CSS,
-            share=False,
-            ssr_mode=False,
-            footer_links=[],
-            quiet=True,
-            show_error=True,
-            inbrowser=is_opened,
-            prevent_thread_lock=True,
-        )
-        return url
-    except (OSError, ValueError) as error:
-        where = f'port {port}' if port else 'the ports from 7860'
-        raise ConfigError(f'cannot listen on {host}, {where}: {error}; give another --port or --host') from error
-
-
-def serve(host: str, port: int | None, limits: Limits, device: str | None, is_opened: bool) -> None:
-    """Serves the page until it is interrupted."""
-    session = Session(limits, device)
-    try:
-        page = build_page(session)
-        url = launch(page, session, host, port, is_opened)
-        logger.info('%s is ready for the browser; Ctrl-C ends it', url)
-        page.block_thread()
-    finally:
-        session.close()
 
 
 def _inputs(limits: Limits) -> list:
@@ -174,19 +165,50 @@ def _inputs(limits: Limits) -> list:
     return [upload, words, encoder, attention, weight, threshold, with_upsampling, sensor, bands]
 
 
+@dataclass
+class _Mistake:
+    text: str = ''  # HTML
+
+
 @contextmanager
-def _errors_in_words() -> Iterator[None]:
-    """Shows mistakes of the user's as messages on the page; everything else is logged by gradio."""
+def _mistakes(title: str, session: Session) -> Iterator[_Mistake]:
+    """Shows mistakes of the user's as messages, without paths and as plain text; all else is for the log alone.
+
+    Args:
+        title: Heading of the messages.
+        session: Whose folder is not to be named.
+
+    Yields:
+        What to put on the page if the block does not return.
+    """
+    mistake = _Mistake()
     try:
-        yield
+        yield mistake
+        return
     except (UserError, UpsamplerError) as error:
-        raise gr.Error(str(error), duration=None, title='This cannot be done', print_exception=False) from error
+        message = without_paths(str(error), session.storage.folder)
+    except NobodyWaitsError:
+        message = 'the page was closed'
+    except Exception:
+        logger.exception('a defect, of which the page says only that there is one')
+        message = DEFECT
+    message = html.escape(message)
+    gr.Warning(f'<strong>{title}</strong><br>{message}', TOAST_SECONDS)
+    mistake.text = f'<div class="mistake"><strong>{title}</strong>: {message}</div>'
 
 
-def _pair(labels: tuple[np.ndarray, np.ndarray] | None, palette) -> tuple[Image.Image, Image.Image] | None:
-    return None if labels is None else tuple(Image.fromarray(class_map(one, palette)) for one in labels)
+def _file(folder: Path, name: str, array: np.ndarray) -> str:
+    """Path of a new picture; its name is new too, or browsers would show an old one."""
+    path = folder / f'{name}-{secrets.token_hex(8)}.png'
+    Image.fromarray(array).save(path)
+    return str(path)
 
 
-def _summary(answer: Answer) -> str:
+def _summary(answer: Answer, path: str) -> str:
     largest = max(answer.areas, key=lambda row: row.pixels)
-    return f'Done: {sum(row.pixels for row in answer.areas)} pixels, most of them {largest.name} ({largest.share:.0%}).'
+    pixels = sum(row.pixels for row in answer.areas)
+    return html.escape(f'Done: {Path(path).name}, {pixels} pixels, most of them {largest.name} ({largest.share:.0%}).')
+
+
+def _kept(limits: Limits) -> str:
+    return f'all in one archive, or one by one; deleted when you leave, or after {limits.kept_seconds / 60:g} minutes'

@@ -6,24 +6,27 @@ classes are kept at the size of the screen.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
+import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 
+from segearth.app.storage import Storage
+from segearth.app.uploads import Limits, check_words, open_upload
 from segearth.colours import palette_of
 from segearth.errors import ConfigError, DataError
 from segearth.maps.area import ClassArea, read_areas
 from segearth.maps.grid import WindowGrid
 from segearth.maps.labelling import SegmentorModel, label_block
-from segearth.maps.predict import MapLegend, MapOptions, predict_to_files
+from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_files
 from segearth.maps.quicklook import reduction
 from segearth.maps.run import MapPlan, Progress, place_reduced, reduced, run_blocks
 from segearth.maps.scene import SceneSource, open_scene
@@ -33,22 +36,14 @@ from segearth.segmenter import Segmenter
 from segearth.text.vocabulary import Vocabulary
 from segearth.visualization import Palette
 
-DRIVERS = ('GTiff', 'COG', 'JP2OpenJPEG', 'PNG', 'JPEG')
 KEPT_MODELS = 2
-KEPT_RESULTS = 8  # folders with files to download
+SECONDS_TO_STOP = 20  # a window takes less
+UPLOADED = 'upload'
+SHOWN_INPUT = 40  # characters of a wrong one
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What the page accepts.
-
-    Attributes:
-        upload_bytes: Largest file.
-        pixels: Largest scene.
-    """
-
-    upload_bytes: int = 200 * 2**20
-    pixels: int = 16_000_000
+class NobodyWaitsError(Exception):
+    """The browser session ended, or the page, while its map was being made."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,8 @@ class Answer:
         class_names: K names.
         palette: K colours.
         areas: One row a class, of the scene at its full size.
-        files: To download.
+        folder: Of the results.
+        files: To download: all results in one archive, then one by one.
     """
 
     picture: np.ndarray
@@ -98,16 +94,22 @@ class Answer:
     class_names: tuple[str, ...]
     palette: Palette
     areas: list[ClassArea]
+    folder: Path
     files: list[str]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Label maps (h, w) without and with a part of the method; None where the encoder has no such part."""
+    """Label maps (h, w) without and with a part of the method; None where the encoder has no such part.
+
+    Attributes:
+        folder: For pictures of them.
+    """
 
     bias_alleviation: tuple[np.ndarray, np.ndarray]
     upsampling: tuple[np.ndarray, np.ndarray] | None
     palette: Palette
+    folder: Path
 
 
 class Session:
@@ -126,26 +128,37 @@ class Session:
         self._make_segmenter = partial(make_segmenter, device=device)
         self._segmenters: OrderedDict[tuple, Any] = OrderedDict()
         self._lock = threading.Lock()
-        self._folder = tempfile.TemporaryDirectory(prefix='segearth-app-')
-        self._results: list[Path] = []
+        self.storage = Storage(self.limits.kept_bytes, self.limits.kept_seconds)
 
-    def segment(self, request: Request, progress: Progress = lambda done, total: None) -> Answer:
+    def segment(self, request: Request, progress: Progress = lambda done, total: None, owner: str = '') -> Answer:
         """Makes the map of an uploaded file.
+
+        Args:
+            request: What was chosen.
+            progress: Told how far the windows are.
+            owner: Browser session; its earlier map is deleted.
 
         Raises:
             segearth.errors.UserError: The file, the words or the model cannot be used; the message says why.
         """
-        source = self._accepted(request)
-        with self._lock:
-            segmenter = self._segmenter(request)
-            out = Path(tempfile.mkdtemp(dir=self._folder.name))
-            self._forget(out)
+        words = self._accepted(request, owner)
+        with self._lock, self._opened(request, owner) as (source, dataset):
+            segmenter = self._segmenter(request, words)
+            out = self.storage.new_folder(owner)
             legend = MapLegend(segmenter.class_names, segmenter.palette)
             runner = _KeepingRunner()
-            options = MapOptions(with_scores=True, with_polygons=True)
             files = predict_to_files(
-                source, SegmentorModel(segmenter.segmentor), legend, out, options, runner=runner, progress=progress
+                source,
+                SegmentorModel(segmenter.segmentor),
+                legend,
+                out,
+                MapOptions(with_scores=True, with_polygons=True),
+                dataset=dataset,
+                runner=runner,
+                progress=self._while_wanted(progress, owner),
             )
+            paths = _with_archive(files)
+        self.storage.replace(out, owner, 'map')
         return Answer(
             runner.picture,
             runner.labels,
@@ -153,65 +166,89 @@ class Session:
             legend.class_names,
             legend.palette,
             read_areas(files.areas),
-            [str(path) for path in reversed(files.paths)],
+            out,
+            paths,
         )
 
-    def compare(self, request: Request, progress: Progress = lambda done, total: None) -> Comparison:
-        """Maps an uploaded file with and without Global Bias Alleviation and upsampling.
+    def compare(self, request: Request, progress: Progress = lambda done, total: None, owner: str = '') -> Comparison:
+        """Maps an uploaded file with and without Global Bias Alleviation and upsampling; arguments as for segment.
 
         Raises:
             segearth.errors.UserError: As for :meth:`segment`.
         """
-        source = self._accepted(request)
-        with self._lock:
-            segmenter = self._segmenter(request)
+        words = self._accepted(request, owner)
+        progress = self._while_wanted(progress, owner)
+        with self._lock, self._opened(request, owner) as (source, dataset):
+            segmenter = self._segmenter(request, words)
             model = segmenter.segmentor
             if request.cls_token_weight == 0:
                 raise ConfigError('lambda is 0, so there is no bias alleviation to compare with; -0.3 is usual')
             variants = [model, _variant(model, cls_token_weight=0.0)]
             if model.upsampler is not None:
                 variants.append(_variant(model, with_upsampler=False))
-            with open_scene(source) as scene:
+            with open_scene(source, dataset) as scene:
                 bands, valid = scene.read((0, 0, scene.height, scene.width))
                 picture = decide_stretch(scene)(bands, valid)
             labels = []
             for index, variant in enumerate(variants):
+                progress(index, len(variants))
                 labels.append(_label_whole(SegmentorModel(variant), picture, valid))
-                progress(index + 1, len(variants))
+        progress(len(variants), len(variants))
         full, without_bias, *without_upsampler = labels
         upsampling = (without_upsampler[0], full) if without_upsampler else None
-        return Comparison((without_bias, full), upsampling, segmenter.palette)
+        out = self.storage.new_folder(owner)
+        self.storage.replace(out, owner, 'comparison')
+        return Comparison((without_bias, full), upsampling, segmenter.palette, out)
 
     def close(self) -> None:
-        """Deletes the files of all results."""
-        self._folder.cleanup()
+        """Stops what is being computed and deletes uploads and results."""
+        self.storage.close()  # at once: whoever asks for the end may not wait for long
+        if self._lock.acquire(timeout=SECONDS_TO_STOP):  # a process that ends amid a computation ends in a crash
+            self._lock.release()
+        self.storage.close()  # what the computation wrote meanwhile
 
-    def _accepted(self, request: Request) -> SceneSource:
+    def _accepted(self, request: Request, owner: str = '') -> list[str]:
+        """The classes, if they and the file can be used: before waiting for others, and before any work."""
         if not request.path:
             raise DataError('no image yet: drop one into the field on the left, or choose an example')
+        words = check_words(request.words, self.limits)
+        if owner:
+            self.storage.claim(request.path, owner)
+        with self._opened(request, '') as (source, dataset), open_scene(source, dataset):
+            return words
+
+    @contextmanager
+    def _opened(self, request: Request, owner: str) -> Iterator[tuple[SceneSource, rasterio.DatasetReader]]:
         try:
             bands = tuple(int(number) for number in request.bands.split(',')) if request.bands.strip() else None
         except ValueError:
-            raise ConfigError(f'bands are {request.bands!r}; expected numbers from 1, as in 4,3,2') from None
-        source = SceneSource(request.path, bands, request.sensor)
-        size = Path(request.path).stat().st_size
-        if size > self.limits.upload_bytes:
+            raise ConfigError(
+                f'bands are {request.bands[:SHOWN_INPUT]!r}; expected numbers from 1, as in 4,3,2'
+            ) from None
+        if self.storage.has_ended(owner):  # while waiting for others
+            raise NobodyWaitsError
+        path = Path(request.path)
+        if not path.exists():
             raise DataError(
-                f'the file has {size / 2**20:.0f} MB; this page takes {self.limits.upload_bytes / 2**20:.0f} MB'
+                f'{path.name} is no longer here: uploads are deleted after {self.limits.kept_seconds / 60:g} minutes, '
+                'or earlier when many are at work; upload it again'
             )
-        with open_scene(source) as scene:
-            if scene.driver not in DRIVERS:  # a VRT may name any file of the server
-                raise DataError(f'this page takes GeoTIFF, JPEG 2000, PNG and JPEG, not {scene.driver} files')
-            if scene.height * scene.width > self.limits.pixels:
-                raise DataError(
-                    f'the image has {scene.height} x {scene.width} pixels, this page takes {self.limits.pixels / 1e6:g}'
-                    ' million. Cut it, start the page with a larger --max-megapixels, or map it with: segearth predict'
-                )
-        return source
+        with open_upload(request.path, self.limits) as dataset:
+            # Messages and results know the name only, which is no path of a file here
+            yield SceneSource(f'{UPLOADED}/{path.name}', bands, request.sensor), dataset
 
-    def _segmenter(self, request: Request):
+    def _while_wanted(self, progress: Progress, owner: str) -> Progress:
+        """Tells the progress, and stops when the browser was closed or the page ends."""
+
+        def tell(done: int, total: int) -> None:
+            if self.storage.has_ended(owner):
+                raise NobodyWaitsError
+            progress(done, total)
+
+        return tell
+
+    def _segmenter(self, request: Request, words: list[str]):
         """A segmenter with the words and settings of the request; encoders are kept."""
-        words = [line.strip() for line in request.words.splitlines() if line.strip()]
         palette = palette_of(Vocabulary.from_classes(words).class_names)
         key = request.clip_type, request.attention, request.with_upsampling
         segmenter = self._segmenters.pop(key, None)
@@ -231,11 +268,6 @@ class Session:
         while len(self._segmenters) > KEPT_MODELS:
             self._segmenters.popitem(last=False)
         return segmenter
-
-    def _forget(self, newest: Path) -> None:
-        self._results.append(newest)
-        while len(self._results) > KEPT_RESULTS:
-            shutil.rmtree(self._results.pop(0), ignore_errors=True)
 
 
 class _KeepingRunner:
@@ -279,3 +311,13 @@ def _label_whole(model: SegmentorModel, picture: np.ndarray, valid: np.ndarray) 
     grid = WindowGrid(shape, tuple(model.crop_size), tuple(model.stride))
     labels = label_block(model, picture, valid, (0, 0, *shape), grid).labels
     return reduced(labels, 0, 0, reduction(*shape))
+
+
+def _with_archive(files: MapFiles) -> list[str]:
+    """Paths to download. The archive keeps the map and its class names together, which GDAL expects side by side."""
+    paths = [files.classes, files.legend, *(path for path in reversed(files.paths) if path != files.classes)]
+    archive = files.classes.with_name(f'{files.classes.stem.removesuffix("_classes")}.zip')
+    with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED) as file:  # they are compressed already
+        for path in paths:
+            file.write(path, path.name)
+    return [str(path) for path in (archive, *paths)]

@@ -1,7 +1,8 @@
 """Results as Cloud Optimized GeoTIFFs, with colours and class names.
 
-Colours are the band's colour table; class names are in the metadata of band 1 (``class_0=building``) and, since GDAL
-keeps category names of a GeoTIFF beside it only, in ``NAME.tif.aux.xml``, from where QGIS takes its legend.
+Colours are the band's colour table; class names are in the metadata of band 1 (``class_0=building``). A GeoTIFF's own
+colour table always has 256 entries, and GDAL keeps category names beside a GeoTIFF only, so ``NAME.tif.aux.xml`` holds
+the names and a colour table of the classes alone, from where QGIS takes its legend.
 """
 
 from __future__ import annotations
@@ -87,11 +88,14 @@ def optimise(source: Path, target: Path, **options: Any) -> None:
             raise OSError(str(error)) from error
 
 
-def write_category_names(path: Path, class_names: Sequence[str]) -> None:
-    """Writes GDAL's file beside a raster, with the names of the values of band 1."""
+def write_legend(path: Path, class_names: Sequence[str], palette: Palette) -> None:
+    """Writes GDAL's file beside a raster, with the names and colours of the values of band 1 and of no others."""
     root = ElementTree.Element('PAMDataset')
-    names = ElementTree.SubElement(ElementTree.SubElement(root, 'PAMRasterBand', band='1'), 'CategoryNames')
-    for name in class_names:
+    band = ElementTree.SubElement(root, 'PAMRasterBand', band='1')
+    ElementTree.SubElement(band, 'ColorInterp').text = 'Palette'
+    colours, names = (ElementTree.SubElement(band, tag) for tag in ('ColorTable', 'CategoryNames'))
+    for name, (red, green, blue) in zip(class_names, palette, strict=True):
+        ElementTree.SubElement(colours, 'Entry', c1=f'{red}', c2=f'{green}', c3=f'{blue}', c4='255')
         ElementTree.SubElement(names, 'Category').text = name
     ElementTree.ElementTree(root).write(path, encoding='utf-8')
 

@@ -17,7 +17,7 @@ import segearth
 from segearth.errors import ConfigError, DataError
 from segearth.inference.sliding_window import Box
 from segearth.maps.area import AreaCount, ClassArea, write_areas
-from segearth.maps.geotiff import as_window, describe_classes, optimise, write_blocks, write_category_names
+from segearth.maps.geotiff import as_window, describe_classes, optimise, write_blocks, write_legend
 from segearth.maps.grid import BLOCK_SIDE, WindowGrid
 from segearth.maps.ground import PixelAreas, pixel_size
 from segearth.maps.labelling import NO_DATA, WindowModel
@@ -86,8 +86,13 @@ class MapFiles:
         )
 
     @property
+    def legend(self) -> Path:
+        """GDAL's file of class names and colours beside the GeoTIFF of class ids."""
+        return self.classes.with_name(f'{self.classes.name}.aux.xml')
+
+    @property
     def paths(self) -> list[Path]:
-        """All of them, the GeoTIFF of class ids last."""
+        """All others, the GeoTIFF of class ids last."""
         return [path for path in (self.overview, self.areas, self.scores, self.polygons, self.classes) if path]
 
     @classmethod
@@ -243,9 +248,8 @@ def _assemble(
 
         write_polygons(temporary(files.polygons), labels, scores, legend.class_names, areas)
     optimise(labels, temporary(files.classes))
-    names = files.classes.with_name(f'{files.classes.name}.aux.xml')
-    write_category_names(temporary(names), legend.class_names)
-    return {temporary(path): path for path in (names, *files.paths)}
+    write_legend(temporary(files.legend), legend.class_names, legend.palette)
+    return {temporary(path): path for path in (files.legend, *files.paths)}
 
 
 def _measure(plan: MapPlan, labels: Path, areas: PixelAreas, legend: MapLegend) -> tuple[np.ndarray, list[ClassArea]]:

@@ -4,8 +4,10 @@ import gradio
 import pytest
 from PIL import Image
 
-from segearth.app.page import build_page, launch
-from segearth.app.session import Limits, Session
+from segearth.app.page import DEFECT, build_page
+from segearth.app.server import launch
+from segearth.app.session import Session
+from segearth.app.uploads import Limits
 from segearth.errors import ConfigError
 from tests.app.conftest import TinySegmenter
 
@@ -16,13 +18,20 @@ TIMEOUT = 60_000  # milliseconds
 def url(browser, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('SEGEARTH_CACHE', str(tmp_path_factory.mktemp('cache')))
+        patch.setenv('GRADIO_TEMP_DIR', '')
         patch.setattr('segearth.app.examples.SIZE', 128)
-        session = Session(Limits(pixels=300_000), make_segmenter=TinySegmenter)
+        session = Session(Limits(pixels=300_000), make_segmenter=_segmenter)
         blocks = build_page(session)
         url = launch(blocks, session, '127.0.0.1', None)
-    yield url
-    blocks.close(verbose=False)
-    session.close()
+        yield url
+        blocks.close(verbose=False)
+        session.close()
+
+
+def _segmenter(classes, **settings):
+    if 'defect' in classes:
+        raise RuntimeError('secret of /the/server')
+    return TinySegmenter(classes, **settings)
 
 
 @pytest.fixture
@@ -89,23 +98,60 @@ def test_example_classes_scores_comparison_download(page, url):
 
     with rasterio.open(download.value.path()) as dataset:
         assert dataset.tags(1)['class_0'] == 'water' and dataset.crs.to_epsg() == 32632
-    assert page.locator('#files a[href*=polygons]').count()
+    for ending in ('polygons', 'aux.xml', '.zip'):
+        assert page.locator(f'#files a[href*="{ending}"]').count()
 
     elsewhere = [request for request in page.requested if not request.startswith((url, 'data:', 'blob:'))]
     assert not elsewhere
 
 
-def test_mistakes_are_shown_in_words(page, tmp_path):
+def test_mistakes_are_shown_in_words_until_the_next_press(page, tmp_path):
     page.click('#run')
     page.wait_for_selector('.toast-body:has-text("no image yet")')
+    heading = page.inner_text('.toast-body').strip('×\n ').splitlines()[0]
+    assert heading == 'The map was not made' == page.inner_text('#status strong')
 
     bad = tmp_path / 'notes.tif'
     bad.write_text('no image')
     page.set_input_files('#upload input[type=file]', bad)
     page.wait_for_selector('#upload a[href*=notes]')
     page.click('#run')
-    page.wait_for_selector('.toast-body:has-text("cannot be opened as a raster")')
-    assert page.locator('text=Traceback').count() == 0
+    page.wait_for_selector('.toast-body:has-text("notes.tif cannot be opened as a raster")')
+    page.wait_for_function('!document.body.innerText.includes("no image yet")')  # it fades out
+    page.wait_for_selector('.toast-body')  # the new one stays
+
+    choose_example(page)
+    page.locator('#encoder input').fill('OpenCLIP')
+    page.get_by_role('option', name='OpenCLIP', exact=True).click()
+    page.fill('#words textarea', 'defect\nwater')
+    page.click('#run')
+    page.wait_for_selector(f'.toast-body:has-text("{DEFECT}")')
+    assert 'secret' not in page.inner_text('body')
+    page.fill('#words textarea', 'land\nwater')
+    make_map(page)
+    page.wait_for_function('!document.querySelector(".toast-body, .mistake")', timeout=5000)  # sooner than by itself
+
+
+def test_names_are_shown_as_text(page, tmp_path):
+    names = ['<img src=x onerror="window.ran=1">', '<script>window.ran=1</script>', '![a](http://example.invalid/a.png)']
+    picture = tmp_path / '<img src=x onerror=window.ran=1>.png'
+    Image.new('RGB', (96, 80), (20, 90, 30)).save(picture)
+    page.set_input_files('#upload input[type=file]', picture)
+    page.wait_for_selector('#upload a[href*=onerror]')
+    page.fill('#words textarea', '\n'.join(names))
+    make_map(page)
+    assert page.locator('#areas td:first-child').all_inner_texts() == names
+    open_tab(page, 'Scores')
+    page.wait_for_selector('#scores img')
+    assert page.locator('#scores .caption-label').all_inner_texts() == names
+    open_tab(page, 'Download')
+    page.wait_for_selector('#files a[href*=classes]')
+    page.fill('#words textarea', '\n'.join([names[0], names[0]]))
+    page.click('#run')
+    page.wait_for_selector('.toast-body')
+    assert names[0] in page.inner_text('.toast-body') and names[0] in page.inner_text('#status')
+    assert page.evaluate('window.ran') is None
+    assert not [url for url in page.requested if 'example.invalid' in url or url.endswith('/x')]
 
 
 def test_too_large_an_image_is_refused(page, tmp_path):

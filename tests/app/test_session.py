@@ -1,3 +1,8 @@
+import os
+import threading
+import time
+import zipfile
+
 import numpy as np
 import pytest
 import rasterio
@@ -5,8 +10,9 @@ from affine import Affine
 from PIL import Image
 
 from segearth.app.pictures import area_table, class_map, map_over_scene, score_maps
-from segearth.app.session import KEPT_RESULTS, Limits, Request, Session
-from segearth.errors import ConfigError, DataError
+from segearth.app.session import NobodyWaitsError, Request, Session
+from segearth.app.uploads import Limits
+from segearth.errors import ConfigError, DataError, UserError
 from tests.app.conftest import TinySegmenter
 
 
@@ -28,7 +34,7 @@ def scene(tmp_path):
     return str(path)
 
 
-def test_answer_holds_what_the_page_shows(session, scene):
+def test_answer_holds_what_the_page_shows(session, scene, tmp_path):
     told = []
     answer = session.segment(Request(scene, 'water, river\n\nroad\n<b>tree'), lambda *pair: told.append(pair))
     assert answer.class_names == ('water', 'road', '<b>tree')
@@ -37,8 +43,17 @@ def test_answer_holds_what_the_page_shows(session, scene):
     assert not valid[:10].any() and valid[10:].all()
     assert (answer.probabilities.argmax(0) == answer.labels)[valid].mean() > 0.99
     assert told[-1][0] == told[-1][1]
-    names = sorted(path.rsplit('_', 1)[1] for path in answer.files)
-    assert names == ['areas.csv', 'classes.tif', 'overview.png', 'polygons.gpkg', 'scores.tif']
+    endings = ['_areas.csv', '_classes.tif', '_classes.tif.aux.xml', '_overview.png', '_polygons.gpkg', '_scores.tif']
+    names = [f'scene{ending}' for ending in endings]
+    assert sorted(os.path.basename(path) for path in answer.files) == sorted([*names, 'scene.zip'])
+    with zipfile.ZipFile(answer.files[0]) as archive:
+        assert sorted(archive.namelist()) == names and archive.testzip() is None
+        archive.extractall(tmp_path / 'unpacked')
+    with rasterio.open(tmp_path / 'unpacked' / 'scene_classes.tif') as dataset:
+        assert len(dataset.colormap(1)) == 3
+        assert str(tmp_path) not in str(dataset.tags()) and str(answer.folder) not in str(dataset.tags())
+    rasterio.shutil.copy(tmp_path / 'unpacked' / 'scene_classes.tif', tmp_path / 'copy.vrt', driver='VRT')
+    assert '<Category>&lt;b&gt;tree</Category>' in (tmp_path / 'copy.vrt').read_text()
 
     table = area_table(answer.areas, answer.palette)
     assert '&lt;b&gt;tree' in table and 'hectares' in table
@@ -49,9 +64,9 @@ def test_answer_holds_what_the_page_shows(session, scene):
 
 def test_encoder_stays_when_words_change(session, scene):
     first = session.segment(Request(scene, 'water\nroad'))
-    encoder = session._segmenter(Request(scene, 'a\nb')).segmentor.encoder
+    encoder = session._segmenter(Request(scene, ''), ['a', 'b']).segmentor.encoder
     second = session.segment(Request(scene, 'tree\nroad\ngrass', cls_token_weight=0.0))
-    assert session._segmenter(Request(scene, 'a\nb')).segmentor.encoder is encoder
+    assert session._segmenter(Request(scene, ''), ['a', 'b']).segmentor.encoder is encoder
     assert len(first.class_names) == 2 and len(second.class_names) == 3
 
 
@@ -64,11 +79,41 @@ def test_comparison_shows_each_part_of_the_method(session, scene):
         session.compare(Request(scene, 'water\nroad', cls_token_weight=0.0))
 
 
-def test_results_of_long_ago_are_deleted(session, scene):
-    import os
+def test_a_session_has_its_latest_map_until_it_ends(session, scene):
+    first, other, second = (session.segment(Request(scene, 'a\nb'), owner=owner) for owner in 'aba')
+    assert [answer.folder.exists() for answer in (first, other, second)] == [False, True, True]
+    session.storage.end('a')
+    assert other.folder.exists() and not second.folder.exists()
 
-    answers = [session.segment(Request(scene, 'a\nb')) for _ in range(KEPT_RESULTS + 1)]
-    assert not os.path.exists(answers[0].files[0]) and os.path.exists(answers[1].files[0])
+
+def test_nothing_is_computed_for_a_browser_that_was_closed(session, scene):
+    with pytest.raises(NobodyWaitsError):
+        session.segment(Request(scene, 'a\nb'), lambda done, total: session.storage.end('a'), owner='a')
+    session.close()
+    with pytest.raises(NobodyWaitsError):
+        session.segment(Request(scene, 'a\nb'), owner='a')
+    assert not session.storage.folder.exists()
+
+
+def test_closing_waits_until_the_computation_has_stopped(session, scene):
+    begun, ended = threading.Event(), []
+
+    def progress(done, total):
+        begun.set()
+        time.sleep(0.01)
+
+    def press():
+        with pytest.raises((NobodyWaitsError, UserError, OSError)):
+            while True:
+                session.segment(Request(scene, 'a\nb'), progress)
+        ended.append(session.storage.folder.exists())
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    begun.wait()
+    session.close()
+    thread.join()
+    assert ended and not session.storage.folder.exists()
 
 
 def test_mistakes_are_explained(session, scene, tmp_path):
@@ -92,4 +137,5 @@ def test_mistakes_are_explained(session, scene, tmp_path):
     refused(DataError, 'this page takes 1 MB', heavy)
     disguised = tmp_path / 'disguised.tif'  # a VRT, which may name any file of the server
     rasterio.shutil.copy(scene, disguised, driver='VRT')
-    refused(DataError, 'not VRT files', disguised)
+    refused(DataError, 'takes GeoTIFF', disguised)
+    refused(DataError, 'no longer here', tmp_path / 'gone.tif')

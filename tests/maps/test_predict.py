@@ -83,6 +83,15 @@ def test_gdal_finds_the_class_names(scene, tmp_path):
     assert [f'<Category>{name}</Category>' in text for name in LEGEND.class_names] == [True] * 3
 
 
+def test_the_legend_has_the_classes_and_no_other_entries(scene, tmp_path):
+    files = make_map(scene, tmp_path / 'out')
+    with rasterio.open(files.classes) as result:
+        assert result.colormap(1) == {index: (*colour, 255) for index, colour in enumerate(LEGEND.palette)}
+    alone = shutil.copy(files.classes, tmp_path / 'alone.tif')  # without the file beside it the colours stay
+    with rasterio.open(alone) as result:
+        assert [result.colormap(1)[index][:3] for index in range(3)] == list(LEGEND.palette)
+
+
 def test_areas_polygons_and_map_agree(scene, tmp_path):
     files = make_map(scene, tmp_path / 'out', ALL)
     labels, frame = read(files.classes), geopandas.read_file(files.polygons)
