@@ -84,7 +84,9 @@ def _scaled_to_height(image: Image.Image, height: int) -> Image.Image:
     return image.resize((max(round(image.width * height / image.height), 1), height))
 
 
-def _legend_places(names: Sequence[str], font: ImageFont.FreeTypeFont | ImageFont.ImageFont, size: int, width: int) -> list[tuple[int, int]]:
+def _legend_places(
+    names: Sequence[str], font: ImageFont.FreeTypeFont | ImageFont.ImageFont, size: int, width: int
+) -> list[tuple[int, int]]:
     """(row, x) of each entry, wrapped at the picture's width."""
     margin = size // 2
     places, row, x = [], 0, margin

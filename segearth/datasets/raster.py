@@ -218,7 +218,7 @@ def _decoder(path: str | os.PathLike[str]) -> Iterator[DatasetReader | Image.Ima
         yield dataset
 
 
-def _of_dataset(source: DatasetReader, is_picture: bool, bands: tuple[int, ...] | None, path: object) -> Raster:
+def _of_dataset(source: DatasetReader, is_picture: bool, bands: tuple[int, ...] | None, path: str) -> Raster:
     if bands is not None:
         check_band_numbers(bands, source.count, path)
     numbers = list(bands) if bands is not None else bands_without_alpha(source) or [1]

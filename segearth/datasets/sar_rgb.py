@@ -98,7 +98,7 @@ def sar_to_rgb(
     return np.ascontiguousarray(grey.transpose(1, 2, 0))
 
 
-def _grey_bands(bands: np.ndarray, scale: str, db_ranges: Sequence[tuple[float, float]]) -> np.ndarray:
+def _grey_bands(bands: np.ndarray, scale: str, db_ranges: Sequence[tuple[float, float]] | None) -> np.ndarray:
     """(B, H, W) of any type but 8 bit -> (B, H, W) uint8."""
     values = (np.abs(bands) if np.iscomplexobj(bands) else bands).astype(np.float32)
     valid = np.isfinite(values) & (values > NODATA_AT_MOST)
