@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from segearth.errors import ConfigError, UserError
-from segearth.paths import PROJECT_ROOT, config_folders, find_file
+from segearth.paths import PROJECT_ROOT, config_folders, data_folders, find_file
 
 CHECKED_STEPS = {  # mmseg's step -> ours, which does the same and names bad files; and the arguments it understands
     'LoadImageFromFile': ('LoadOpticalImage', {'to_float32'}),
@@ -29,8 +29,8 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
     """Loads a config file for evaluation.
 
     mmseg's loaders and its metric are replaced by this project's, which compute the same and check more. A relative
-    ``data_root`` is looked for below the working directory, then below the checkout; the class-name file also beside
-    the config.
+    ``data_root`` is looked for below the working directory, then below the checkout if there is one; the class-name
+    file also beside the config.
 
     Args:
         name: Path of the file, or its name if it is in configs/.
@@ -111,11 +111,11 @@ def _find_folder(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_absolute():
         return path
-    roots = (Path.cwd(), PROJECT_ROOT)
+    roots = data_folders()
     existing = [root / path for root in roots if (root / path).exists()]
     # where it is not there yet: where its first folder (data) is, so that the demo set is drawn into an existing one
     near = [root / path for root in roots if (root / path.parts[0]).exists()]
-    return [*existing, *near, PROJECT_ROOT / path][0]
+    return [*existing, *near, roots[-1] / path][0]
 
 
 def _put_checked_parts_in(config: Config) -> None:
