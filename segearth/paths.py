@@ -7,8 +7,9 @@ puts them there). That folder alone decides: what lies beside an installed packa
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from segearth.errors import MissingFileError
@@ -66,6 +67,24 @@ def restore_remedy(path: str) -> str:
     if IS_INSTALLED:
         return 'It belongs to the package: install segearth again.'
     return f'It belongs to the repository: "git checkout -- {path}" brings it back.'
+
+
+def find_config(name: str | os.PathLike[str], patterns: Sequence[str] = ('cfg_*.py',)) -> Path:
+    """Finds a config by its path, or by its name below configs/; its suffix may be left out.
+
+    Args:
+        name: As a user gives it.
+        patterns: Configs below configs/ that a message may offer.
+
+    Raises:
+        MissingFileError: Nowhere found; the message offers similar names.
+    """
+    path = Path(name) if Path(name).suffix else Path(f'{name}.py')
+    folder = PROJECT_ROOT / 'configs'
+    known = sorted(found.relative_to(folder).as_posix() for pattern in patterns for found in folder.glob(pattern))
+    near = difflib.get_close_matches(path.name, known, n=3, cutoff=0.5)
+    remedy = f'Did you mean {" or ".join(near)}?' if near else f'In configs/ there are: {", ".join(known)}.'
+    return find_file(path, config_folders(), 'config', remedy)
 
 
 def find_file(name: str | os.PathLike[str], folders: Iterable[Path], what: str, remedy: str) -> Path:

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from segearth.errors import ConfigError, UserError
-from segearth.paths import PROJECT_ROOT, config_folders, data_folders, find_file
+from segearth.paths import config_folders, data_folders, find_config, find_file
 
 CHECKED_STEPS = {  # mmseg's step -> ours, which does the same and names bad files; and the arguments it understands
     'LoadImageFromFile': ('LoadOpticalImage', {'to_float32'}),
@@ -40,8 +40,7 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
         ConfigError: The file cannot be used, or an override does not fit it.
         MissingFileError: There is no such config or class-name file.
     """
-    name = name if Path(name).suffix else f'{name}.py'
-    path = find_file(name, config_folders(), 'config', _config_remedy(name))
+    path = find_config(name)
     try:
         config = Config.fromfile(str(path))
     except UserError:
@@ -64,12 +63,6 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
     _find_data_root(config.test_dataloader.dataset)
     _put_checked_parts_in(config)
     return config
-
-
-def _config_remedy(name: str) -> str:
-    known = sorted(path.name for path in (PROJECT_ROOT / 'configs').glob('cfg_*.py'))
-    near = difflib.get_close_matches(Path(name).name, known, n=3, cutoff=0.5)
-    return f'Did you mean {" or ".join(near)}?' if near else f'In configs/ there are: {", ".join(known)}.'
 
 
 def _check_model_keys(config: Config) -> None:
