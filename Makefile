@@ -32,13 +32,13 @@ check: $(READY)
 	$(PYTHON) -m ruff check .
 
 $(VENV)/.ready $(VENV)/.ready-cpu $(VENV)/.ready-default: requirements.txt pyproject.toml
-	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python 3.10 or newer is needed;\
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python 3.10 or newer is needed; \
 	$(PYTHON3) is $$($(PYTHON3) --version 2>&1). Name another one: make PYTHON3=python3.12 ..." >&2; exit 2; }
-	@$(PYTHON3) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON3) has no venv or no ensurepip; on\
+	@$(PYTHON3) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON3) has no venv or no ensurepip; on \
 	Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 	$(PYTHON3) -m venv $(VENV)
 	@case $(TORCH) in \
-	cpu) $(PIP) --index-url $(TORCH_INDEX) $(TORCH_PAIR) || { echo "error: TORCH=cpu: no CPU build of PyTorch from\
+	cpu) $(PIP) --index-url $(TORCH_INDEX) $(TORCH_PAIR) || { echo "error: TORCH=cpu: no CPU build of PyTorch from \
 	$(TORCH_INDEX); TORCH=default takes the ordinary one" >&2; exit 2; } ;; \
 	auto) if [ "$$(uname -sm)" = 'Linux x86_64' ] && [ ! -e /dev/dxg ] && \
 		! ls /dev/nvidia[0-9]* >/dev/null 2>&1 && \
@@ -50,7 +50,7 @@ $(VENV)/.ready $(VENV)/.ready-cpu $(VENV)/.ready-default: requirements.txt pypro
 	esac
 	$(PIP) -e '.[test]'
 	@case $(TORCH) in cpu) has='torch.version.cuda' ;; default) has='"+cpu" in torch.__version__' ;; auto) exit 0 ;; esac; \
-	$(VENV)/bin/python -c "import sys, torch; sys.exit(bool($$has))" || { echo "error: TORCH=$(TORCH), but $(VENV) has\
+	$(VENV)/bin/python -c "import sys, torch; sys.exit(bool($$has))" || { echo "error: TORCH=$(TORCH), but $(VENV) has \
 	another build of PyTorch: make clean, then again" >&2; exit 2; }
 	@# opencv-python, which mmcv requires, needs libGL; servers and containers without it get the build that does not
 	$(VENV)/bin/python -c 'import cv2' 2>/dev/null || \
