@@ -33,13 +33,14 @@ from segearth.training.engine import load_training_config
 assert segearth.__file__.startswith(sys.prefix), segearth.__file__
 image = make_scene(3, 64).image
 upsampler = {'model_name': 'jbu_one', 'model_path': 'demo/demo_jbu_one.safetensors'}
-result = segearth.Segmenter(['road', 'building', 'water'], feature_up_cfg=upsampler)(Image.fromarray(image))
+segmenter = segearth.Segmenter(['road', 'building', 'water'], feature_up_cfg=upsampler, resize=None)
+result = segmenter(Image.fromarray(image))
 assert result.labels.shape == (64, 64)
 
 place = dict(crs='EPSG:32632', transform=Affine(0.25, 0, 500000, 0, -0.25, 5600000))
 with rasterio.open('scene.tif', 'w', 'GTiff', 64, 64, 3, dtype='uint8', **place) as scene:
     scene.write(image.transpose(2, 0, 1))
-assert not commands.main(['predict', 'scene.tif', '--config', 'cfg_demo', '--out', 'maps'])
+assert not commands.main(['predict', 'scene.tif', '--config', 'cfg_demo', '--out', 'maps', '--no-upsampling'])
 assert rasterio.open('maps/scene_classes.tif').shape == (64, 64)
 
 import segearth.app.page
