@@ -19,6 +19,9 @@ __all__ = ['Segmentation', 'Segmenter', '__version__', 'predict']
 
 def __getattr__(name: str) -> Any:
     if name == 'predict':  # late: maps need more packages than everything else
+        from segearth.maps.optional import require
+
+        require('maps', 'pyproj')
         from segearth.maps.api import predict
 
         return predict

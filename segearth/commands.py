@@ -1,9 +1,13 @@
-"""The console command ``segearth``: ``predict`` makes maps of scenes, ``app`` opens the page in the browser."""
+"""The console command ``segearth``: ``predict`` makes maps of scenes, ``app`` opens the page in the browser.
+
+``eval`` and ``download-weights`` are the checkout's eval.py and tools/download_weights.py.
+"""
 
 from __future__ import annotations
 
 import argparse
 import getpass
+import importlib
 import logging
 import os
 import sys
@@ -15,6 +19,10 @@ from segearth.cli import run_cli
 from segearth.errors import ConfigError, DataError, UserError
 
 ATTENTION_HELP = 'attention of the dense read-out'
+PROGRAMS = {  # commands with a command line of their own: module, help
+    'eval': ('segearth.evaluation.program', 'evaluate a config on its data set'),
+    'download-weights': ('segearth.weights.program', 'fetch the weights of encoders and upsamplers'),
+}
 
 
 def entry() -> None:
@@ -28,8 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     Args:
         arguments: Command line without the program's name; None for the process's own.
     """
-    parser = _parser()
-    parsed = parser.parse_args(arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in PROGRAMS:
+        return importlib.import_module(PROGRAMS[arguments[0]][0]).run(arguments[1:], f'segearth {arguments[0]}')
+    parsed = _parser().parse_args(arguments)
     logging.basicConfig(format='%(message)s')
     for package in ('segearth', 'simfeatup'):  # other libraries tell more than anyone wants to know
         logging.getLogger(package).setLevel(logging.INFO)
@@ -47,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     app = commands.add_parser('app', help='open the page in the browser', description='Serves a page for the browser.')
     _add_app_arguments(app)
     app.set_defaults(run=_app)
+    for name, (_, summary) in PROGRAMS.items():  # for the list in the help; main() has started them before
+        commands.add_parser(name, help=summary)
     return parser
 
 
@@ -191,10 +203,12 @@ def _runner(arguments: argparse.Namespace, settings: dict[str, Any]):
     """Context that yields who computes the blocks."""
     from contextlib import nullcontext
 
+    from segearth.maps.optional import require
     from segearth.maps.run import run_blocks
 
     if arguments.scheduler is None and arguments.workers is None:
         return nullcontext(run_blocks)
+    require('maps', 'distributed')
     from segearth.maps.cluster import dask_runner
 
     return dask_runner(settings, arguments.scheduler, arguments.workers)

@@ -1,31 +1,91 @@
-"""Where configs, weights and caches lie, independent of the working directory."""
+"""Where configs, weights and caches lie, independent of the working directory.
+
+There are two kinds of places to run from: a checkout (also after ``pip install -e .``), whose configs/ and weights/ lie
+beside this package, and an installed package, which carries copies of them in its folder ``shipped`` (pyproject.toml
+puts them there). That folder alone decides: what lies beside an installed package belongs to others.
+"""
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from segearth.errors import MissingFileError
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
-"""Folder that holds configs/ and weights/ (the checkout, also when installed with ``pip install -e .``)."""
+_PACKAGE = Path(__file__).resolve().parent
+IS_INSTALLED = (_PACKAGE / 'shipped').is_dir()
+"""Whether this is an installed package without a checkout around it."""
+PROJECT_ROOT = _PACKAGE / 'shipped' if IS_INSTALLED else _PACKAGE.parent
+"""Folder that holds configs/ and weights/: the checkout, or what the package carries; the latter may be read-only."""
+
+_COMMANDS = {'download_weights': 'segearth download-weights'}  # programs of tools/ that the package has as commands
 
 
 def weights_folders() -> list[Path]:
-    """Folders searched for weight files, in order: $SEGEARTH_WEIGHTS, ./weights, the checkout's weights/."""
-    return _folders(os.environ.get('SEGEARTH_WEIGHTS'), Path('weights'), PROJECT_ROOT / 'weights')
+    """Folders searched for weight files, in order: $SEGEARTH_WEIGHTS, ./weights, those fetched, those that came along.
+
+    The last two are one in a checkout, its weights/.
+    """
+    return _folders(os.environ.get('SEGEARTH_WEIGHTS'), Path('weights'), *_fetched_weights(), PROJECT_ROOT / 'weights')
+
+
+def download_folder() -> Path:
+    """Where fetched weights go: $SEGEARTH_WEIGHTS, else weights/ of the checkout, or of the cache where installed."""
+    return _folders(os.environ.get('SEGEARTH_WEIGHTS'), *_fetched_weights(), PROJECT_ROOT / 'weights')[0]
 
 
 def config_folders() -> list[Path]:
-    """Folders searched for configs and class-name files, in order: the working directory, then the checkout."""
+    """Folders searched for configs and class-name files: the working directory, then the checkout or the package."""
     return _folders(None, Path(), PROJECT_ROOT, PROJECT_ROOT / 'configs')
 
 
+def data_folders() -> list[Path]:
+    """Folders that a relative folder of data is searched in; the last is where it is made: never in the package."""
+    return _folders(None, Path(), *([] if IS_INSTALLED else [PROJECT_ROOT]))
+
+
 def cache_folder() -> Path:
-    """Folder of everything that can be computed again: $SEGEARTH_CACHE, else ~/.cache/segearth."""
+    """Folder of everything that can be computed or fetched again: $SEGEARTH_CACHE, else ~/.cache/segearth."""
     return Path(os.environ.get('SEGEARTH_CACHE') or Path.home() / '.cache' / 'segearth')
+
+
+def program_command(program: str) -> str:
+    """How a program of tools/ is started, for messages; those that the package lacks are in the repository only.
+
+    Args:
+        program: Path below tools/ without suffix, such as ``dataset_converters/loveda``.
+    """
+    if IS_INSTALLED and program in _COMMANDS:
+        return _COMMANDS[program]
+    return f'python tools/{program}.py'
+
+
+def restore_remedy(path: str) -> str:
+    """What to do when a file is missing that belongs to the repository and to the package."""
+    if IS_INSTALLED:
+        return 'It belongs to the package: install segearth again.'
+    return f'It belongs to the repository: "git checkout -- {path}" brings it back.'
+
+
+def find_config(name: str | os.PathLike[str], patterns: Sequence[str] = ('cfg_*.py',)) -> Path:
+    """Finds a config by its path, or by its name below configs/; its suffix may be left out.
+
+    Args:
+        name: As a user gives it.
+        patterns: Configs below configs/ that a message may offer.
+
+    Raises:
+        MissingFileError: Nowhere found; the message offers similar names.
+    """
+    path = Path(name) if Path(name).suffix else Path(f'{name}.py')
+    folder = PROJECT_ROOT / 'configs'
+    known = sorted(found.relative_to(folder).as_posix() for pattern in patterns for found in folder.glob(pattern))
+    near = difflib.get_close_matches(path.name, known, n=3, cutoff=0.5)
+    remedy = f'Did you mean {" or ".join(near)}?' if near else f'In configs/ there are: {", ".join(known)}.'
+    return find_file(path, config_folders(), 'config', remedy)
 
 
 def find_file(name: str | os.PathLike[str], folders: Iterable[Path], what: str, remedy: str) -> Path:
@@ -56,6 +116,10 @@ def find_file(name: str | os.PathLike[str], folders: Iterable[Path], what: str, 
             )
     places = ', '.join(dict.fromkeys(str(candidate.resolve()) for candidate in tried))
     raise MissingFileError(f'{what} not found: {name!s} (looked for {places}). {remedy}')
+
+
+def _fetched_weights() -> list[Path]:
+    return [cache_folder() / 'weights'] if IS_INSTALLED else []
 
 
 def _folders(environment: str | None, *defaults: Path) -> list[Path]:

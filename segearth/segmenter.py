@@ -205,7 +205,10 @@ class Segmenter:
         **options: Any,
     ) -> Path | rasterio.DatasetReader | xarray.DataArray:
         """Maps a georeferenced scene of any size; arguments and result of :func:`segearth.maps.api.predict_scene`."""
-        from segearth.maps.api import predict_scene  # needs packages that images alone do not
+        from segearth.maps.optional import require
+
+        require('maps', 'pyproj')
+        from segearth.maps.api import predict_scene
 
         return predict_scene(self, scene, out, **options)
 

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 from segearth.cli import run_cli
 from segearth.demo.ablation import LAMBDAS, Outcome, Tally, draw_tiles, label_tile

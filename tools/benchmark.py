@@ -21,6 +21,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
+
 from segearth.atomic import write_bytes
 from segearth.benchmarking.report import build_table, save_chart, upsampling_share
 from segearth.benchmarking.stages import VARIANTS, Settings, measure

@@ -11,12 +11,16 @@ channels to full size: about ten times as long.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 import segearth.register  # noqa: F401 - configs refer to what it registers
 from segearth.cli import run_cli

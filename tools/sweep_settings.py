@@ -10,6 +10,7 @@ class and a picture of the curves. Choosing by them on the images that are repor
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from pathlib import Path
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.progress import track
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 import segearth.register  # noqa: F401 - configs refer to what it registers
 from segearth.cli import run_cli

@@ -13,6 +13,7 @@ import argparse
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +26,8 @@ import torch.distributed as dist
 from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 from segearth.atomic import replacing
 from segearth.cli import run_cli

@@ -7,6 +7,11 @@ torchrun --nproc-per-node 2 tools/train_simfeatup.py configs/simfeatup/remotecli
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
+
 from segearth.cli import run_cli
 from segearth.training.program import main
 

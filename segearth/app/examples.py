@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import rasterio
@@ -20,9 +21,15 @@ WORDS = '\n'.join(CLASSES)
 
 
 def example_scenes() -> list[Path]:
-    """Paths of the examples; written if need be."""
+    """Paths of the examples; written if need be, into a temporary folder where the cache cannot be written to."""
     folder = cache_folder() / 'app'
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_writable = os.access(folder, os.W_OK)
+    except OSError:
+        is_writable = False
+    if not is_writable:
+        folder = Path(tempfile.mkdtemp(prefix='segearth_examples_'))
     return [_written(folder / f'{name.replace(" ", "_")}_{seed}.tif', seed) for name, seed in SEEDS.items()]
 
 

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from segearth.errors import ConfigError, MissingFileError
-from segearth.paths import PROJECT_ROOT
+from segearth.paths import PROJECT_ROOT, config_folders
 
 GROUPS: dict[str, tuple[str, ...]] = {
     'optical': (
@@ -61,7 +61,7 @@ def match_configs(patterns: list[str]) -> list[Path]:
     """
     paths: dict[Path, None] = {}
     for pattern in patterns:
-        found = next(filter(None, (_glob(folder, pattern) for folder in _folders())), [])
+        found = next(filter(None, (_glob(folder, pattern) for folder in config_folders())), [])
         if not found:
             raise MissingFileError(
                 f"no config matches {pattern!r}, from here or in the checkout. Quote patterns: --configs 'cfg_*_sar.py'"
@@ -73,10 +73,6 @@ def match_configs(patterns: list[str]) -> list[Path]:
             raise ConfigError(f'two configs are called {path.stem}: {names[path.stem]}, {path}. Rename one')
         names[path.stem] = path
     return list(paths)
-
-
-def _folders() -> tuple[Path, ...]:
-    return Path(), PROJECT_ROOT, PROJECT_ROOT / 'configs'
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS, TRANSFORMS
 
 from segearth.errors import ConfigError, UserError
-from segearth.paths import PROJECT_ROOT, config_folders, find_file
+from segearth.paths import config_folders, data_folders, find_config, find_file
 
 CHECKED_STEPS = {  # mmseg's step -> ours, which does the same and names bad files
     'LoadImageFromFile': 'LoadOpticalImage',  # or what the config names as image_loader
@@ -29,8 +29,8 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
     """Loads a config file for evaluation.
 
     mmseg's loaders and its metric are replaced by this project's, which compute the same and check more. A relative
-    ``data_root`` is looked for below the working directory, then below the checkout; the class-name file also beside
-    the config.
+    ``data_root`` is looked for below the working directory, then below the checkout if there is one; the class-name
+    file also beside the config.
 
     Args:
         name: Path of the file, or its name if it is in configs/.
@@ -40,8 +40,7 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
         ConfigError: The file cannot be used, or an override does not fit it.
         MissingFileError: There is no such config or class-name file.
     """
-    name = name if Path(name).suffix else f'{name}.py'
-    path = find_file(name, config_folders(), 'config', _config_remedy(name))
+    path = find_config(name)
     try:
         config = Config.fromfile(str(path))
     except UserError:
@@ -64,12 +63,6 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
     _find_data_root(config.test_dataloader.dataset)
     _put_checked_parts_in(config)
     return config
-
-
-def _config_remedy(name: str) -> str:
-    known = sorted(path.name for path in (PROJECT_ROOT / 'configs').glob('cfg_*.py'))
-    near = difflib.get_close_matches(Path(name).name, known, n=3, cutoff=0.5)
-    return f'Did you mean {" or ".join(near)}?' if near else f'In configs/ there are: {", ".join(known)}.'
 
 
 def _check_model_keys(config: Config) -> None:
@@ -111,11 +104,11 @@ def _find_folder(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_absolute():
         return path
-    roots = (Path.cwd(), PROJECT_ROOT)
+    roots = data_folders()
     existing = [root / path for root in roots if (root / path).exists()]
     # where it is not there yet: where its first folder (data) is, so that the demo set is drawn into an existing one
     near = [root / path for root in roots if (root / path.parts[0]).exists()]
-    return [*existing, *near, PROJECT_ROOT / path][0]
+    return [*existing, *near, roots[-1] / path][0]
 
 
 def _put_checked_parts_in(config: Config) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from segearth.errors import ConfigError
-from segearth.paths import config_folders, find_file
+from segearth.paths import find_config
 from segearth.text.vocabulary import Vocabulary, read_vocabulary
 
 NOT_SETTINGS = ('type', 'device', 'data_preprocessor', 'init_cfg', 'name_path', 'classes')
@@ -21,13 +21,13 @@ def read_settings(path: str) -> dict[str, Any]:
     that images are fitted into is not, since maps are made at a scene's own resolution.
 
     Args:
-        path: File, found from any working directory.
+        path: Config, as :func:`segearth.paths.find_config` finds it.
 
     Raises:
         MissingFileError: There is no such file.
         ConfigError: It cannot be read or describes no model.
     """
-    file = find_file(path, config_folders(), 'configuration file', 'Choose one of configs/.')
+    file = find_config(path)
     try:
         config = Config.fromfile(file)
     except Exception as error:  # mmengine passes on whatever the file raises

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from segearth.errors import ConfigError
+from segearth.paths import IS_INSTALLED
 
 
 def require(extra: str, *modules: str) -> None:
@@ -19,4 +20,5 @@ def require(extra: str, *modules: str) -> None:
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f'this needs {", ".join(missing)}, not installed here: pip install -e ".[{extra}]"')
+        package = f"'segearth[{extra}]'" if IS_INSTALLED else f"-e '.[{extra}]'"
+        raise ConfigError(f'this needs {", ".join(missing)}, not installed here: pip install {package}')

@@ -23,7 +23,7 @@ from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisio
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
-from segearth.paths import weights_folders
+from segearth.paths import program_command, weights_folders
 
 PROJECTION_DIM = 256  # channels of BLIP's common image-text space
 MAX_TEXT_LENGTH = 35  # tokens, as BLIP's own image-text matching truncates
@@ -214,7 +214,7 @@ def load_tokenizer() -> PreTrainedTokenizerBase:
         places = ', '.join(str(folder / 'vocab.txt') for folder in folders)
         raise MissingFileError(
             f'tokenizer of BLIP not found (looked for {places} and for {TOKENIZER_REPO} on the Hugging Face hub). '
-            'Get it with "python tools/download_weights.py BLIP-base".'
+            f"Get it with \"{program_command('download_weights')} BLIP-base\"."
         ) from error
 
 

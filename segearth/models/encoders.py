@@ -21,6 +21,7 @@ from typing import Any
 import open_clip
 
 from segearth.errors import ConfigError
+from segearth.paths import program_command, restore_remedy
 
 ANY_SIZE = 'any'
 """vit_type of the encoders that exist in one size and stand in for every size that a config asks for."""
@@ -90,9 +91,9 @@ class EncoderRecord:
     def remedy(self) -> str:
         """What to do when the weights are missing."""
         if self.model_config:
-            return 'They belong to the repository: restore them with "git checkout -- weights/demo".'
+            return restore_remedy('weights/demo')
         if self.tag or (self.hf_repo and self.hf_file) or self.url:
-            return f'Get them with "python tools/download_weights.py {self.name}" (from {self.address}).'
+            return f'Get them with "{program_command("download_weights")} {self.name}" (from {self.address}).'
         if self.file:
             return (
                 f'They cannot be fetched by a program: get them from {self.home} and save them as weights/{self.file}.'

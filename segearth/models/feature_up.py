@@ -11,7 +11,7 @@ from torch import nn
 from segearth.errors import ConfigError
 from segearth.models.encoders import EncoderRecord
 from segearth.models.upsamplers import upsampler_record
-from segearth.paths import find_file, weights_folders
+from segearth.paths import find_file, program_command, weights_folders
 from simfeatup import UPSAMPLERS, build_upsampler, load_upsampler
 from simfeatup.linear import linear_map
 
@@ -67,7 +67,7 @@ def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderR
         level = logging.INFO if is_embedded else logging.WARNING  # the embedded ones are meant to run without
         logger.log(level, '%s is not for %s: %s (untrained) takes its place', released.name, encoder, FALLBACK)
         return build_upsampler(FALLBACK, dim).eval()
-    fetch = released.remedy if released else 'Released weights: "python tools/download_weights.py --list".'
+    fetch = released.remedy if released else f'Released weights: "{program_command("download_weights")} --list".'
     remedy = f'{fetch} Or run without: feature_up=False (eval.py: --cfg-options model.feature_up=False).'
     path = find_file(path, weights_folders(), f'weights of the upsampler {name}', remedy)
     upsampler = load_upsampler(name, dim, path)

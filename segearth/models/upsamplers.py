@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segearth.paths import program_command, restore_remedy
+
 
 @dataclass(frozen=True)
 class UpsamplerRecord:
@@ -48,8 +50,8 @@ class UpsamplerRecord:
     def remedy(self) -> str:
         """What to do when the weights are missing."""
         if self.url is None:
-            return 'It comes with the repository: "git checkout weights" brings it back.'
-        return f'Get it with "python tools/download_weights.py {self.name}" (from {self.url}).'
+            return restore_remedy('weights')
+        return f'Get it with "{program_command("download_weights")} {self.name}" (from {self.url}).'
 
 
 _FEATUP_FILES = 'https://marhamilresearch4.blob.core.windows.net/feature-upsampling-public/pretrained'

@@ -20,7 +20,7 @@ from segearth.errors import ConfigError, UserError
 from segearth.evaluation.agreement import settings_card
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes
 from segearth.evaluation.quiet_runner import QuietRunner
-from segearth.paths import PROJECT_ROOT, find_file
+from segearth.paths import find_config
 from segearth.training.checkpoints import bare_model, last_checkpoint, restore
 
 NEEDED_KEYS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -104,10 +104,7 @@ def load_training_config(config: str | Config, overrides: Mapping[str, Any] | No
         MissingFileError: There is no such file.
     """
     if not isinstance(config, Config):
-        folders = [Path(), PROJECT_ROOT, PROJECT_ROOT / 'configs']
-        paths = [str(path.relative_to(PROJECT_ROOT)) for path in sorted((PROJECT_ROOT / 'configs').glob('*/*.py'))]
-        known = ', '.join(path for path in paths if 'simfeatup' in path or 'alignearth' in path)
-        path = find_file(config, folders, 'config', f'There are: {known}.')
+        path = find_config(config, ('simfeatup/*.py', 'alignearth/*.py'))
         try:
             config = Config.fromfile(str(path))
         except Exception as error:  # a config is a program: it can fail in any way

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from segearth.errors import CheckpointError, MissingFileError, UserError
-from segearth.paths import PROJECT_ROOT, find_file, weights_folders
+from segearth.paths import download_folder, find_file, program_command, weights_folders
 from segearth.weights import catalogue, hub
 from segearth.weights.catalogue import Item
 from segearth.weights.checksums import Checksum, read_note, verify, write_note
@@ -23,11 +23,6 @@ from segearth.weights.transfer import DownloadError, Progress, disk_errors_named
 
 STAGING = '.fetching'
 """Folder below the weights folder for files of Hugging Face that are on their way."""
-
-
-def target_folder() -> Path:
-    """Where fetched files go: $SEGEARTH_WEIGHTS, else weights/ of the checkout."""
-    return weights_folders()[0] if os.environ.get('SEGEARTH_WEIGHTS') else PROJECT_ROOT / 'weights'
 
 
 def locate(item: Item) -> Path | None:
@@ -82,9 +77,9 @@ def install(item: Item, progress: Progress | None = None) -> Path:
         return path
     if item.source not in INSTALLERS:
         raise DownloadError(_remedy(item))
-    target = target_folder() / (item.file or '')
+    target = download_folder() / (item.file or '')
     try:
-        with disk_errors_named(target_folder()):
+        with disk_errors_named(download_folder()):
             return INSTALLERS[item.source](item, target, progress)
     except UserError as error:
         raise type(error)(f"{str(error).rstrip('.')}. The project's page: {item.home}") from error
@@ -102,7 +97,7 @@ def _install_address(item: Item, target: Path, progress: Progress | None) -> Pat
 
 
 def _install_archive(item: Item, target: Path, progress: Progress | None) -> Path:
-    archive = target_folder() / item.origin.rsplit('/', 1)[1]
+    archive = download_folder() / item.origin.rsplit('/', 1)[1]
     fetch(item.origin, archive, None, progress)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -122,7 +117,7 @@ def _install_archive(item: Item, target: Path, progress: Progress | None) -> Pat
 
 def _install_from_hub(item: Item, target: Path, _: Progress | None) -> Path:
     owner, name, file = item.origin.split('/', 2)
-    staging = target_folder() / STAGING / item.name
+    staging = download_folder() / STAGING / item.name
     staging.mkdir(parents=True, exist_ok=True)
     with one_process(staging.with_name(f'{item.name}.lock')):
         if target.is_file():
@@ -154,7 +149,7 @@ def _write_at_once(target: Path, source: IO[bytes], checksum: Checksum | None) -
 def _remedy(item: Item) -> str:
     if item.record is not None:
         return item.record.remedy
-    return f'Get it with "python tools/download_weights.py {item.name}".'
+    return f"Get it with \"{program_command('download_weights')} {item.name}\"."
 
 
 INSTALLERS: dict[str, Callable[[Item, Path, Progress | None], Path]] = {

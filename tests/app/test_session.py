@@ -9,6 +9,7 @@ import rasterio
 from affine import Affine
 from PIL import Image
 
+from segearth.app import examples
 from segearth.app.pictures import area_table, class_map, map_over_scene, score_maps
 from segearth.app.session import NobodyWaitsError, Request, Session
 from segearth.app.uploads import Limits
@@ -139,3 +140,13 @@ def test_mistakes_are_explained(session, scene, tmp_path):
     rasterio.shutil.copy(scene, disguised, driver='VRT')
     refused(DataError, 'takes GeoTIFF', disguised)
     refused(DataError, 'no longer here', tmp_path / 'gone.tif')
+
+
+def test_a_cache_that_cannot_be_written_does_not_stop_the_page(tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('SEGEARTH_CACHE', str(tmp_path / 'file' / 'cache'))
+    monkeypatch.setattr(examples, 'SIZE', 32)
+    monkeypatch.setenv('TMPDIR', str(tmp_path))
+    monkeypatch.setattr('tempfile.tempdir', None)
+    paths = examples.example_scenes()
+    assert len(paths) == len(examples.SEEDS) and all(path.is_file() and tmp_path in path.parents for path in paths)

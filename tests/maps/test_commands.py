@@ -79,7 +79,7 @@ def test_settings_of_a_config_and_of_the_command_line(run, write_scene):
     ((), 'say what to look for'),
     (('--classes', 'a', '--classes-file', 'f'), 'say what to look for'),
     (('--classes-file', 'absent.txt'), 'class-name file not found'),
-    (('--config', 'absent.py'), 'configuration file not found'),
+    (('--config', 'absent.py'), 'config not found'),
     (('--classes', 'a;b', '--bands', 'red'), "--bands is 'red'"),
     (('--classes', 'a;b', '--bands', '1,2,9'), 'band 9 does not exist'),
     (('--classes', 'a;b', '--block-size', '0'), 'block size is 0'),

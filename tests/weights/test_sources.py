@@ -1,5 +1,4 @@
 import hashlib
-import importlib.util
 import io
 import zipfile
 from dataclasses import replace
@@ -11,8 +10,8 @@ import pytest
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.models.encoders import ENCODERS
 from segearth.models.upsamplers import UPSAMPLER_WEIGHTS, upsampler_record
-from segearth.paths import PROJECT_ROOT
 from segearth.weights import catalogue, sources
+from segearth.weights import program as download_weights
 from segearth.weights.catalogue import Item, select
 from segearth.weights.checksums import Checksum
 from segearth.weights.transfer import DownloadError
@@ -220,15 +219,12 @@ def test_every_tag_is_on_hugging_face():
 
 @pytest.fixture
 def program(monkeypatch):
-    spec = importlib.util.spec_from_file_location('download_weights', PROJECT_ROOT / 'tools' / 'download_weights.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     monkeypatch.setenv('COLUMNS', '300')
-    return module
+    return download_weights
 
 
 def test_program_list(program, folder, capsys):
-    assert program.main(['--list', 'RemoteCLIP', 'ALIP']) == 0
+    assert program.run(['--list', 'RemoteCLIP', 'ALIP']) == 0
     printed = capsys.readouterr().out
     for part in ('RemoteCLIP-ViT-B-32', 'not there', 'Apache-2.0', 'by hand', str(folder)):
         assert part in printed
@@ -240,25 +236,25 @@ def test_program_fetches_says_licences_and_counts_failures(program, server, fold
     items = [address_item(server), address_item(server, name='Other', file='other.pt', origin=f'{server.url}/other.pt')]
     monkeypatch.setattr(program, 'select', lambda _: items)
     monkeypatch.setattr(program, 'catalogue', lambda: items)
-    assert program.main(['--all']) == 1
+    assert program.run(['--all']) == 1
     printed = capsys.readouterr().out
     for part in ('1/2 Some-weights, licence: MIT', str(folder / 'some.pt'), 'answered 404', '1 of 2 there'):
         assert part in printed
     server.files['/other.pt'] = CONTENT
-    assert program.main(['Some', 'Other']) == 0
+    assert program.run(['Some', 'Other']) == 0
     assert 'already there' in capsys.readouterr().out
-    assert program.main(['--check']) == 0
+    assert program.run(['--check']) == 0
     assert '2 checked, 0 not as they should be' in capsys.readouterr().out
     (folder / 'other.pt').write_bytes(b'')
-    assert program.main(['--check']) == 1
+    assert program.run(['--check']) == 1
     (folder / 'other.pt').unlink()
-    assert program.main(['--check']) == 0, 'what was never fetched is no fault'
-    assert program.main(['--check', 'Other']) == 1, 'unless it is named'
+    assert program.run(['--check']) == 0, 'what was never fetched is no fault'
+    assert program.run(['--check', 'Other']) == 1, 'unless it is named'
     assert 'not there' in capsys.readouterr().out
 
 
 def test_program_without_arguments(program, capsys):
-    assert program.main([]) == 2
+    assert program.run([]) == 2
     assert '--list' in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        program.main(['--all', 'CLIP'])
+        program.run(['--all', 'CLIP'])

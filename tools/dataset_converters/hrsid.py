@@ -6,8 +6,11 @@ Draws masks from the published polygons of the ships in the test images.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout; it need not be installed
 
 from segearth.cli import run_cli
 from segearth.preparation.hrsid import CONFIG, SOURCE, prepare_hrsid

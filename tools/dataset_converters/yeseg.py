@@ -5,6 +5,11 @@ Of the eight published ids six become classes; the others are not evaluated.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout; it need not be installed
+
 from segearth.cli import run_cli
 from segearth.preparation.catalogue import PROGRAMS
 from segearth.preparation.program import run_converter

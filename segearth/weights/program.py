@@ -1,0 +1,116 @@
+"""Fetches the weights of encoders and upsamplers.
+
+    python tools/download_weights.py --list                   what there is, what is there already
+    python tools/download_weights.py CLIP-ViT-B-16 jbu_one    by name, or by the name of a group
+    python tools/download_weights.py --all                    everything a program can fetch
+    python tools/download_weights.py --check                  is what is there whole?
+
+An installed package has the same as a command: segearth download-weights --list. Files go to $SEGEARTH_WEIGHTS, else
+to weights/ of the checkout, or of the cache folder where there is none; pretrained tags of open_clip to the cache of
+the Hugging Face client ($HF_HOME). An interrupted download continues with the same command. Proxies (https_proxy),
+mirrors of Hugging Face (HF_ENDPOINT) and offline mode (HF_HUB_OFFLINE=1) are honoured. Nothing that is there is fetched
+again.
+
+The licences are those of the publishers and differ: they are printed. None of the addresses could be tried where this
+program was written (no network there); if one has moved, the message names the page of the project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from segearth.errors import UserError
+from segearth.paths import download_folder
+from segearth.weights.catalogue import PAGE, REPOSITORY, Item, catalogue, select
+from segearth.weights.sources import INSTALLERS, check, install, locate
+
+EXIT_FAILED = 1
+
+
+def run(arguments: Sequence[str] | None = None, program: str | None = None) -> int:
+    """Runs the program; returns 1 if any file could not be fetched or is damaged.
+
+    Args:
+        arguments: None for those of the process.
+        program: Name for the usage line; None for that of the file.
+    """
+    parser = argparse.ArgumentParser(
+        prog=program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('names', nargs='*', metavar='NAME', help='name of --list, or a group such as RemoteCLIP')
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument('--list', action='store_true', help='list names, licences and whether the files are there')
+    modes.add_argument('--check', action='store_true', help='verify the files that are there (or those named)')
+    parser.add_argument('--all', action='store_true', help='every file a program can fetch')
+    options = parser.parse_args(arguments)
+    console = Console(soft_wrap=True)
+    if options.names and options.all:
+        parser.error('give names or --all, not both')
+    items = select(options.names) if options.names else list(catalogue())
+    if options.list:
+        return _list(console, items)
+    if options.check:
+        return _check(console, items if options.names or options.all else [item for item in items if locate(item)])
+    if not options.names and not options.all:
+        parser.print_usage(sys.stderr)
+        print('name what to fetch, or use --list, --all or --check', file=sys.stderr)
+        return 2
+    if options.all:
+        items = [item for item in items if item.source in INSTALLERS]
+    return _fetch(console, items)
+
+
+def _list(console: Console, items: list[Item]) -> int:
+    table = Table(box=None)
+    table.add_column('name', no_wrap=True, min_width=max(len(item.name) for item in items))
+    for title in ('state', 'licence', 'from'):
+        table.add_column(title, overflow='fold')
+    for item in items:
+        state = 'there' if locate(item) else item.source if item.source in (PAGE, REPOSITORY) else 'not there'
+        table.add_row(item.name, state, item.licence, item.origin, style='green' if state == 'there' else None)
+    console.print(table)
+    console.print(f'Files go to {download_folder()}')
+    return 0
+
+
+def _check(console: Console, items: list[Item]) -> int:
+    failed = 0
+    for item in items:
+        try:
+            console.print(f'{item.name}: {check(item)}')
+        except UserError as error:
+            failed += 1
+            console.print(f'{item.name}: {error}', style='red', markup=False)
+    console.print(f'{len(items)} checked, {failed} not as they should be')
+    return EXIT_FAILED if failed else 0
+
+
+def _fetch(console: Console, items: list[Item]) -> int:
+    failed = 0
+    for number, item in enumerate(items, 1):
+        console.print(f'{number}/{len(items)} {item.name}, licence: {item.licence}', markup=False)
+        try:
+            if (path := locate(item)) is not None:
+                install(item)
+                console.print(f'  already there: {path}', markup=False)
+                continue
+            with Progress(
+                TextColumn('  '), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+                console=console, transient=True, disable=not console.is_terminal,
+            ) as bars:  # fmt: skip
+                bar = bars.add_task(item.name, total=None, visible=False)
+                path = install(
+                    item, lambda there, total, bar=bar: bars.update(bar, completed=there, total=total, visible=True)
+                )
+            console.print(f'  {path}', markup=False)
+        except UserError as error:
+            failed += 1
+            console.print(f'  {error}', style='red', markup=False)
+    console.print(f'{len(items) - failed} of {len(items)} there')
+    return EXIT_FAILED if failed else 0
