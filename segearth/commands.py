@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -199,10 +200,8 @@ def _band_numbers(text: str | None) -> tuple[int, ...] | None:
         raise ConfigError(f'--bands is {text!r}; expected numbers from 1, as in 4,3,2') from None
 
 
-def _runner(arguments: argparse.Namespace, settings: dict[str, Any]):
+def _runner(arguments: argparse.Namespace, settings: dict[str, Any]) -> AbstractContextManager[Any]:
     """Context that yields who computes the blocks."""
-    from contextlib import nullcontext
-
     from segearth.maps.optional import require
     from segearth.maps.run import run_blocks
 
@@ -214,7 +213,7 @@ def _runner(arguments: argparse.Namespace, settings: dict[str, Any]):
     return dask_runner(settings, arguments.scheduler, arguments.workers)
 
 
-def _progress(name: str):
+def _progress(name: str) -> AbstractContextManager[Any]:
     from segearth.maps.progress import progress_bar
 
     return progress_bar(name)
@@ -225,8 +224,8 @@ def _app(arguments: argparse.Namespace) -> None:
 
     require('app', 'gradio')
     require('maps', 'pyproj', 'geopandas', 'pyogrio', 'shapely')
-    limits = {'--max-upload-mb': arguments.max_upload_mb, '--max-megapixels': arguments.max_megapixels}
-    for name, value in limits.items():
+    given = {'--max-upload-mb': arguments.max_upload_mb, '--max-megapixels': arguments.max_megapixels}
+    for name, value in given.items():
         if not 0 < value < float('inf'):
             raise ConfigError(f'{name} is {value}; allowed: above 0')
     password = _password(arguments.password)

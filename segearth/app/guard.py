@@ -83,5 +83,4 @@ def keep_files_inside(page: Blocks, storage: Storage) -> None:
         return stay(path)
 
     for block in page.blocks.values():
-        block.move_resource_to_block_cache = stay
-        block.async_move_resource_to_block_cache = stay_async
+        vars(block).update(move_resource_to_block_cache=stay, async_move_resource_to_block_cache=stay_async)

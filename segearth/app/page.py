@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # read when gradio is imported
 
@@ -44,7 +45,7 @@ CSS = """
 .mistake {border-left: .3em solid #c22; padding: .2em .8em; overflow-wrap: anywhere}
 """
 FIRST_OPACITY = 0.6
-BUTTONS = ['download', 'fullscreen']  # gradio's third one, share, uploads to a service elsewhere
+BUTTONS: list[Any] = ['download', 'fullscreen']  # gradio's third one, share, uploads to a service elsewhere
 WITHOUT_UPSAMPLER = 'SimFeatUp is switched off, or the encoder has no upsampler trained for it: nothing to compare.'
 NOT_MADE = 'The map was not made'
 NOT_SHOWN = 'This could not be shown'
@@ -94,10 +95,10 @@ def build_page(session: Session) -> gr.Blocks:
                     )
         gr.Examples([[str(path), WORDS] for path in example_scenes()], inputs[:2], label='Examples', elem_id='examples')
 
-        def segment(user: gr.Request, *values, progress=gr.Progress()):  # noqa: B008  (how gradio asks for it)
+        def segment(user: gr.Request, *values: Any, progress: gr.Progress = gr.Progress()) -> dict[Any, Any]:  # noqa: B008
             with _mistakes(NOT_MADE, session) as mistake:
                 found = session.segment(
-                    Request(*values), lambda done, total: progress((done, total), 'windows'), user.session_hash
+                    Request(*values), lambda done, total: progress((done, total), 'windows'), str(user.session_hash)
                 )
                 return {
                     scores: [(_file(found.folder, 'score', array), name) for array, name in score_maps(found)],
@@ -110,10 +111,10 @@ def build_page(session: Session) -> gr.Blocks:
                 }
             return {status: mistake.text}
 
-        def compare_parts(user: gr.Request, *values, progress=gr.Progress()):  # noqa: B008
+        def compare_parts(user: gr.Request, *values: Any, progress: gr.Progress = gr.Progress()) -> dict[Any, Any]:  # noqa: B008
             with _mistakes(NOT_SHOWN, session) as mistake:
                 found = session.compare(
-                    Request(*values), lambda done, total: progress((done, total), 'maps'), user.session_hash
+                    Request(*values), lambda done, total: progress((done, total), 'maps'), str(user.session_hash)
                 )
                 pairs = [
                     labels and tuple(_file(found.folder, 'part', class_map(one, found.palette)) for one in labels)
@@ -127,7 +128,7 @@ def build_page(session: Session) -> gr.Blocks:
                 }
             return {notes: mistake.text}
 
-        def fade(found: Answer | None, value: float):
+        def fade(found: Answer | None, value: float) -> Any:
             with _mistakes(NOT_SHOWN, session):
                 if found is None or not found.folder.exists():
                     raise DataError('there is no map, or it was deleted since: press Make the map')
@@ -136,10 +137,10 @@ def build_page(session: Session) -> gr.Blocks:
                 return _file(found.folder, BLEND, map_over_scene(found, value))
             return gr.skip()
 
-        def leave(user: gr.Request):
-            session.storage.end(user.session_hash)
+        def leave(user: gr.Request) -> None:
+            session.storage.end(str(user.session_hash))
 
-        one_by_one = {'js': CLOSE_TOASTS, 'concurrency_limit': 1, 'concurrency_id': 'model'}
+        one_by_one: dict[str, Any] = {'js': CLOSE_TOASTS, 'concurrency_limit': 1, 'concurrency_id': 'model'}
         run.click(segment, inputs, [answer, picture, opacity, table, scores, files, status], **one_by_one)
         compare.click(compare_parts, inputs, [bias, upsampling, notes], **one_by_one)
         opacity.release(fade, [answer, opacity], picture, show_progress='hidden')

@@ -58,7 +58,7 @@ def launch(
             _, url, _ = page.launch(
                 server_name=f'[{host}]' if ':' in host else host,
                 server_port=port,
-                auth=password and (lambda _, given: hmac.compare_digest(given.encode(), password.encode())),
+                auth=(lambda _, given: hmac.compare_digest(given.encode(), password.encode())) if password else None,
                 auth_message=LOGIN,
                 app_kwargs={'middleware': [guard]},
                 max_file_size=session.limits.upload_bytes,
@@ -120,7 +120,7 @@ def serve_and_exit(*arguments: Any) -> NoReturn:
 def _signals_end() -> Iterator[None]:
     """Has the signals of systemd, Slurm, Docker and closed terminals do what Ctrl-C does; nohup's choice stays."""
 
-    def end(*_) -> None:
+    def end(*_: object) -> None:
         raise KeyboardInterrupt
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,12 +25,13 @@ from segearth.colours import palette_of
 from segearth.errors import ConfigError, DataError
 from segearth.maps.area import ClassArea, read_areas
 from segearth.maps.grid import WindowGrid
-from segearth.maps.labelling import SegmentorModel, label_block
+from segearth.maps.labelling import SegmentorModel, WindowModel, label_block
 from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_files
 from segearth.maps.quicklook import reduction
 from segearth.maps.run import MapPlan, Progress, place_reduced, reduced, run_blocks
-from segearth.maps.scene import SceneSource, open_scene
+from segearth.maps.scene import Scene, SceneSource, open_scene
 from segearth.maps.stretch import decide_stretch
+from segearth.maps.workspace import Workspace
 from segearth.models.segmentor import SegEarthSegmentation
 from segearth.segmenter import Segmenter
 from segearth.text.vocabulary import Vocabulary
@@ -227,13 +228,13 @@ class Session:
             ) from None
         if self.storage.has_ended(owner):  # while waiting for others
             raise NobodyWaitsError
-        path = Path(request.path)
+        path = Path(str(request.path))
         if not path.exists():
             raise DataError(
                 f'{path.name} is no longer here: uploads are deleted after {self.limits.kept_seconds / 60:g} minutes, '
                 'or earlier when many are at work; upload it again'
             )
-        with open_upload(request.path, self.limits) as dataset:
+        with open_upload(str(path), self.limits) as dataset:
             # Messages and results know the name only, which is no path of a file here
             yield SceneSource(f'{UPLOADED}/{path.name}', bands, request.sensor), dataset
 
@@ -247,7 +248,7 @@ class Session:
 
         return tell
 
-    def _segmenter(self, request: Request, words: list[str]):
+    def _segmenter(self, request: Request, words: list[str]) -> Segmenter:
         """A segmenter with the words and settings of the request; encoders are kept."""
         palette = palette_of(Vocabulary.from_classes(words).class_names)
         key = request.clip_type, request.attention, request.with_upsampling
@@ -273,7 +274,15 @@ class Session:
 class _KeepingRunner:
     """Computes blocks here and keeps reduced copies of what the page shows."""
 
-    def __call__(self, plan: MapPlan, missing, model, scene, workspace, progress: Progress) -> None:
+    def __call__(
+        self,
+        plan: MapPlan,
+        missing: Sequence[int],
+        model: WindowModel,
+        scene: Scene,
+        workspace: Workspace,
+        progress: Progress,
+    ) -> None:
         size = tuple(-(-side // plan.step) for side in plan.grid.shape)
         self.picture = np.zeros((*size, 3), np.uint8)
         self.labels = np.zeros(size, np.uint8)
@@ -290,7 +299,9 @@ class _KeepingRunner:
             place_reduced(self.labels, reduced(arrays['labels'], y1, x1, plan.step), y1, x1, plan.step)
 
 
-def _variant(model: SegEarthSegmentation, cls_token_weight: float | None = None, with_upsampler: bool = True):
+def _variant(
+    model: SegEarthSegmentation, cls_token_weight: float | None = None, with_upsampler: bool = True
+) -> SegEarthSegmentation:
     return SegEarthSegmentation.from_parts(
         model.encoder,
         model.text_embeddings,
@@ -308,7 +319,7 @@ def _variant(model: SegEarthSegmentation, cls_token_weight: float | None = None,
 
 def _label_whole(model: SegmentorModel, picture: np.ndarray, valid: np.ndarray) -> np.ndarray:
     shape = valid.shape
-    grid = WindowGrid(shape, tuple(model.crop_size), tuple(model.stride))
+    grid = WindowGrid(shape, model.crop_size, model.stride)
     labels = label_block(model, picture, valid, (0, 0, *shape), grid).labels
     return reduced(labels, 0, 0, reduction(*shape))
 

@@ -17,6 +17,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -162,7 +163,7 @@ def _locked_folder() -> tuple[Path, FileLock]:
     return unlocked.rename(unlocked.with_name(PREFIX + unlocked.name.removeprefix('segearth-new-'))), lock
 
 
-def _is_ours(path: Path, is_kind) -> bool:
+def _is_ours(path: Path, is_kind: Callable[[int], bool]) -> bool:
     status = path.lstat()
     return is_kind(status.st_mode) and status.st_uid == os.getuid()
 

@@ -122,7 +122,7 @@ def read_raster(image: ImageInput, is_picture: bool = True, bands: tuple[int, ..
         if isinstance(image, str | os.PathLike):
             with _decoder(image) as source:
                 if isinstance(source, DatasetReader):
-                    return _of_dataset(source, is_picture, bands, image)
+                    return _of_dataset(source, is_picture, bands, name_of(image))
                 raster = _of_pillow(source, is_picture)
         elif isinstance(image, Image.Image):
             if _is_reduced(image):

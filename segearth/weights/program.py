@@ -20,9 +20,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from segearth.errors import UserError
@@ -91,6 +100,10 @@ def _check(console: Console, items: list[Item]) -> int:
     return EXIT_FAILED if failed else 0
 
 
+def _show(bars: Progress, bar: TaskID, there: int, total: int | None) -> None:
+    bars.update(bar, completed=there, total=total, visible=True)
+
+
 def _fetch(console: Console, items: list[Item]) -> int:
     failed = 0
     for number, item in enumerate(items, 1):
@@ -105,9 +118,7 @@ def _fetch(console: Console, items: list[Item]) -> int:
                 console=console, transient=True, disable=not console.is_terminal,
             ) as bars:  # fmt: skip
                 bar = bars.add_task(item.name, total=None, visible=False)
-                path = install(
-                    item, lambda there, total, bar=bar: bars.update(bar, completed=there, total=total, visible=True)
-                )
+                path = install(item, partial(_show, bars, bar))
             console.print(f'  {path}', markup=False)
         except UserError as error:
             failed += 1
