@@ -1,4 +1,7 @@
-"""The console command ``segearth``: ``predict`` makes maps of scenes, ``app`` opens the page in the browser."""
+"""The console command ``segearth``: ``predict`` makes maps of scenes, ``app`` opens the page in the browser.
+
+``doctor`` shows what this machine has.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     app = commands.add_parser('app', help='open the page in the browser', description='Serves a page for the browser.')
     _add_app_arguments(app)
     app.set_defaults(run=_app)
+    commands.add_parser('doctor', help='show what this machine has and which fast paths are in use').set_defaults(
+        run=_doctor
+    )
     return parser
 
 
@@ -210,6 +216,12 @@ def _app(arguments: argparse.Namespace) -> None:
 
     limits = Limits(arguments.max_upload_mb * 2**20, round(arguments.max_megapixels * 1e6))
     serve(arguments.host, arguments.port, limits, arguments.device, arguments.open)
+
+
+def _doctor(_: argparse.Namespace) -> None:
+    from segearth.doctor import report
+
+    report()
 
 
 if __name__ == '__main__':
