@@ -1,6 +1,7 @@
 """The console command ``segearth``: ``predict`` makes maps of scenes, ``app`` opens the page in the browser.
 
-``eval`` and ``download-weights`` are the checkout's eval.py and tools/download_weights.py.
+``eval`` and ``download-weights`` are the checkout's eval.py and tools/download_weights.py; ``doctor`` shows what this
+machine has.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     app.set_defaults(run=_app)
     for name, (_, summary) in PROGRAMS.items():  # for the list in the help; main() has started them before
         commands.add_parser(name, help=summary)
+    commands.add_parser('doctor', help='show what this machine has and which fast paths are in use').set_defaults(
+        run=_doctor
+    )
     return parser
 
 
@@ -248,6 +252,12 @@ def _password(given: str | None) -> str | None:
     if given is not None and not given.strip():
         raise ConfigError('the password is empty; give one, or leave --password and $SEGEARTH_PASSWORD out')
     return given
+
+
+def _doctor(_: argparse.Namespace) -> None:
+    from segearth.doctor import report
+
+    report()
 
 
 if __name__ == '__main__':

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
 import torch
 from mmengine.device import get_device
 
 from segearth.errors import ConfigError
 
+HALF_INSTRUCTIONS = {
+    torch.bfloat16: ('avx512_bf16', 'amx_bf16', 'avx_ne_convert', 'bf16'),
+    torch.float16: ('avx512_fp16', 'amx_fp16', 'asimdhp', 'fp16_arith'),
+}
+"""Dtype -> processor features of which any computes in it, by the names of Linux and of torch; the last are ARM's."""
 MAX_REASON = 60  # characters of torch's own message, which may list every kind of device there is
 
 
@@ -29,3 +37,19 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
             f'{", ".join(f"cuda:{index}" for index in range(torch.cuda.device_count())) or "(no CUDA device found)"}'
         ) from None
     return device
+
+
+@cache
+def processor_features() -> frozenset[str]:
+    """What the processor has, by the names of Linux, else of torch (releases that know it); empty where unknown."""
+    cpuinfo = Path('/proc/cpuinfo')
+    if cpuinfo.is_file():
+        lines = (line.partition(':') for line in cpuinfo.read_text(errors='replace').splitlines())
+        return frozenset(next((value for name, _, value in lines if name.strip() in ('flags', 'Features')), '').split())
+    known = getattr(torch.cpu, 'get_capabilities', dict)()
+    return frozenset(name for name, value in known.items() if value is True)
+
+
+def is_slow_on_cpu(dtype: torch.dtype) -> bool:
+    """Whether a half precision is slower than float32 on this processor, for it has no instructions for it."""
+    return dtype in HALF_INSTRUCTIONS and processor_features().isdisjoint(HALF_INSTRUCTIONS[dtype])

@@ -10,6 +10,12 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from functools import partial
+
+from torch import Tensor
+
+from simfeatup.proof import FastPath
 
 # Options of glibc's mallopt(3) and the environment's names for the same.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
@@ -17,6 +23,10 @@ VARIABLES = ('MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_MMAP_MA
 
 LARGEST_KEPT = 32 << 20  # bytes of a tensor; glibc takes no larger threshold
 MOST_KEPT = 256 << 20  # bytes
+LIMITED = {MMAP_THRESHOLD: LARGEST_KEPT, TRIM_THRESHOLD: MOST_KEPT}
+EVERYTHING = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}
+
+MALLOC = FastPath('keeping freed memory (mallopt)', 'SEGEARTH_MALLOC', 'it goes back to the system, slower')
 
 _keeps_all = False
 
@@ -29,15 +39,24 @@ def keep_freed_memory(limited: bool = False) -> bool:
             Does nothing in a process that keeps everything.
 
     Returns:
-        Whether it does; False where the library is not glibc, or where the environment has settings of its own.
+        Whether it does; False where the library is not glibc, where it refuses, or where the environment has settings
+        of its own (glibc's, or ``SEGEARTH_MALLOC=0``).
     """
     global _keeps_all
     if sys.platform != 'linux' or any(name in os.environ for name in VARIABLES):
         return False
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
-    if mallopt is None:
-        return False
-    if limited:
-        return _keeps_all or bool(mallopt(MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(TRIM_THRESHOLD, MOST_KEPT))
-    _keeps_all = bool(mallopt(MMAP_MAX, 0) and mallopt(TRIM_THRESHOLD, -1))
-    return _keeps_all
+    if limited and _keeps_all:
+        return MALLOC.is_on()
+    settings = LIMITED if limited else EVERYTHING
+    done = MALLOC.works(('limited' if limited else 'everything',), partial(_set, settings))
+    _keeps_all = _keeps_all or (done and not limited)
+    return done
+
+
+def _set(settings: dict[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Makes the settings: there is no result to compare, but the C library's answer."""
+    mallopt = ctypes.CDLL(None).mallopt
+    refused = [option for option, value in settings.items() if mallopt(option, value) != 1]
+    if refused:
+        raise OSError(f'the C library refuses option {refused[0]}')
+    yield from ()

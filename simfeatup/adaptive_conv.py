@@ -11,7 +11,8 @@ arXiv 2403.10516).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -19,8 +20,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from simfeatup.backends import choose_backend
+from simfeatup.backends import choose_backend, is_proved
 from simfeatup.errors import UpsamplerError
+from simfeatup.proof import BOTH, both_ways, pattern, sizes_to_prove
+
+LOOP_SIZES = 37, (5, 6), (3, 3), (7, 9)
+"""C, (h, w), (Ty, Tx), (H, W) in which compiled loops prove themselves: pixels in pairs and alone, a block of channels
+partly filled. Triton kernels do so in the sizes at hand."""
+
+Stages = Sequence[tuple[Tensor, Tensor | None, Tensor | None]]
 
 
 def adaptive_conv(
@@ -50,14 +58,15 @@ def adaptive_conv(
     """
     rows, cols = _starts(features.shape, kernels, rows, cols)
     name = choose_backend(features, backend)
-    if name == 'reference':
+    with_gradients = torch.is_grad_enabled() and (features.requires_grad or kernels.requires_grad)
+    if not _is_proved(name, BOTH if with_gradients else 'forward', features, kernels):
         return _reference(features, kernels, rows, cols)
     return _AdaptiveConv.apply(features, kernels, rows, cols, implementation(name))
 
 
 def adaptive_conv_norm(
     features: Tensor,
-    stages: Sequence[tuple[Tensor, Tensor | None, Tensor | None]],
+    stages: Stages,
     num_maps: int,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -75,11 +84,19 @@ def adaptive_conv_norm(
     Raises:
         UpsamplerError: As :func:`adaptive_conv`.
     """
-    name = choose_backend(features, backend)
-    if name == 'reference':
-        for stage in stages:
-            features = adaptive_conv(features, *stage, backend=name)
-        return features[:, :num_maps], features[:, num_maps:].square().sum(1)
+    name, grid, proved = choose_backend(features, backend), features.shape[2:], True
+    for kernels, _, _ in stages:
+        proved = proved and _is_proved(name, 'length', features, kernels, grid)
+        grid = kernels.shape[3:]
+    return _norm(features, stages, num_maps, name) if proved else _reference_norm(features, stages, num_maps)
+
+
+def implementation(name: str) -> ModuleType:
+    """The module of a back end other than the reference."""
+    return importlib.import_module(f'simfeatup.{name}.conv')
+
+
+def _norm(features: Tensor, stages: Stages, num_maps: int, name: str) -> tuple[Tensor, Tensor]:
     dtype = _compute_dtype(features, *(kernels for kernels, _, _ in stages))
     used: list[tuple[Tensor, Tensor, Tensor]] = []
     shape: tuple[int, ...] = features.shape
@@ -90,9 +107,10 @@ def adaptive_conv_norm(
     return maps.to(features.dtype), squares.to(features.dtype)
 
 
-def implementation(name: str) -> ModuleType:
-    """The module of a back end other than the reference."""
-    return importlib.import_module(f'simfeatup.{name}.conv')
+def _reference_norm(features: Tensor, stages: Stages, num_maps: int) -> tuple[Tensor, Tensor]:
+    for stage in stages:
+        features = adaptive_conv(features, *stage, backend='reference')
+    return features[:, :num_maps], features[:, num_maps:].square().sum(1)
 
 
 def _reference(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
@@ -105,6 +123,38 @@ def _reference(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor) ->
             shifted = strip.narrow(3, j, width) if is_dense else strip.index_select(3, cols + j)
             out.addcmul_(shifted, kernels[:, i, j].unsqueeze(1))
     return out
+
+
+def _is_proved(name: str, operation: str, features: Tensor, kernels: Tensor, grid: Sequence[int] | None = None) -> bool:
+    """Whether a back end has proved an operation for the dtype, and Triton for the sizes, at hand."""
+    if name == 'reference':
+        return False
+    dtype, device, sizes = _compute_dtype(features, kernels), features.device, LOOP_SIZES
+    if name == 'cuda':
+        grids = (sizes_to_prove(shape) for shape in (grid or features.shape[2:], kernels.shape[3:]))
+        sizes = features.shape[1], next(grids), tuple(kernels.shape[1:3]), next(grids)
+    case = f'adaptive_conv {operation}', dtype, *((device, *sizes) if name == 'cuda' else ())
+    return is_proved(name, case, partial(_prove, name, operation, dtype, device, sizes))
+
+
+def _prove(
+    name: str, operation: str, dtype: torch.dtype, device: torch.device, sizes: tuple
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a back end and the reference give for two images."""
+    channels, grid, taps, size = sizes
+    features = pattern(2, channels, *grid, dtype=dtype, device=device)
+    kernels = pattern(2, *taps, *size, dtype=dtype, device=device)
+    starts = [
+        torch.arange(outputs, device=device) * (length - extent + 1) // outputs
+        for length, extent, outputs in zip(grid, taps, size, strict=True)
+    ]
+    if operation == 'length':  # two stages, for all but the last have a way of their own to write their result
+        arguments = features, [(kernels, *starts), (kernels[:, :1, :1], None, None)], channels // 2
+        yield from zip(_norm(*arguments, name), _reference_norm(*arguments), strict=True)
+        return
+    inputs = features.requires_grad_(), kernels.requires_grad_()
+    outputs = _AdaptiveConv.apply(*inputs, *starts, implementation(name)), _reference(*inputs, *starts)
+    yield from both_ways(*outputs, inputs if operation == BOTH else ())
 
 
 class _AdaptiveConv(torch.autograd.Function):

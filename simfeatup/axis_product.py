@@ -1,21 +1,26 @@
 """Maps resampled axis by axis: what jitter and blur are, each a matrix for the rows and one for the columns.
 
 The matrices are nearly empty: a row of bilinear zoom has two entries, one of the blur five. On CPUs torch's sparse
-products use that, twice as fast as dense ones; elsewhere dense products cost next to nothing.
+products use that, twice as fast as dense ones; elsewhere, and where torch was built without them, dense products.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from simfeatup.proof import TOLERANCE, FastPath, pattern
+
 warnings.filterwarnings('ignore', 'Sparse CSR tensor support is in beta')  # said once a process; nothing to do about it
 
 SPARSE_DTYPES = (torch.float32, torch.float64)
+SPARSE = FastPath('sparse products', 'SIMFEATUP_SPARSE', 'dense products, slower')
 
 
 def axis_product(maps: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
@@ -48,6 +53,26 @@ class _AxisProduct(torch.autograd.Function):
 
 
 def _product(maps: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    proof = partial(_prove, maps.dtype)
+    fast, plain = (partial(product, maps, rows, cols) for product in (_sparse_product, _dense_product))
+    return SPARSE.run((maps.dtype,), proof, fast, plain, TOLERANCE)
+
+
+def _prove(dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    rows, cols = pattern(4, 6, dtype=dtype), pattern(7, 5, dtype=dtype)
+    rows[rows.abs() < 0.5] = 0
+    rows[1] = 0
+    for matrices in ((rows, cols), (rows.T, cols.T)):  # forward and backward
+        maps = pattern(2, 3, *(matrix.shape[1] for matrix in matrices), dtype=dtype)
+        yield _sparse_product(maps, *matrices), _dense_product(maps, *matrices)
+
+
+def _dense_product(maps: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    with torch.autocast('cpu', enabled=False):
+        return rows @ maps @ cols.T
+
+
+def _sparse_product(maps: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     batch, channels, height, width = maps.shape
     maps = maps.permute(0, 2, 3, 1).contiguous()  # NCHW -> NHWC
     out = maps.new_empty(batch, len(rows), len(cols), channels)

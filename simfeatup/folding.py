@@ -9,9 +9,9 @@ neighbouring pixels share the features under them, and the resized, padded featu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from simfeatup.adaptive_conv import adaptive_conv
-from simfeatup.backends import choose_backend
+from simfeatup.backends import choose_backend, is_proved
 from simfeatup.padding import reflect_indices
+from simfeatup.proof import BOTH, both_ways, pattern
 
 CUBIC = -0.75  # torch's coefficient of bicubic interpolation
 
@@ -95,12 +96,28 @@ def fold_kernels(kernels: Tensor, grid: Sequence[int]) -> StageKernels:
     """Kernels on the output's grid (B, T, T, H, W) -> on the input's grid (h, w)."""
     radius = kernels.shape[1] // 2
     rows, cols = (axis_folding(n, total, radius).to(kernels) for n, total in zip(grid, kernels.shape[3:], strict=True))
-    if choose_backend(kernels) == 'cpu':
-        folded = _Fold.apply(kernels, rows.weights, cols.weights)
-    else:
-        partial = torch.einsum('bijyx,yia->bajyx', kernels, rows.weights)
-        folded = torch.einsum('bajyx,xjc->bacyx', partial, cols.weights)
+    operation = BOTH if torch.is_grad_enabled() and kernels.requires_grad else 'forward'
+    dtype = _compute_dtype(kernels)
+    is_compiled = choose_backend(kernels) == 'cpu' and is_proved(
+        'cpu', (f'fold {operation}', dtype), partial(_prove, operation, dtype)
+    )
+    folded = (_Fold.apply if is_compiled else _reference)(kernels, rows.weights, cols.weights)
     return StageKernels(folded, rows.starts, cols.starts)
+
+
+def _reference(kernels: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    folded_rows = torch.einsum('bijyx,yia->bajyx', kernels, rows)
+    return torch.einsum('bajyx,xjc->bacyx', folded_rows, cols)
+
+
+def _prove(operation: str, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    kernels = pattern(2, 5, 5, 6, 9, dtype=dtype).requires_grad_()
+    arguments = kernels, *(axis_folding(*sizes, 2).to(kernels).weights for sizes in ((3, 6), (5, 9)))
+    return both_ways(_Fold.apply(*arguments), _reference(*arguments), (kernels,) if operation == BOTH else ())
+
+
+def _compute_dtype(kernels: Tensor) -> torch.dtype:
+    return torch.float64 if kernels.dtype == torch.float64 else torch.float32
 
 
 class _Fold(torch.autograd.Function):
@@ -110,7 +127,7 @@ class _Fold(torch.autograd.Function):
     def forward(ctx: Any, kernels: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         from simfeatup.cpu.fold import fold  # numba is loaded where it is used
 
-        dtype = torch.float64 if kernels.dtype == torch.float64 else torch.float32
+        dtype = _compute_dtype(kernels)
         rows, cols = rows.to(dtype), cols.to(dtype)
         ctx.save_for_backward(rows, cols)
         return fold(kernels.detach().to(dtype), rows, cols).to(kernels.dtype)

@@ -10,7 +10,7 @@ section 3.3). Followed: the equations, the constants below and the parameter nam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,11 +19,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from simfeatup.adaptive_conv import adaptive_conv
-from simfeatup.backends import choose_backend
+from simfeatup.backends import choose_backend, is_proved, use_backend
 from simfeatup.errors import UpsamplerError
 from simfeatup.folding import StageKernels, fold_kernels
 from simfeatup.joint_kernel import joint_kernel
 from simfeatup.padding import reflect_pad
+from simfeatup.proof import pattern
 from simfeatup.stages import check_inputs, guidance_at, stage_sizes
 
 KERNEL_FIXUP_WEIGHT = 0.1  # share of the MLP in a layer's kernel, FeatUp's code
@@ -111,7 +112,8 @@ class JBULayer(nn.Module):
             See :class:`simfeatup.folding.StageKernels`.
         """
         is_float64 = guidance.dtype == torch.float64  # asks for more than the fused loops compute
-        if choose_backend(guidance) == 'cpu' and not is_float64 and not self._needs_gradients(guidance):
+        is_fused = choose_backend(guidance) == 'cpu' and not is_float64 and not self._needs_gradients(guidance)
+        if is_fused and is_proved('cpu', ('layer',), _prove_layer):
             from simfeatup.cpu.layer import stage_kernels  # numba is loaded where it is used
 
             return stage_kernels(self, guidance, grid)
@@ -134,6 +136,22 @@ class JBULayer(nn.Module):
     def _needs_gradients(self, guidance: Tensor) -> bool:
         tensors = (guidance, *self.parameters())
         return self.training or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+
+
+@torch.no_grad()
+def _prove_layer() -> Iterator[tuple[Tensor, Tensor]]:
+    """Kernels of a small layer from the fused loops, and from the reference."""
+    from simfeatup.cpu.layer import stage_kernels
+
+    with torch.device('meta'):  # where no random numbers are drawn
+        layer = JBULayer(radius=2, key_dim=5)
+    layer = layer.to_empty(device='cpu').float().eval()
+    for parameter in layer.parameters():
+        parameter.copy_(pattern(*parameter.shape, dtype=torch.float32))
+    guidance = pattern(2, 3, 6, 40, dtype=torch.float32)
+    fast = stage_kernels(layer, guidance, (3, 20)).kernels
+    with use_backend('reference'):
+        yield fast, layer._fold(guidance, (3, 20)).kernels
 
 
 class JBU(nn.Module):

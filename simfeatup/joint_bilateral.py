@@ -8,15 +8,16 @@ Source: Kopf et al., Joint bilateral upsampling, SIGGRAPH 2007; geometry of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from simfeatup.backends import choose_backend
+from simfeatup.backends import choose_backend, is_proved, use_backend
 from simfeatup.errors import UpsamplerError
 from simfeatup.folding import StageKernels, fold_kernels
 from simfeatup.padding import reflect_pad
+from simfeatup.proof import pattern
 from simfeatup.stages import check_inputs, stage_inputs, stage_sizes
 
 RADIUS = 5  # neighbours on each side, as jbu_one
@@ -76,7 +77,8 @@ class JointBilateral(nn.Module):
     def _stage(self, guidance: Tensor, grid: Sequence[int]) -> StageKernels:
         needs_gradients = torch.is_grad_enabled() and guidance.requires_grad
         is_float64 = guidance.dtype == torch.float64  # asks for more than the compiled loops compute
-        if choose_backend(guidance) == 'cpu' and not is_float64 and not needs_gradients:
+        is_fused = choose_backend(guidance) == 'cpu' and not is_float64 and not needs_gradients
+        if is_fused and is_proved('cpu', ('colour',), _prove_colour):
             from simfeatup.cpu.colour import stage_kernels  # numba is loaded where it is used
 
             return stage_kernels(guidance, grid, self.spatial_kernel(), self.sigma_range)
@@ -84,7 +86,7 @@ class JointBilateral(nn.Module):
 
     def spatial_kernel(self) -> Tensor:
         """Gaussian of the distance to the centre, (T, T); the window spans -1 to 1 on both axes."""
-        squares = torch.linspace(-1, 1, 2 * self.radius + 1).square()
+        squares = torch.linspace(-1, 1, 2 * self.radius + 1, dtype=torch.float32, device='cpu').square()
         return torch.exp((squares[:, None] + squares) / (-2 * self.sigma_spatial**2))
 
     def kernels(self, guidance: Tensor) -> Tensor:
@@ -99,6 +101,17 @@ class JointBilateral(nn.Module):
                 difference = padded[:, :, i : i + height, j : j + width] - guidance
                 logits[:, i, j] = difference.square().sum(1) / (-2 * self.sigma_range**2) + distances[i][j]
         return logits.flatten(1, 2).softmax(1).view_as(logits)
+
+
+@torch.no_grad()
+def _prove_colour() -> Iterator[tuple[Tensor, Tensor]]:
+    """Kernels of a small filter from the compiled loops, and from the reference."""
+    from simfeatup.cpu.colour import stage_kernels
+
+    bilateral, guidance = JointBilateral(dim=1, radius=2), pattern(2, 3, 6, 40, dtype=torch.float32)
+    fast = stage_kernels(guidance, (3, 20), bilateral.spatial_kernel(), bilateral.sigma_range).kernels
+    with use_backend('reference'):
+        yield fast, fold_kernels(bilateral.kernels(guidance), (3, 20)).kernels
 
 
 class LinearJointBilateral:

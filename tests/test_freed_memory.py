@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from segearth import freed_memory
 from segearth.freed_memory import VARIABLES
 
 PROGRAM = """
@@ -54,3 +56,20 @@ def test_freed_memory_is_used_again():
 
 def test_the_environment_decides():
     assert not run('limited', MALLOC_MMAP_MAX_='65536')[0]
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc is of Linux')
+@pytest.mark.parametrize('fault', ['refuses', 'missing', 'turned off'])
+def test_a_c_library_that_refuses(fault, monkeypatch, caplog):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(freed_memory.MALLOC, '_verdicts', {})
+    monkeypatch.setattr(freed_memory.MALLOC, '_said', set())
+    monkeypatch.setattr(freed_memory, '_keeps_all', False)
+    if fault == 'turned off':
+        monkeypatch.setenv('SEGEARTH_MALLOC', '0')
+    library = SimpleNamespace(mallopt=lambda option, value: 0) if fault == 'refuses' else SimpleNamespace()
+    monkeypatch.setattr(freed_memory.ctypes, 'CDLL', lambda name: library)
+    assert not any(freed_memory.keep_freed_memory(limited=True) for _ in range(2))
+    assert len(caplog.records) == (fault != 'turned off')
+    assert ('SEGEARTH_MALLOC=0' in caplog.text) is (fault != 'turned off')

@@ -14,6 +14,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_d
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from segearth.device import is_slow_on_cpu
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.models.checkpoints import load_state_dict, read_state_dict
 from segearth.models.dense_clip import DenseCLIP
@@ -183,7 +185,16 @@ def resolve_precision(precision: str, device: str | torch.device | None) -> torc
         precision = AUTO_PRECISION.get(torch.device(device or 'cpu').type, 'fp32')
     if precision not in PRECISIONS:
         raise ConfigError(f'unknown precision {precision!r}; known: {", ".join(PRECISIONS)}, {AUTO}')
-    return PRECISIONS[precision]
+    dtype = PRECISIONS[precision]
+    if torch.device(device or 'cpu').type == 'cpu' and is_slow_on_cpu(dtype):
+        _say_slow(precision)
+    return dtype
+
+
+@cache
+def _say_slow(precision: str) -> None:
+    """Says so once a process."""
+    logger.warning('Precision %s is slower than fp32 here: this processor has no instructions for it.', precision)
 
 
 def _build_clip(

@@ -1,7 +1,4 @@
-"""Folded kernels of :class:`simfeatup.joint_bilateral.JointBilateral` on CPUs: likeness of colours, row by row.
-
-After a change in rows.py or simd.py, delete the compiled loops in __pycache__: numba's cache does not notice it.
-"""
+"""Folded kernels of :class:`simfeatup.joint_bilateral.JointBilateral` on CPUs: likeness of colours, row by row."""
 
 from __future__ import annotations
 
@@ -37,7 +34,8 @@ def stage_kernels(guidance: Tensor, grid: tuple[int, int], spatial: Tensor, sigm
     padded = F.pad(reflect_pad(guidance.detach().float(), radius), (0, PIXEL_MULTIPLE))
     colours = padded.transpose(1, 2).contiguous().numpy()  # (B, H + 2r, 3, W + 2r + some)
     weights, scale = spatial.float().flatten().numpy(), np.float32(1 / (2 * sigma_range**2))
-    out = torch.empty(batch, height, fold_y.shape[2], fold_x.shape[1], width)  # rows first, as they are applied
+    shape = batch, height, fold_y.shape[2], fold_x.shape[1], width  # rows first, as they are applied
+    out = torch.empty(shape, dtype=torch.float32, device='cpu')
     kernels = out.numpy()
 
     def run(index: int, top: int, bottom: int) -> None:

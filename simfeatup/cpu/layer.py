@@ -37,7 +37,8 @@ def stage_kernels(layer: JBULayer, guidance: Tensor, grid: tuple[int, int]) -> S
     batch, _, height, width = image.shape
     rows, cols = (axis_folding(n, total, layer.radius) for n, total in zip(grid, (height, width), strict=True))
     fold_y, fold_x = row_foldings(grid[0], height, layer.radius), column_foldings(grid[1], width, layer.radius)
-    out = torch.empty(batch, height, fold_y.shape[2], fold_x.shape[1], width)  # rows first, as they are applied
+    shape = batch, height, fold_y.shape[2], fold_x.shape[1], width  # rows first, as they are applied
+    out = torch.empty(shape, dtype=torch.float32, device='cpu')
     kernels = out.numpy()
     rows_left = take_over((layer, grid), image, kernels, grid[0], layer.radius)
     keys = _keys(layer, weights.keys, image, rows_left)

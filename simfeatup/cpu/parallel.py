@@ -8,13 +8,15 @@ of rows. So nothing depends on numba's threading layers, which end the process w
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from numba import njit
+
+from simfeatup.cpu.cache import cached
 
 CHUNKS_PER_THREAD = 4  # so that a thread that was held up does not hold up the others
 OPTIONS = {
@@ -23,17 +25,12 @@ OPTIONS = {
     'fastmath': {'contract', 'reassoc', 'nsz', 'arcp'},  # all but the assumption that there is no NaN
 }
 
-logger = logging.getLogger(__name__)
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 
 def compiled(function: Callable) -> Callable:
     """Decorator: compiles at the first call, and keeps the result on disk where there is a place for it."""
-    try:
-        return njit(cache=True, **OPTIONS)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        logger.info('No place to keep the compiled %s; it is compiled anew in every process.', function.__name__)
-        return njit(**OPTIONS)(function)
+    return cached(partial(njit, **OPTIONS), function)
 
 
 def share_rows(run: Callable[[int, int, int], None], batch: int, height: int) -> None:

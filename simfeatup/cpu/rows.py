@@ -1,7 +1,6 @@
 """Compiled loops of a joint bilateral layer: one row of pixels at a time, in the cache.
 
-Arrays of a row are (taps or channels, pixels), so that the innermost loops run over neighbouring pixels. What calls
-each other stays in this file: numba's cache on disk notices changes of a function's own file only.
+Arrays of a row are (taps or channels, pixels), so that the innermost loops run over neighbouring pixels.
 """
 
 from __future__ import annotations

@@ -11,8 +11,6 @@ takes four cycles and two begin in each, so a loop wants eight registers of sums
     store(out, 0, total)
 
 Arrays are contiguous and positions count their numbers from the first; nothing checks that they lie inside.
-
-After a change here, delete the compiled loops in __pycache__: numba's cache does not notice it.
 """
 
 from __future__ import annotations

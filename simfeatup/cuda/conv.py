@@ -13,16 +13,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from simfeatup.cuda import on_its_device
+
 PIXELS = 16  # of a row, a program
 CHANNELS = 64  # at a time, a program
 
 
+@on_its_device
 def forward(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, out: Tensor) -> None:
     """The operator: features (B, h, w, C), kernels (B, H, Ty, Tx, W), starts (H,) and (W,) -> out (B, H, W, C)."""
     sizes = _sizes(features, kernels)
     _forward[_grid(kernels, features.shape[3])](features, kernels, rows, cols, out, *sizes, PIXELS, CHANNELS)
 
 
+@on_its_device
 def forward_norm(
     features: Tensor, stages: Sequence[tuple[Tensor, Tensor, Tensor]], num_maps: int
 ) -> tuple[Tensor, Tensor]:
@@ -39,6 +43,7 @@ def forward_norm(
     return maps, squares
 
 
+@on_its_device
 def backward_kernels(grad: Tensor, features: Tensor, shape: torch.Size, rows: Tensor, cols: Tensor) -> Tensor:
     """Gradient of the kernels, ``shape`` (B, H, Ty, Tx, W), from that of the output (B, H, W, C)."""
     out = grad.new_empty(shape)
@@ -46,6 +51,7 @@ def backward_kernels(grad: Tensor, features: Tensor, shape: torch.Size, rows: Te
     return out
 
 
+@on_its_device
 def backward_features(grad: Tensor, kernels: Tensor, shape: torch.Size, rows: Tensor, cols: Tensor) -> Tensor:
     """Gradient of the features, ``shape`` (B, h, w, C), from that of the output (B, H, W, C)."""
     out = grad.new_zeros(shape)

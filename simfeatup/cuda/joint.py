@@ -13,10 +13,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from simfeatup.cuda import on_its_device
+
 PIXELS = 64  # of a row, a program
 MIN_KERNEL_SUM = 1e-7  # as in simfeatup.joint_kernel
 
 
+@on_its_device
 def joint_kernel(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:
     """Range times spatial kernel, normalised: keys (B, K, H + 2r, W + 2r), spatial (T*T,) -> (B, T*T, H, W)."""
     side = math.isqrt(len(spatial))
@@ -29,6 +32,7 @@ def joint_kernel(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:
     return out
 
 
+@on_its_device
 def joint_kernel_backward(
     grad: Tensor, keys: Tensor, temperature: Tensor, spatial: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import torch
 
 from simfeatup import UpsamplerError, build_upsampler
 from simfeatup.adaptive_conv import adaptive_conv, adaptive_conv_norm
+from simfeatup.backends import PATHS
 from simfeatup.joint_kernel import joint_kernel
 
 triton = pytest.importorskip('triton', reason='Triton comes with torch for CUDA')
@@ -30,7 +32,7 @@ def test_in_the_interpreter():
     command = [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', str(Path(__file__))]
     result = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stdout[-3000:]
-    assert '5 passed' in result.stdout
+    assert '11 passed' in result.stdout
 
 
 @pytest.fixture
@@ -94,6 +96,45 @@ def test_whole_upsampler(monkeypatch):
         monkeypatch.setenv('SIMFEATUP_BACKEND', backend)
         outputs.append(upsampler(features, guidance))
     torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-4)
+
+
+KERNELS = {
+    'conv.forward': 'adaptive_conv forward',
+    'joint.joint_kernel': 'joint_kernel forward',
+    'conv.backward_kernels': 'adaptive_conv forward and backward',
+}
+
+
+@needs_device
+@pytest.mark.parametrize('fault', ['exception', 'wrong'])
+@pytest.mark.parametrize('kernel', KERNELS)
+def test_a_kernel_that_fails_its_proof_is_not_used(kernel, fault, small_blocks, monkeypatch, caplog):
+    monkeypatch.setattr(PATHS['cuda'], '_verdicts', {})
+    monkeypatch.setattr(PATHS['cuda'], '_said', set())
+    module, _, name = kernel.partition('.')
+    module = importlib.import_module(f'simfeatup.cuda.{module}')
+    right = getattr(module, name)
+
+    def broken(*arguments):
+        if fault == 'exception':
+            raise RuntimeError('CUDA error: no kernel image is available for execution on the device')
+        result = right(*arguments)
+        return (arguments[-1] if result is None else result).mul_(2)
+
+    monkeypatch.setattr(module, name, broken)
+    keys, spatial = torch.randn(1, 2, 3, 6, device=DEVICE), torch.rand(3, 3, device=DEVICE)
+    features, kernels = torch.randn(1, 5, 3, 6, device=DEVICE), torch.randn(1, 2, 3, 2, 4, device=DEVICE)
+    kernels.requires_grad_('backward' in name)
+    temperature = torch.tensor(0.7, device=DEVICE)
+    results = [
+        (joint_kernel(keys, temperature, spatial, backend), adaptive_conv(features, kernels, backend=backend))
+        for backend in ('reference', 'cuda')
+    ]
+    torch.testing.assert_close(*results)
+    (refused,) = [case for case, reason in PATHS['cuda'].verdicts().items() if reason]
+    assert refused[0] == KERNELS[kernel]
+    assert set(refused[3:]) & {5, 3, 2}, 'proved in the sizes at hand'
+    assert 'SIMFEATUP_TRITON=0' in caplog.text
 
 
 @pytest.mark.slow

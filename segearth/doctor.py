@@ -1,0 +1,296 @@
+"""What this machine has and which fast paths are in use, in one table, for bug reports.
+
+Run by ``segearth doctor`` or ``python -m segearth.doctor``. Nothing is downloaded, and nothing that is missing or
+broken stops it: its row then says so. Into a pipe or a file it writes plain lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+Row = tuple[str, str]
+
+VARIABLES = {
+    'SEGEARTH_ONEDNN': "0: no private operators of oneDNN in the encoder",
+    'SEGEARTH_MALLOC': '0: freed memory goes back to the system',
+    'SIMFEATUP_NUMBA': '0: no compiled loops on CPUs',
+    'SIMFEATUP_TRITON': '0: no Triton kernels on CUDA devices',
+    'SIMFEATUP_SPARSE': '0: no sparse products in training',
+    'SIMFEATUP_BACKEND': 'reference, cpu or cuda: forces one back end of the upsampler',
+    'SEGEARTH_DATA': 'folder of the data sets',
+    'SEGEARTH_WEIGHTS': 'folder of the weights',
+    'SEGEARTH_CACHE': 'folder of what can be computed again',
+}
+"""Environment variables of this project, and what they do."""
+OTHERS = ('CUDA_', 'GOMP_', 'HF_', 'KMP_', 'MALLOC_', 'MKL_', 'NUMBA_', 'OMP_', 'ONEDNN_', 'ATEN_', 'TORCH_', 'TRITON_')
+"""Beginnings of other libraries' variables that change what runs."""
+SECRETS = ('TOKEN', 'KEY', 'SECRET', 'PASSWORD')
+PACKAGES = (
+    'torch', 'torchvision', 'numpy', 'numba', 'llvmlite', 'triton', 'open_clip_torch', 'transformers', 'onedl-mmengine',
+    'onedl-mmcv', 'onedl-mmsegmentation', 'safetensors', 'huggingface_hub', 'pillow', 'rasterio', 'gradio',
+    'distributed',
+)  # fmt: skip
+FEATURES = ('sse4_1', 'avx', 'avx2', 'fma', 'avx512f', 'avx512bw', 'avx512_bf16', 'avx512_fp16', 'amx_tile', 'amx_bf16',
+            'asimd', 'sve', 'bf16')  # fmt: skip
+GIB = 2**30
+
+
+def _system() -> Iterator[Row]:
+    import segearth
+
+    yield 'segearth', f'{segearth.__version__} in {Path(segearth.__file__).parent}'
+    yield 'system', f'{platform.platform()}, {" ".join(platform.libc_ver())}'
+    yield 'Python', f'{platform.python_version()} ({sys.executable})'
+    yield 'packages', ', '.join(map(_version, PACKAGES))
+
+
+def _processor() -> Iterator[Row]:
+    from segearth.device import processor_features
+
+    yield 'name', f'{_processor_name()} ({platform.machine()})'
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    yield 'cores', f'{usable} of {os.cpu_count()} usable'
+    yield 'instructions', ' '.join(name for name in FEATURES if name in processor_features()) or 'unknown'
+
+
+def _libraries() -> Iterator[Row]:
+    import torch
+
+    yield 'torch sees', f'{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads'
+    built = next((line.strip() for line in torch.__config__.show().splitlines() if 'MKL-DNN' in line), 'none')
+    limit = os.environ.get('ONEDNN_MAX_CPU_ISA') or os.environ.get('DNNL_MAX_CPU_ISA')
+    yield 'oneDNN', built.lstrip('- ') + (f', limited to {limit}' if limit else '')
+
+
+def _compiler() -> Iterator[Row]:
+    import numba
+    from llvmlite import binding
+
+    name = numba.config.CPU_NAME or binding.get_host_cpu_name()
+    yield 'numba sees', name + (', switched off by NUMBA_DISABLE_JIT' if numba.config.DISABLE_JIT else '')
+
+
+def _memory() -> Iterator[Row]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    yield 'memory', f'{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free'
+
+
+def _devices() -> Iterator[Row]:
+    import torch
+
+    if not torch.cuda.is_available():
+        yield 'CUDA', f'no device (torch built for {torch.version.cuda or "CPUs only"})'
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        yield f'cuda:{index}', f'{device.name}, {device.total_memory / GIB:.0f} GiB, sm_{device.major}{device.minor}'
+
+
+def _encoder_paths() -> Iterator[Row]:
+    import torch
+
+    from segearth.freed_memory import MALLOC, VARIABLES, keep_freed_memory
+    from segearth.models.onednn import ONEDNN, linear
+
+    with torch.inference_mode():
+        for dtype in (torch.float32, torch.bfloat16):
+            linear(torch.ones(1, 8, dtype=dtype), torch.ones(8, 8, dtype=dtype), None)
+    yield from _verdicts(ONEDNN)
+    keep_freed_memory(limited=True)
+    own = [name for name in VARIABLES if name in os.environ]
+    yield from [(MALLOC.name, f'left to {", ".join(own)}')] if own else _verdicts(MALLOC)
+
+
+def _upsampler_paths() -> Iterator[Row]:
+    import torch
+
+    from simfeatup import build_upsampler
+    from simfeatup.axis_product import SPARSE, axis_product
+    from simfeatup.backends import PATHS
+    from simfeatup.scoring import score
+
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    for name in ('jbu_one', 'joint_bilateral'):
+        upsampler = build_upsampler(name, 8).to(device)
+        features, guidance = torch.zeros(1, 8, 2, 2, device=device), torch.zeros(1, 3, 4, 4, device=device)
+        with torch.inference_mode():
+            score(upsampler.eval(), features, guidance, torch.eye(8, device=device))
+        upsampler.train()(features.requires_grad_(), guidance).sum().backward()
+    axis_product(torch.ones(1, 1, 2, 2), torch.eye(2), torch.eye(2))
+    for path in (*PATHS.values(), SPARSE):
+        yield from _verdicts(path)
+
+
+def _verdicts(path) -> Iterator[Row]:
+    """What a fast path's proofs have given, those that went well in one row."""
+    if not path.is_on():
+        yield path.name, f'turned off by {path.variable}'
+        return
+    verdicts = {_case(case): reason for case, reason in path.verdicts().items()}
+    good = [case for case, reason in verdicts.items() if reason is None and case]
+    if good or not verdicts or set(verdicts.values()) == {None}:
+        yield path.name, f'in use{": " if good else ""}{"; ".join(good)}' if verdicts else 'not asked for here'
+    for case, reason in verdicts.items():
+        if reason is not None:
+            yield path.name, f'not used{f" for {case}" if case else ""}: {reason}. Instead: {path.instead}'
+
+
+def _case(case: tuple) -> str:
+    return ' '.join(str(part).removeprefix('torch.') for part in case)
+
+
+def _precisions() -> Iterator[Row]:
+    import torch
+
+    from segearth.device import is_slow_on_cpu
+    from segearth.models.build import AUTO, PRECISIONS, resolve_precision
+
+    for name, dtype in PRECISIONS.items():
+        if dtype != torch.float32:
+            slow = 'no instructions for it: slower than fp32'
+            yield name, f'on this processor {slow if is_slow_on_cpu(dtype) else "instructions for it"}'
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    yield AUTO, f'{resolve_precision(AUTO, device)} on {device}'.removeprefix('torch.')
+
+
+def _folders() -> Iterator[Row]:
+    from huggingface_hub import constants
+
+    from segearth.paths import cache_folder, weights_folders
+
+    yield 'cache', _writable(cache_folder())
+    yield 'Hugging Face', _writable(Path(constants.HF_HUB_CACHE))
+    for folder in weights_folders():
+        yield 'weights', _writable(folder)
+
+
+def _loops_folder() -> Iterator[Row]:
+    from simfeatup.cpu.cache import cache_folder
+
+    yield 'compiled loops', str(cache_folder() or 'no place; compiled anew in every process')
+
+
+def _encoders() -> Iterator[Row]:
+    from segearth.weights.catalogue import catalogue
+    from segearth.weights.sources import locate
+
+    found = {item.name: locate(item) for item in catalogue()}
+    yield 'ready', ', '.join(name for name, path in found.items() if path is not None) or 'none'
+    yield 'not here', ', '.join(name for name, path in found.items() if path is None) or 'none'
+
+
+def _environment() -> Iterator[Row]:
+    for name, value in sorted(os.environ.items()):
+        if name in VARIABLES or name.startswith(OTHERS):
+            yield name, '(set)' if any(word in name for word in SECRETS) else value
+
+
+SECTIONS: tuple[tuple[str, tuple[Callable[[], Iterator[Row]], ...]], ...] = (
+    ('versions', (_system,)),
+    ('processor', (_processor, _libraries, _compiler, _memory)),
+    ('devices', (_devices,)),
+    ('fast paths', (_encoder_paths, _upsampler_paths)),
+    ('precision', (_precisions,)),
+    ('folders', (_folders, _loops_folder)),
+    ('weights', (_encoders,)),
+    ('environment', (_environment,)),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table.
+
+    Args:
+        arguments: Command line without the program's name; None for the process's own.
+    """
+    parser = argparse.ArgumentParser(
+        prog='segearth doctor',
+        description='Shows what this machine has and which fast paths are in use, for bug reports. Downloads nothing; '
+        'the first time it compiles for up to a minute.',
+        epilog='Environment variables:\n' + '\n'.join(f'  {name:18} {what}' for name, what in VARIABLES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(arguments)
+    report()
+
+
+def report() -> None:
+    """Prints the table: drawn on a terminal, else as plain lines."""
+    log = logging.getLogger('simfeatup')
+    level = log.level
+    log.setLevel(logging.ERROR)  # what is not used stands in the table
+    try:
+        _draw() if sys.stdout.isatty() and find_spec('rich') else _print()
+    finally:
+        log.setLevel(level)
+
+
+def _print() -> None:
+    for section, makers in SECTIONS:
+        for name, value in _rows(makers):
+            print(f'{section}: {name}: {value}', flush=True)
+
+
+def _draw() -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title='segearth doctor', show_header=False)
+    for section, makers in SECTIONS:
+        for index, (name, value) in enumerate(_rows(makers)):
+            table.add_row('' if index else f'[bold]{section}[/]', escape(name), escape(value))
+        table.add_section()
+    Console().print(table)
+
+
+def _rows(makers: Iterable[Callable[[], Iterator[Row]]]) -> Iterator[Row]:
+    for make in makers:
+        try:
+            for name, value in make():
+                yield name, ' '.join(value.split())
+        except Exception as error:  # a report of what is broken does not break
+            what = ' '.join(f'{type(error).__name__}: {error}'.split())
+            yield make.__name__.strip('_').replace('_', ' '), f'unknown ({what})'
+
+
+def _version(package: str) -> str:
+    try:
+        return f'{package} {version(package)}'
+    except PackageNotFoundError:
+        return f'{package} missing'
+
+
+def _processor_name() -> str:
+    cpuinfo = Path('/proc/cpuinfo')
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors='replace').splitlines():
+            if line.startswith('model name'):
+                return line.split(':', 1)[1].strip()
+    return platform.processor() or 'unknown'
+
+
+def _writable(folder: Path) -> str:
+    if not folder.is_dir():
+        parent = next((parent for parent in folder.parents if parent.is_dir()), None)
+        can = parent is not None and os.access(parent, os.W_OK)
+        return f'{folder} (not there yet{"" if can else ", and cannot be made"})'
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return f'{folder} (cannot be written)'
+    return str(folder)
+
+
+if __name__ == '__main__':
+    main()
