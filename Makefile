@@ -1,4 +1,4 @@
-# make demo: evaluate the embedded default; make test: run the tests. Both set up .venv first.
+# make demo: evaluate the embedded default; make test: run the tests; make check: style and types. All set up .venv first.
 # An environment of yours instead: make test PYTHON=python (requirements must be installed in it).
 #
 # PyTorch: without an NVIDIA GPU its CPU build, which spares 5 GB, where PyTorch's own index can be reached; else the
@@ -30,6 +30,7 @@ test: $(READY)
 
 check: $(READY)
 	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
 
 $(VENV)/.ready $(VENV)/.ready-cpu $(VENV)/.ready-default: requirements.txt pyproject.toml
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python 3.10 or newer is needed; \
@@ -48,7 +49,7 @@ $(VENV)/.ready $(VENV)/.ready-cpu $(VENV)/.ready-default: requirements.txt pypro
 		$(PIP) --index-url $(TORCH_INDEX) $(TORCH_PAIR) || echo 'It could not be had: the ordinary build'; \
 	fi ;; \
 	esac
-	$(PIP) -e '.[test]'
+	$(PIP) -e '.[dev]'
 	@case $(TORCH) in cpu) has='torch.version.cuda' ;; default) has='"+cpu" in torch.__version__' ;; auto) exit 0 ;; esac; \
 	$(VENV)/bin/python -c "import sys, torch; sys.exit(bool($$has))" || { echo "error: TORCH=$(TORCH), but $(VENV) has \
 	another build of PyTorch: make clean, then again" >&2; exit 2; }

@@ -46,7 +46,7 @@ def processor_features() -> frozenset[str]:
     if cpuinfo.is_file():
         lines = (line.partition(':') for line in cpuinfo.read_text(errors='replace').splitlines())
         return frozenset(next((value for name, _, value in lines if name.strip() in ('flags', 'Features')), '').split())
-    known = getattr(torch.cpu, 'get_capabilities', dict)()
+    known: dict[str, object] = getattr(torch.cpu, 'get_capabilities', dict)()
     return frozenset(name for name, value in known.items() if value is True)
 
 

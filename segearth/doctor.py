@@ -16,6 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simfeatup.proof import FastPath
 
 Row = tuple[str, str]
 
@@ -131,7 +135,7 @@ def _upsampler_paths() -> Iterator[Row]:
         yield from _verdicts(path)
 
 
-def _verdicts(path) -> Iterator[Row]:
+def _verdicts(path: FastPath) -> Iterator[Row]:
     """What a fast path's proofs have given, those that went well in one row."""
     if not path.is_on():
         yield path.name, f'turned off by {path.variable}'

@@ -129,7 +129,8 @@ def _is_proved(name: str, operation: str, features: Tensor, kernels: Tensor, gri
     """Whether a back end has proved an operation for the dtype, and Triton for the sizes, at hand."""
     if name == 'reference':
         return False
-    dtype, device, sizes = _compute_dtype(features, kernels), features.device, LOOP_SIZES
+    dtype, device = _compute_dtype(features, kernels), features.device
+    sizes: tuple = LOOP_SIZES
     if name == 'cuda':
         grids = (sizes_to_prove(shape) for shape in (grid or features.shape[2:], kernels.shape[3:]))
         sizes = features.shape[1], next(grids), tuple(kernels.shape[1:3]), next(grids)

@@ -68,7 +68,8 @@ def _is_proved(name: str, keys: Tensor, temperature: Tensor, spatial: Tensor) ->
     if name == 'reference':
         return False
     with_gradients = torch.is_grad_enabled() and any(part.requires_grad for part in (keys, temperature, spatial))
-    dtype, device, sizes = _compute_dtype(keys), keys.device, LOOP_SIZES
+    dtype, device = _compute_dtype(keys), keys.device
+    sizes: tuple = LOOP_SIZES
     operation = BOTH if with_gradients else 'forward'
     if name == 'cuda':
         taps = len(spatial)
@@ -81,12 +82,12 @@ def _prove(
     name: str, operation: str, dtype: torch.dtype, device: torch.device, taps: int, key_dim: int, size: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     height, width = (side + taps - 1 for side in size)
-    inputs = (
+    parts = (
         pattern(2, key_dim, height, width, dtype=dtype, device=device),
         torch.tensor(0.7, dtype=dtype, device=device),
         pattern(taps, taps, dtype=dtype, device=device).square(),
     )
-    inputs = tuple(part.requires_grad_() for part in inputs)
+    inputs = [part.requires_grad_() for part in parts]
     return both_ways(_compiled(name, *inputs), _reference(*inputs), inputs if operation == BOTH else ())
 
 

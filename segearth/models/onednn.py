@@ -55,7 +55,7 @@ def serves(inputs: Tensor, weight: Tensor) -> bool:
 
 
 def _may_serve(inputs: Tensor, weight: Tensor) -> bool:
-    return (
+    return bool(
         inputs.device.type == 'cpu'
         and inputs.dtype == weight.dtype
         and inputs.dtype in TOLERANCES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from simfeatup.overlap import take_over
 from simfeatup.padding import reflect_pad
 
 
-def stage_kernels(guidance: Tensor, grid: tuple[int, int], spatial: Tensor, sigma_range: float) -> StageKernels:
+def stage_kernels(guidance: Tensor, grid: Sequence[int], spatial: Tensor, sigma_range: float) -> StageKernels:
     """Kernels of one doubling, in float32 and without gradients.
 
     Args:

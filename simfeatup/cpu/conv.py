@@ -8,7 +8,7 @@ start at the same feature row and column, as they do where the size doubles.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -83,16 +83,20 @@ def _forward_blocks(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tenso
 
 
 def _share(
-    loop, inputs: tuple[Tensor, ...], shared: tuple[Tensor | int, ...], outputs: tuple[Tensor, ...], height: int
-):
+    loop: Callable,
+    inputs: tuple[Tensor, ...],
+    shared: tuple[Tensor | int, ...],
+    outputs: tuple[Tensor, ...],
+    height: int,
+) -> None:
     """Runs a compiled loop on the rows of every image: (inputs of an image, shared, outputs of an image, rows)."""
-    inputs, outputs = ([tensor.numpy() for tensor in group] for group in (inputs, outputs))
-    shared = [value.numpy() if isinstance(value, Tensor) else value for value in shared]
+    sources, targets = ([tensor.numpy() for tensor in group] for group in (inputs, outputs))
+    constants = [value.numpy() if isinstance(value, Tensor) else value for value in shared]
 
     def run(image: int, first: int, last: int) -> None:
-        loop(*(array[image] for array in inputs), *shared, *(array[image] for array in outputs), first, last)
+        loop(*(array[image] for array in sources), *constants, *(array[image] for array in targets), first, last)
 
-    share_rows(run, len(outputs[0]), height)
+    share_rows(run, len(targets[0]), height)
 
 
 @compiled

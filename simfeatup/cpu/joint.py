@@ -20,10 +20,10 @@ def joint_kernel(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:
     batch, height, width = len(keys), keys.shape[2] - border, keys.shape[3] - border
     out = keys.new_empty(batch, len(spatial), height, width)
     scale, weights, kernels = temperature.numpy()[()], spatial.numpy(), out.numpy()
-    keys = _rows_first(keys).numpy()
+    rows = _rows_first(keys).numpy()
 
     def run(image: int, top: int, bottom: int) -> None:
-        joint_kernel_rows(keys[image], scale, weights, kernels[image], top, bottom)
+        joint_kernel_rows(rows[image], scale, weights, kernels[image], top, bottom)
 
     share_rows(run, batch, height)
     return out
@@ -34,22 +34,24 @@ def joint_kernel_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the keys, the temperature and the spatial kernel from that of :func:`joint_kernel`'s result."""
     batch, taps, height, width = grad.shape
-    keys = _rows_first(keys)
-    grad_similarity, grad_keys = torch.empty_like(grad).numpy(), torch.zeros_like(keys)
+    keys_first = _rows_first(keys)
+    grad_similarity, grad_keys = torch.empty_like(grad).numpy(), torch.zeros_like(keys_first)
     grad_rows = torch.zeros(batch, height, taps + 1, dtype=torch.float64)  # spatial kernel, then temperature
-    grad, keys, scale, weights = grad.numpy(), keys.numpy(), temperature.numpy()[()], spatial.numpy()
+    slopes, rows, scale, weights = grad.numpy(), keys_first.numpy(), temperature.numpy()[()], spatial.numpy()
     out_keys, out_rows = grad_keys.numpy(), grad_rows.numpy()
 
     def run(image: int, top: int, bottom: int) -> None:
-        parts = [np.empty((count, bottom - top, width), keys.dtype) for count in (taps, taps, 3)]
-        softmax_rows(keys[image], scale, weights, *parts, top, bottom)
-        grad_similarity_rows(grad[image], *parts, scale, weights, grad_similarity[image], out_rows[image], top, bottom)
+        parts = [np.empty((count, bottom - top, width), rows.dtype) for count in (taps, taps, 3)]
+        softmax_rows(rows[image], scale, weights, *parts, top, bottom)
+        grad_similarity_rows(
+            slopes[image], *parts, scale, weights, grad_similarity[image], out_rows[image], top, bottom
+        )
 
     def run_keys(image: int, top: int, bottom: int) -> None:
-        grad_key_rows(grad_similarity[image], keys[image], out_keys[image], top, bottom)
+        grad_key_rows(grad_similarity[image], rows[image], out_keys[image], top, bottom)
 
     share_rows(run, batch, height)
-    share_rows(run_keys, batch, keys.shape[1])
+    share_rows(run_keys, batch, rows.shape[1])
     totals = grad_rows.sum((0, 1))
     return grad_keys[..., :-PIXEL_MULTIPLE].transpose(1, 2), totals[-1], totals[:-1]
 

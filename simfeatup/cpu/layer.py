@@ -5,6 +5,7 @@ The kernels before folding never leave the cache: row by row, similarity, softma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from simfeatup.jbu import JBULayer
 
 
-def stage_kernels(layer: JBULayer, guidance: Tensor, grid: tuple[int, int]) -> StageKernels:
+def stage_kernels(layer: JBULayer, guidance: Tensor, grid: Sequence[int]) -> StageKernels:
     """What :meth:`simfeatup.jbu.JBULayer.stage_kernels` returns, in float32 and without gradients.
 
     Args:
@@ -81,9 +82,9 @@ def _layer_weights(layer: JBULayer) -> _LayerWeights:
     parameters = list(layer.parameters())
     is_frozen = not any(parameter.requires_grad or parameter.is_inference() for parameter in parameters)
     state = [(parameter._version, parameter.data_ptr()) for parameter in parameters] if is_frozen else None
-    known, weights = _known.get(layer, (None, None))
-    if is_frozen and known == state:
-        return weights
+    known = _known.get(layer)
+    if is_frozen and known is not None and known[0] == state:
+        return known[1]
     weights = _LayerWeights(
         np.float32(layer.temperature.item()),
         _array(layer.spatial_kernel().flatten()),
@@ -110,7 +111,7 @@ def _keys(
         (B, H + 2r, K, W + 2r + PIXEL_MULTIPLE); rows that nobody wants hold anything.
     """
     batch, _, height, width = guidance.shape
-    radius, key_dim = layer.radius, layer.range_proj[3].out_channels
+    radius, key_dim = layer.radius, len(layer.range_proj[3].get_parameter('bias'))
     keys = np.empty((batch, height + 2 * radius, key_dim, width + 2 * radius + PIXEL_MULTIPLE), np.float32)
     keys[..., -PIXEL_MULTIPLE:] = 0  # read, but of no effect
 
@@ -123,11 +124,11 @@ def _keys(
     return keys
 
 
-def _conv_weights(conv: nn.Conv2d, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def _conv_weights(conv: nn.Module, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Weight (O, I) and bias (O,) of a 1x1 convolution, filled up with zeros to the blocks of the compiled loop."""
-    missing = -conv.out_channels % DENSE_MULTIPLE
-    weight = F.pad(conv.weight.flatten(1) * scale, (0, 0, 0, missing))
-    return _array(weight), _array(F.pad(conv.bias * scale, (0, missing)))
+    weight, bias = conv.get_parameter('weight'), conv.get_parameter('bias')
+    missing = -len(bias) % DENSE_MULTIPLE
+    return _array(F.pad(weight.flatten(1) * scale, (0, 0, 0, missing))), _array(F.pad(bias * scale, (0, missing)))
 
 
 def _array(tensor: Tensor) -> np.ndarray:
