@@ -66,7 +66,7 @@ def test_without_a_gpu_the_cpu_build_of_both_where_its_index_answers(make, index
     code, _, (first, second) = make(f'TORCH_INDEX={index}')
     assert code == 0
     assert f'--index-url {index} torch>=' in first and ' torchvision>=' in first
-    assert '-e .[test]' in second
+    assert '-e .[dev]' in second
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ def kill_at(monkeypatch, number):
     steps(shutil, 'rmtree')
     steps(polygons, 'write_polygons')
     for name in ('write_blocks', 'describe_classes', 'draw_quicklook', 'write_areas', 'optimise',
-                 'write_category_names'):  # fmt: skip
+                 'write_legend'):  # fmt: skip
         steps(predict, name)
 
 
