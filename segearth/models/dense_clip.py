@@ -10,6 +10,8 @@ ClearCLIP's (arXiv 2407.12442). Followed: the formulas, checked against arrays t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
@@ -145,6 +147,28 @@ class DenseCLIP(nn.Module):
         attended = ATTENTIONS[self.attention](query, key, value, grid)
         output = project_attended(block, attended)
         return output if self.ignore_residual else add_mlp(block, tokens + output)
+
+
+def read_out_anew(encoder: nn.Module, settings: dict[str, Any]) -> Any:
+    """An encoder with settings of the read-out taken from a segmentor's keys, which are removed from ``settings``.
+
+    Args:
+        encoder: :class:`DenseCLIP`, a bare open_clip tower, or anything with the interface of the former.
+        settings: ``model_type``, ``ignore_residual``, ``ssa_last_n_layers`` and others.
+
+    Raises:
+        ConfigError: Settings for an encoder that reads out its own way.
+    """
+    names = {'model_type': 'attention', 'ignore_residual': 'ignore_residual', 'ssa_last_n_layers': 'num_readout_blocks'}
+    given = {name: settings.pop(key) for key, name in names.items() if key in settings}
+    if isinstance(encoder, VisionTransformer):
+        return DenseCLIP(encoder, **given)
+    if not given:
+        return encoder
+    if not isinstance(encoder, DenseCLIP):
+        raise ConfigError(f'{", ".join(given)} cannot be set on a {type(encoder).__name__}; it reads out its own way')
+    current = {name: getattr(encoder, name) for name in names.values()}
+    return DenseCLIP(encoder.visual, **current | given)
 
 
 def _check_tower(visual: nn.Module) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
+from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
@@ -14,13 +15,12 @@ from segearth.colours import palette_of
 from segearth.errors import ConfigError
 
 
-class MMSegTools:
+class MMSegTools(BaseSegmentor):
     """Mixed into the segmentor, which has ``class_names`` and ``num_classes``."""
 
     class_names: Sequence[str]
     num_classes: int
     encoder: Callable[[Tensor], tuple[Tensor, Tensor]]
-    encode_decode: Callable[..., Tensor]
     _dataset_meta: dict[str, Any] | None = None
     _config: Config | None = None
 
@@ -74,3 +74,7 @@ class MMSegTools:
 
     def _forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
         return self.encode_decode(inputs)
+
+    def forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None, mode: str = 'tensor') -> Any:
+        """Does what mmseg's modes say; ``test_step`` without data samples gets new ones."""
+        return super().forward(inputs, data_samples or (), mode)

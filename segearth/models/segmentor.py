@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.structures import PixelData
-from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from segearth.device import choose_device
@@ -30,7 +28,7 @@ from segearth.inference.postprocess import classify
 from segearth.inference.scoring import score_windows
 from segearth.inference.sliding_window import as_pair, score_padded, score_whole, slide
 from segearth.models.build import build_encoder
-from segearth.models.dense_clip import DenseCLIP
+from segearth.models.dense_clip import DenseCLIP, read_out_anew
 from segearth.models.feature_up import build_feature_upsampler
 from segearth.models.mmseg_tools import MMSegTools
 from segearth.models.preprocessor import CLIP_MEAN, CLIP_STD, SegEarthDataPreProcessor
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
 
 
 @MODELS.register_module()
-class SegEarthSegmentation(MMSegTools, BaseSegmentor):
+class SegEarthSegmentation(MMSegTools):
     """Open-vocabulary segmentor.
 
     Args:
@@ -178,7 +176,7 @@ class SegEarthSegmentation(MMSegTools, BaseSegmentor):
         """
         if not settings.pop('feature_up', True):
             upsampler = None
-        read_out = _read_out_anew(encoder, settings)
+        read_out = read_out_anew(encoder, settings)
         model = cls.__new__(cls)
         model._assemble(
             read_out, torch.as_tensor(text_embeddings), torch.as_tensor(query_to_class), upsampler, **settings
@@ -279,10 +277,6 @@ class SegEarthSegmentation(MMSegTools, BaseSegmentor):
             return torch.cat([sample.pred_sem_seg.data for sample in results])
         return list(results)
 
-    def forward(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None, mode: str = 'tensor') -> Any:
-        """Does what mmseg's modes say; ``test_step`` without data samples gets new ones."""
-        return super().forward(inputs, data_samples or (), mode)
-
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence[SegDataSample] | None = None) -> Tensor:
         """Scores of all queries, (B, Q, H, W), by windows or of the whole image (``slide_crop=0``).
 
@@ -342,16 +336,3 @@ class SegEarthSegmentation(MMSegTools, BaseSegmentor):
 def _result_size(sample: SegDataSample) -> tuple[int, int] | None:
     original = sample.metainfo.get('ori_shape')
     return None if original is None else tuple(original[:2])
-
-
-def _read_out_anew(encoder: nn.Module, settings: dict[str, Any]) -> Any:
-    names = {'model_type': 'attention', 'ignore_residual': 'ignore_residual', 'ssa_last_n_layers': 'num_readout_blocks'}
-    given = {name: settings.pop(key) for key, name in names.items() if key in settings}
-    if isinstance(encoder, VisionTransformer):
-        return DenseCLIP(encoder, **given)
-    if not given:
-        return encoder
-    if not isinstance(encoder, DenseCLIP):
-        raise ConfigError(f'{", ".join(given)} cannot be set on a {type(encoder).__name__}; it reads out its own way')
-    current = {name: getattr(encoder, name) for name in names.values()}
-    return DenseCLIP(encoder.visual, **current | given)
