@@ -16,7 +16,7 @@ from segearth.errors import ConfigError
 
 
 class MMSegTools(BaseSegmentor):
-    """Mixed into the segmentor, which has ``class_names`` and ``num_classes``."""
+    """Base of the segmentor, which has ``class_names``, ``num_classes`` and ``encode_decode``."""
 
     class_names: Sequence[str]
     num_classes: int
