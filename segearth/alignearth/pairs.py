@@ -174,7 +174,7 @@ def _is_georeferenced(path: Path) -> bool:
     try:
         with rasterio.open(path) as source:
             return source.crs is not None and source.transform != Affine.identity()
-    except RasterioError as error:
+    except (RasterioError, OSError) as error:  # rasterio 1.3: a file that cannot be read is an OSError alone
         raise UnreadableFileError(f'cannot read {path}: {error}. The file is damaged or incomplete') from error
 
 
@@ -206,7 +206,7 @@ def _read_on_common_grid(
                 _resample(source, selection, one.crs, transform, size)
                 for source, selection in ((one, optical_bands), (other, sar_bands))
             ]
-    except RasterioError as error:
+    except (RasterioError, OSError) as error:  # rasterio 1.3: a file that cannot be read is an OSError alone
         raise UnreadableFileError(f'cannot read {optical} with {sar}: {error}') from error
 
 
