@@ -21,7 +21,7 @@ def faults(megabytes):
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 {setting}
 faults(20), faults(60)  # a hole of the very size is too small: tensors are aligned
-print(done, faults(10), faults(50))
+print(done, *(min(faults(size) for _ in range(4)) for size in (10, 50)))  # a small block may lie in a hole once
 """
 SETTINGS = {
     'as it was': 'done = True',

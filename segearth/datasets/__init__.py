@@ -1,5 +1,11 @@
 """Data sets and loading steps, registered with mmseg under the original's names."""
 
+from contextlib import redirect_stdout
+from io import StringIO
+
+with redirect_stdout(StringIO()):  # mmseg prints on import which optional parts are missing, none of which is used here
+    import mmseg.datasets  # noqa: F401
+
 from segearth.datasets.base import RemoteSensingDataset
 from segearth.datasets.binary import (
     CHN6_CUGDataset,
