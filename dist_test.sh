@@ -22,6 +22,16 @@ if [ -z "${PYTHON:-}" ]; then
     fi
 fi
 PORT=${PORT:-${MASTER_PORT:-}}
+check() {  # NAME VALUE LOWEST HIGHEST
+    if ! [[ $2 =~ ^[0-9]{1,6}$ ]] || [ "$2" -lt "$3" ] || [ "$2" -gt "$4" ]; then
+        echo "error: $1 is '$2'; allowed: $3 to $4" >&2
+        exit 2
+    fi
+}
+[[ ${GPUS:-1} =~ ^(gpu|cpu|auto)$ ]] || check GPUS "${GPUS:-1}" 1 1024
+check NNODES "${NNODES:-1}" 1 100000
+check NODE_RANK "${NODE_RANK:-0}" 0 $((${NNODES:-1} - 1))
+check 'PORT (or MASTER_PORT)' "${PORT:-29500}" 1 65535
 if [ "${NNODES:-1}" = 1 ] && [ -z "$PORT" ]; then
     MEETING=(--standalone --local_addr="${MASTER_ADDR:-127.0.0.1}")
 else

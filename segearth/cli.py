@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -14,6 +16,7 @@ from segearth.errors import UserError
 from simfeatup.errors import UpsamplerError
 
 EXIT_USER_ERROR = 2
+EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 TOLD_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """What schedulers and closed terminals send; Slurm's --signal=USR1@60 is a warning before the time is up."""
@@ -40,7 +43,19 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
         with contextlib.suppress(OSError):  # the terminal may be gone
             print(f'interrupted{by}: nothing that was already written is lost', file=sys.stderr)
         code = EXIT_INTERRUPTED
+    except BrokenPipeError:  # of a pipe such as `| head`, which has seen enough
+        with open(os.devnull, 'w') as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        code = EXIT_CLOSED_PIPE
+    atexit.register(_end_quietly)  # the last one registered runs first
     sys.exit(code or 0)
+
+
+def _end_quietly() -> None:
+    """From here on only tidying up is left: signals do not break it, and its own failures are nobody's matter."""
+    for number in TOLD_TO_END:
+        signal.signal(number, signal.SIG_IGN)
+    sys.unraisablehook = lambda _: None  # loading processes that the same signal has ended before
 
 
 def interrupt_when_told_to_end() -> None:

@@ -18,6 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segearth.cli import run_cli
+
 if TYPE_CHECKING:
     from simfeatup.proof import FastPath
 
@@ -297,4 +299,4 @@ def _writable(folder: Path) -> str:
 
 
 if __name__ == '__main__':
-    main()
+    run_cli(main)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -42,14 +43,28 @@ def config_folders() -> list[Path]:
     return _folders(None, Path(), PROJECT_ROOT, PROJECT_ROOT / 'configs')
 
 
+def class_file_folders(config: Path) -> list[Path]:
+    """Folders searched for the class-name file that a config names: where the config's own configs/ lies, then others.
+
+    Not the working directory first: a checkout of another program there may have files of the same names.
+    """
+    own = [config.parent.parent] if config.parent.name == 'configs' else []
+    return _folders(None, *own, *config_folders(), config.parent)
+
+
 def data_folders() -> list[Path]:
     """Folders that a relative folder of data is searched in; the last is where it is made: never in the package."""
     return _folders(None, Path(), *([] if IS_INSTALLED else [PROJECT_ROOT]))
 
 
 def cache_folder() -> Path:
-    """Folder of everything that can be computed or fetched again: $SEGEARTH_CACHE, else ~/.cache/segearth."""
-    return Path(os.environ.get('SEGEARTH_CACHE') or Path.home() / '.cache' / 'segearth')
+    """Folder of everything that can be computed or fetched again: $SEGEARTH_CACHE, else $XDG_CACHE_HOME/segearth,
+    else ~/.cache/segearth.
+    """
+    users = Path(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'))
+    if not users.is_absolute():  # a user without a home
+        users = Path(tempfile.gettempdir()) / f'cache-{os.getuid()}'
+    return Path(os.environ.get('SEGEARTH_CACHE') or users / 'segearth')
 
 
 def program_command(program: str) -> str:

@@ -84,6 +84,7 @@ DATA_NAMES = frozenset(
 TENSOR_KINDS = 'torch._utils._rebuild_'  # sparse, quantised and others that no weight of ours can be
 
 LOCAL_HEADER = 30  # bytes of a zip entry before its name
+LONGEST_NAME = 1000  # characters of a module and a name in it
 LEGACY_PARTS = 3  # magic number, protocol and machine come before the content of an old file
 
 
@@ -156,6 +157,8 @@ class Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """What a name in the file becomes: a way to rebuild tensors, or a stand-in."""
+        if len(module) + len(name) > LONGEST_NAME:
+            raise pickle.UnpicklingError('the file refers to a name of endless length')
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))  # of Python 2
         full_name = f'{module}.{name}'
         if full_name in REBUILDERS:
@@ -199,16 +202,18 @@ def _is_value(module: str, name: str) -> bool:
     return root not in (*sys.stdlib_module_names, 'torch') and name.rpartition('.')[2][:1].isupper()
 
 
-def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
+def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *more: Any) -> Tensor:
     if 0 in size:
         return storage.new_empty(size)
-    return storage.as_strided(size, stride, offset)  # refuses what lies outside the storage
+    tensor = storage.as_strided(size, stride, offset)  # refuses what lies outside the storage
+    flags = next((part for part in more if isinstance(part, dict) and part.get('neg') is True), None)
+    return tensor if flags is None else tensor.neg()  # torch writes the sign of such views apart
 
 
 def _rebuild_typed(
-    storage: Tensor, offset: int, size: tuple, stride: tuple, _: Any, __: Any, dtype: Any, *___: Any
+    storage: Tensor, offset: int, size: tuple, stride: tuple, _: Any, __: Any, dtype: Any, *more: Any
 ) -> Tensor:
-    return _rebuild_tensor(storage.view(dtype), offset, size, stride)
+    return _rebuild_tensor(storage.view(dtype), offset, size, stride, *more)
 
 
 REBUILDERS: dict[str, Any] = {

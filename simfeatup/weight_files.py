@@ -45,7 +45,7 @@ MAX_LISTED = 6
 
 _DAMAGE = (
     RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, SafetensorError,
-    zipfile.BadZipFile, NotImplementedError, MemoryError, OverflowError,
+    zipfile.BadZipFile, NotImplementedError, MemoryError, OverflowError, AssertionError,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,8 @@ def _refuse_foreign(path: Path) -> None:
 def _read(path: Path) -> Any:
     with path.open('rb') as file:
         head = file.read(9)
-    if path.suffix == '.safetensors' or head[8:] == b'{':
+    is_other = head.startswith(b'PK') or head[:1] == b'\x80'  # zip or pickle, whatever the name says
+    if head[8:] == b'{' or (path.suffix == '.safetensors' and not is_other):
         return load_file(path, device='cpu')
     if is_torchscript(path):
         return {name: value for name, value in read_archive(path).items() if name not in OPENAI_EXTRAS}
@@ -122,6 +123,9 @@ def _read(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of unusual pickles, which the other reader takes
             # Memory-mapping halves the memory of large files, and is possible for the zip format only.
+            if path.suffix == '.safetensors':  # torch goes by the name, but not where there is none
+                with path.open('rb') as file:
+                    return torch.load(file, map_location='cpu', weights_only=True)
             return torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError:
         return read_archive(path)

@@ -34,11 +34,14 @@ class UnreadableFileError(DataError):
 
 def local_name(name: str | os.PathLike[str]) -> str:
     """The name as GDAL takes it: ``file://`` and ``~`` are resolved, an existing file loses a trailing slash."""
-    name = os.fspath(name)
+    name = os.fsdecode(name)
     if name.startswith('file:') and not os.path.exists(name):
-        encoded = urlsplit(name).path
+        try:
+            encoded = urlsplit(name).path
+        except ValueError as error:
+            raise DataError(f'{name} is no address of a file ({error}); give its path') from error
         name = encoded if os.path.exists(encoded) else unquote(encoded)
-    path = os.path.expanduser(Path(name))
+    path = os.path.expanduser(Path(name)) if name else ''
     return path if os.path.exists(path) else name
 
 
@@ -111,7 +114,13 @@ def bands_without_alpha(dataset: DatasetReader) -> list[int]:
 
 def is_palette(dataset: DatasetReader, numbers: Sequence[int]) -> bool:
     """The bands are one, whose numbers are places in a colour table."""
-    return len(numbers) == 1 and dataset.colorinterp[numbers[0] - 1] == ColorInterp.palette
+    if len(numbers) != 1 or dataset.colorinterp[numbers[0] - 1] != ColorInterp.palette:
+        return False
+    try:
+        dataset.colormap(numbers[0])
+    except ValueError:  # the file says so, but has none
+        return False
+    return np.dtype(OTHER_DTYPES.get(dataset.dtypes[numbers[0] - 1], dataset.dtypes[numbers[0] - 1])).kind in 'iu'
 
 
 class BandReader:

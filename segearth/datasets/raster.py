@@ -232,6 +232,8 @@ def _of_dataset(source: DatasetReader, is_picture: bool, bands: tuple[int, ...] 
 
 
 def _of_pillow(image: Image.Image, is_picture: bool) -> Raster:
+    if 0 in image.size:
+        raise DataError(f'{name_of(image)} has no pixels ({image.width} x {image.height})')
     image.load()
     has_table = image.mode == 'P'
     mode = _plain_mode(image, is_picture)
@@ -270,7 +272,7 @@ def _of_array(image: np.ndarray, takes_all: bool) -> Raster:
 
 def _plain_mode(image: Image.Image, is_picture: bool) -> str:
     """Pillow mode to convert to: without alpha, without a colour table for pictures."""
-    if image.mode in ('LA', 'La') or (image.mode == '1' and is_picture):
+    if image.mode == 'LA' or (image.mode == '1' and is_picture):
         return 'L'
     if image.mode == 'P' and is_picture:
         return 'RGB'

@@ -14,6 +14,7 @@ import io
 import json
 import logging
 import os
+import re
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,8 @@ SUMMARY_SHEET, CLASS_SHEET = 'results', 'classes'
 LOCK_TIMEOUT = 60.0  # seconds to wait for other runs; each holds the lock for a fraction of one
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 TOO_LONG = 32_000  # characters; a cell holds no more than 32767
+NO_TEXT = re.compile('[\ud800-\udfff\ufffe\uffff]')  # halves of characters, and none; XML has neither
+LONGEST_NAME = 200  # bytes of the spreadsheet's name; files beside it have longer ones
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +98,8 @@ def check_results_path(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultsError(f'--results {path}: its folder cannot be made ({error.strerror})') from error
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise ResultsError(f'--results {path.name[:40]}...: the name is too long; give a shorter one')
     for file in (path, path.with_suffix('.txt')):
         target = Path(os.path.realpath(file))
         if not target.parent.is_dir():
@@ -112,7 +117,7 @@ def write_row(row: ResultRow, path: Path) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    write_bytes(path, (row.to_json() + '\n').encode())
+    write_bytes(path, (row.to_json() + '\n').encode(errors='replace'))
 
 
 def read_row(path: Path) -> ResultRow:
@@ -229,6 +234,8 @@ def _load(path: Path) -> openpyxl.Workbook:
         workbook = openpyxl.load_workbook(path)
     except (InvalidFileException, zipfile.BadZipFile, KeyError, ValueError, SyntaxError, EOFError, TypeError) as error:
         raise _NotResultsError(f'unreadable ({type(error).__name__}: {error})') from error
+    if len(workbook.worksheets) < len(workbook.sheetnames):  # they cannot be written again
+        raise _NotResultsError('foreign (it has sheets that are charts)')
     first = workbook.worksheets[0]
     header = tuple(cell.value for cell in first[1])
     if header[: len(FIRST_COLUMNS)] != FIRST_COLUMNS:
@@ -292,7 +299,7 @@ def _append_values(sheet: Worksheet, values: dict[str, Any]) -> None:
 
 def _clean(text: str) -> str:
     """A text without the characters that spreadsheets cannot hold, and not longer than they hold."""
-    return ILLEGAL_CHARACTERS_RE.sub(' ', text)[:TOO_LONG]
+    return NO_TEXT.sub(' ', ILLEGAL_CHARACTERS_RE.sub(' ', text))[:TOO_LONG]
 
 
 def _column(sheet: Worksheet, name: str) -> set[Any]:
@@ -309,7 +316,7 @@ def _append_to_text(row: ResultRow, path: Path) -> None:
         return
     if old and not old.endswith(b'\n'):
         old += b'\n'
-    write_bytes(path, old + (row.to_line() + '\n').encode())
+    write_bytes(path, old + (row.to_line() + '\n').encode(errors='replace'))
 
 
 def _set_aside(path: Path) -> Path:

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -52,7 +53,7 @@ def build_row(
         'MODEL': settings.get('model_type'),
         'Dataset': dataset['type'],
         **{name: _number(metrics.get(name)) for name in ('aAcc', 'mIoU', 'mAcc')},
-        'Config': Path(config.filename).stem,
+        'Config': os.fsencode(Path(config.filename).stem).decode(errors='replace'),  # a name may be no text
         'Weights': Path(settings.get('clip_path') or '').name or None,
         'Class words': Path(settings.get('name_path') or '').name or None,
         'Upsampler': upsampler_name(model),

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS, TRANSFORMS
 
 from segearth.errors import ConfigError, UserError
-from segearth.paths import config_folders, data_folders, find_config, find_file
+from segearth.paths import class_file_folders, config_folders, data_folders, find_config, find_file
 
 CHECKED_STEPS = {  # mmseg's step -> ours, which does the same and names bad files
     'LoadImageFromFile': 'LoadOpticalImage',  # or what the config names as image_loader
@@ -59,7 +59,7 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
             'configs/cfg_NAME.py'
         )
     _check_model_keys(config)
-    _find_class_file(config)
+    _find_class_file(config, is_given='model.name_path' in (overrides or {}))
     _find_data_root(config.test_dataloader.dataset)
     _put_checked_parts_in(config)
     return config
@@ -81,10 +81,10 @@ def _check_model_keys(config: Config) -> None:
             raise ConfigError(f'unknown key model.{key}. {hint}')
 
 
-def _find_class_file(config: Config) -> None:
+def _find_class_file(config: Config, is_given: bool) -> None:
     name = config.model.get('name_path')
     if name:
-        folders = [*config_folders(), Path(config.filename).parent]
+        folders = config_folders() if is_given else class_file_folders(Path(config.filename))
         remedy = 'Write one class a line, its synonyms behind commas.'
         config.model.name_path = str(find_file(name, folders, 'class-name file', remedy))
 

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from segearth.errors import ConfigError
-from segearth.paths import find_config
+from segearth.paths import class_file_folders, find_config, find_file
 from segearth.text.vocabulary import Vocabulary, read_vocabulary
 
 NOT_SETTINGS = ('type', 'device', 'data_preprocessor', 'init_cfg', 'name_path', 'classes')
@@ -37,9 +37,11 @@ def read_settings(path: str) -> dict[str, Any]:
         raise ConfigError(f'{file} describes no model; give one of configs/cfg_*.py')
     model = model.to_dict()
     settings = {key: value for key, value in model.items() if key not in NOT_SETTINGS}
-    vocabulary = (
-        read_vocabulary(model['name_path']) if model.get('name_path') else Vocabulary.from_classes(model['classes'])
-    )
+    if model.get('name_path'):
+        words = find_file(model['name_path'], class_file_folders(file), 'class-name file', 'Write one class a line.')
+        vocabulary = read_vocabulary(words)
+    else:
+        vocabulary = Vocabulary.from_classes(model['classes'])
     settings['classes'] = words_of(vocabulary)
     dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
     if config.get('image_loader') == SAR_READER or any(

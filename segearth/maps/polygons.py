@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import geopandas
@@ -60,10 +61,12 @@ def write_polygons(
     frame = geopandas.GeoDataFrame(columns, geometry=on_ground, crs=crs.to_wkt() if crs else None)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', "'crs' was not provided")  # the scene has none
+        content = BytesIO()  # pyogrio takes names for addresses, and cuts them at a semicolon
         try:
-            frame.to_file(target, layer=LAYER, driver='GPKG', engine='pyogrio', geometry_type='Polygon')
+            frame.to_file(content, layer=LAYER, driver='GPKG', engine='pyogrio', geometry_type='Polygon')
         except RuntimeError as error:  # what pyogrio raises when the disk is full
             raise OSError(str(error)) from error
+    target.write_bytes(content.getbuffer())
     return len(frame)
 
 

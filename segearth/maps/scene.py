@@ -184,6 +184,8 @@ def find_scenes(names: Iterable[str | os.PathLike[str]]) -> list[str]:
     found: list[str] = []
     for name in map(local_name, names):
         path = Path(name)
+        if not name:
+            raise MissingFileError('the name of a scene is empty; give a file, a folder, a pattern or a GDAL path')
         if is_gdal_name(name) or os.path.isfile(name):
             found.append(name)
             continue

@@ -80,7 +80,7 @@ def embed_queries(
     if not queries or not templates:
         raise ConfigError('text embeddings need at least one query and one template')
     prompts = {query: [_fill(template, query) for template in templates] for query in queries}
-    _check_lengths(encoder, prompts)
+    _check_tokens(encoder, prompts)
     folder = (default_cache_folder() if cache_folder is None else Path(cache_folder)) / 'text'
     files = {query: folder / f'{_key(encoder.fingerprint, texts)}.safetensors' for query, texts in prompts.items()}
     known = {query: _read(file) for query, file in files.items()} if use_cache else {}
@@ -108,9 +108,16 @@ def _key(fingerprint: str, prompts: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps([fingerprint, *prompts]).encode()).hexdigest()
 
 
-def _check_lengths(encoder: TextEncoder, prompts: Mapping[str, Sequence[str]]) -> None:
-    """Tells which phrases are cut, and refuses two of which the same is left."""
+def _check_tokens(encoder: TextEncoder, prompts: Mapping[str, Sequence[str]]) -> None:
+    """Tells which phrases are cut, and refuses two that the encoder reads alike."""
     limit = encoder.max_tokens
+    spellings: dict[tuple[int, ...], str] = {}
+    for query in prompts:
+        same = spellings.setdefault(tuple(encoder.tokenize(query)), query)
+        if same != query:
+            raise ConfigError(
+                f'the encoder reads {_ends(same)} and {_ends(query)} alike: they would be one class; give one'
+            )
     seen: dict[tuple[tuple[int, ...], ...], str] = {}
     query, texts = next(iter(prompts.items()))
     frame = max(len(encoder.tokenize(text)) for text in texts) - len(encoder.tokenize(query))

@@ -26,7 +26,8 @@ MAX_WORD_LENGTH = 1000  # characters of a phrase; encoders read less than half o
 MAX_WORDS = 10_000  # of all classes together
 MAX_FILE_SIZE = 4 << 20  # bytes of a class-name file
 BYTE_ORDER_MARKS = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
-UNSEEN = ('Cc', 'Cs', 'Co', 'Cn')  # Unicode's categories: control characters, halves of characters, no characters
+UNSEEN = ('Cc', 'Cf', 'Cs', 'Co', 'Cn')  # Unicode's categories: control and format characters, halves, no characters
+JOINERS = '\u200c\u200d'  # format characters that emoji and some scripts are written with
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,11 @@ def _words(entry: object, where: str) -> list[str]:
             raise ConfigError(
                 f'{where}: a phrase of {len(word)} characters, {_shown(word)!r}; at most {MAX_WORD_LENGTH} are allowed'
             )
-        unseen = sorted({f'U+{ord(char):04X}' for char in word if category(char) in UNSEEN})
-        if unseen:
-            raise ConfigError(f'{where}: {_shown(word)!r} holds {", ".join(unseen[:4])}, which is no text; remove it')
+        unseen = sorted({f'U+{ord(char):04X}' for char in word if category(char) in UNSEEN and char not in JOINERS})
+        if unseen or (word and not word.strip(JOINERS)):
+            raise ConfigError(
+                f'{where}: {_shown(word)!r} holds {", ".join(unseen[:4]) or "joiners only"}: no text; remove it'
+            )
         if CLASS_SEPARATOR in word:
             raise ConfigError(
                 f'{where}: {_shown(word)!r} holds {CLASS_SEPARATOR!r}; give each class an entry of its own'
