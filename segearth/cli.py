@@ -36,12 +36,12 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
         interrupt_when_told_to_end()
         code = main()
     except (UserError, UpsamplerError) as error:
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {error}\n', end='', file=sys.stderr)  # in one piece: other processes write here too
         code = EXIT_USER_ERROR
     except KeyboardInterrupt as interruption:
         by = f' by {interruption}' if str(interruption) else ''
         with contextlib.suppress(OSError):  # the terminal may be gone
-            print(f'interrupted{by}: nothing that was already written is lost', file=sys.stderr)
+            print(f'interrupted{by}: nothing that was already written is lost\n', end='', file=sys.stderr)
         code = EXIT_INTERRUPTED
     except BrokenPipeError:  # of a pipe such as `| head`, which has seen enough
         with open(os.devnull, 'w') as nowhere:
@@ -55,6 +55,7 @@ def _end_quietly() -> None:
     """From here on only tidying up is left: signals do not break it, and its own failures are nobody's matter."""
     for number in TOLD_TO_END:
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises there when a loading process is gone
     sys.unraisablehook = lambda _: None  # loading processes that the same signal has ended before
 
 
@@ -74,4 +75,5 @@ def interrupt_when_told_to_end() -> None:
 def _interrupt(number: int, _: FrameType | None) -> None:
     for other in TOLD_TO_END:
         signal.signal(other, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises there when a loading process is gone
     raise KeyboardInterrupt(signal.Signals(number).name)
