@@ -28,4 +28,5 @@ class QuietRunner(Runner):
             library = logging.getLogger(name)
             library.handlers = list(main.handlers)
             library.setLevel(main.level)
+            library.propagate = False  # the root may have a handler, of another library: each line once
         return main

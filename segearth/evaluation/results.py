@@ -92,14 +92,14 @@ def check_results_path(path: Path) -> Path:
     Raises:
         ResultsError: It does not end in .xlsx, is a folder, or its folder cannot be made or written to.
     """
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise ResultsError(f'--results {path.name[:40]}...: the name is too long; give a shorter one')
     if path.suffix.lower() != '.xlsx' or path.is_dir():
         raise ResultsError(f'--results {path}: give the path of a spreadsheet that ends in .xlsx, such as results.xlsx')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultsError(f'--results {path}: its folder cannot be made ({error.strerror})') from error
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
-        raise ResultsError(f'--results {path.name[:40]}...: the name is too long; give a shorter one')
     for file in (path, path.with_suffix('.txt')):
         target = Path(os.path.realpath(file))
         if not target.parent.is_dir():

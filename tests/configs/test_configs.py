@@ -10,6 +10,7 @@ from mmseg.registry import DATASETS
 
 from segearth.demo.classes import CLASSES
 from segearth.evaluation.settings import load_config
+from segearth.maps.configuration import read_settings
 from segearth.paths import PROJECT_ROOT
 from segearth.text.vocabulary import read_vocabulary
 
@@ -164,3 +165,16 @@ def test_a_config_of_the_original_runs(monkeypatch, tmp_path, beside):
     assert config.test_dataloader.dataset.data_prefix.img_path == f'{tmp_path}/img_dir'
     assert config.test_evaluator.type == 'ClassIoUMetric'
     assert config.model.type == 'SegEarthSegmentation'
+
+
+def test_class_words_are_those_beside_the_config(monkeypatch, tmp_path):
+    """Not those of another checkout that the program is run in, unless they are named."""
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs' / 'cls_loveda.txt').write_text('a\nb\n')
+    monkeypatch.chdir(tmp_path)
+    config = load_config(str(CONFIGS / 'cfg_loveda.py'), {'model.clip_type': 'Demo'})
+    assert Path(config.model.name_path) == CONFIGS / 'cls_loveda.txt'
+    assert read_settings(str(CONFIGS / 'cfg_loveda.py'))['classes'][0] == ['background']
+    given = {'model.clip_type': 'Demo', 'model.name_path': './configs/cls_loveda.txt'}
+    config = load_config(str(CONFIGS / 'cfg_loveda.py'), given)
+    assert Path(config.model.name_path) == tmp_path / 'configs' / 'cls_loveda.txt'

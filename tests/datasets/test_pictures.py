@@ -278,3 +278,8 @@ def test_the_stretch_finds_data_that_the_sample_misses(tmp_path, place, monkeypa
             assert np.abs(picture[..., 0] - stretched(small)[..., 0]).max() <= 1
         else:  # the empty ground counts, so the object is only told from it
             assert picture.min() > 250
+
+
+def test_images_without_pixels():
+    with pytest.raises(DataError, match='has no pixels'):
+        read_optical(Image.new('RGB', (0, 5)))

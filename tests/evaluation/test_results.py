@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import openpyxl
+import openpyxl.chart
 import pandas as pd
 import pytest
 from filelock import FileLock
@@ -268,3 +269,26 @@ def test_runs_that_are_killed_leave_a_table_and_no_lock(path):
         append_row(ResultRow(f'after {wait}', dict.fromkeys(FIRST_COLUMNS, 1.0)), path)
         assert len(read_rows(path)) == before + 1
     assert not list(path.parent.glob('*kept*'))
+
+
+def test_texts_that_no_spreadsheet_holds(path, make_row):
+    for run, model in (('r1', 'a\ud800'), ('r2', 'b\uffff'), ('r3', 'c')):
+        append_row(make_row(run, MODEL=model), path)
+    assert pd.read_excel(path)['Run'].tolist() == ['r1', 'r2', 'r3']
+
+
+def test_a_spreadsheet_with_a_chart_is_kept_aside(path, make_row):
+    book = openpyxl.Workbook()
+    book.active.append([1, 2])
+    chart = openpyxl.chart.BarChart()
+    chart.add_data(openpyxl.chart.Reference(book.active, min_col=1, min_row=1))
+    book.create_chartsheet(index=0).add_chart(chart)
+    book.save(path)
+    append_row(make_row('r1'), path)
+    assert pd.read_excel(path)['Run'].tolist() == ['r1']
+    assert len(list(path.parent.glob('results.kept-*.xlsx'))) == 1
+
+
+def test_a_name_too_long(tmp_path):
+    with pytest.raises(ResultsError, match='too long'):
+        check_results_path(tmp_path / f'{"x" * 300}.xlsx')

@@ -105,3 +105,11 @@ def test_scenes_of_one_name_are_refused(run, write_scene, tmp_path):
     scenes = [write_scene(smooth_picture(20, 20), name, **UTM) for name in ('s.tif', 'other/s.tif')]
     code, message = run(*scenes, *WORDS)
     assert code == 2 and 'would both write out' in message
+
+
+def test_a_name_that_reads_like_an_address(run, write_scene, tmp_path):
+    assert run(write_scene(smooth_picture(40, 50), 'a;b.tif', **UTM), *WORDS, '--polygons')[0] == 0
+    assert os.path.getsize('out/a;b_polygons.gpkg') and os.path.getsize('out/a;b_classes.tif')
+    for name in ('', 'file://', 'file://['):
+        code, message = run(name, *WORDS)
+        assert code == 2 and ('is empty' in message or 'is no address' in message)

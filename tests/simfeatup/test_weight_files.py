@@ -221,6 +221,10 @@ def test_a_zip_that_was_packed_again_with_compression(tmp_path, weights):
     check(tmp_path / 'b.pt', weights)
 
 
+class Plain:
+    """Of a program that is not here."""
+
+
 class Bomb:
     def __init__(self, call, *arguments):
         self.call, self.arguments = call, arguments
@@ -364,3 +368,14 @@ def test_other_files(tmp_path, content):
     (tmp_path / 'a.pt').write_bytes(content)
     with pytest.raises(WeightFileError, match='web page|holds no state dict|damaged'):
         read_state_dict(tmp_path / 'a.pt')
+
+
+@pytest.mark.parametrize('beside', [{}, {'object': Plain()}], ids=['plain', 'object'])
+def test_signs_that_torch_writes_apart(tmp_path, beside):
+    torch.save({'state_dict': {'a': torch.tensor([1 + 2j]).conj().imag}, **beside}, tmp_path / 'a.pt')
+    assert read_state_dict(tmp_path / 'a.pt')['a'].tolist() == [-2.0]
+
+
+def test_the_content_decides_not_the_name(tmp_path):
+    torch.save({'a': torch.ones(2)}, tmp_path / 'a.safetensors')
+    assert read_state_dict(tmp_path / 'a.safetensors')['a'].tolist() == [1.0, 1.0]

@@ -182,3 +182,10 @@ def test_the_encoders_own_tokens_decide(tiny_clip):
         padded = tower.tokenizer([text])[0].tolist()
         assert padded[: min(len(ids), 31)] == ids[:31]
         assert len(ids) > 32 or padded[len(ids) :] == [0] * (32 - len(ids))
+
+
+@pytest.mark.parametrize('pair', [('trees/shrubs', 'trees / shrubs'), ('non-road', 'non - road'), ('<b>', '< b >')])
+def test_spellings_that_the_encoder_reads_alike_are_refused(tiny_clip, pair):
+    encoder = build_encoder('Demo', clip_path=str(tiny_clip))
+    with pytest.raises(ConfigError, match='alike'):
+        embed_queries(encoder, pair, use_cache=False)

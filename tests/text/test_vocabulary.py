@@ -200,9 +200,18 @@ def test_any_number_of_classes(count):
         ('a' * 1_000_000, 'a phrase of 1000000 characters'),
         (['road; water'], "holds ';'"),
         (['ro\udce4d'], r'U\+DCE4'),
+        (['road', 'ro\u200bad'], r'U\+200B'),
+        (['\u202eroad'], r'U\+202E'),
+        (['a', '\ufeffb'], r'U\+FEFF'),
+        (['\u200d'], 'joiners only'),
     ],
 )
 def test_values_that_are_no_words(classes, message):
     with pytest.raises(ConfigError, match=message) as error:
         Vocabulary.from_classes(classes)
     assert len(str(error.value)) < 400
+
+
+def test_joiners_inside_of_words_stay():
+    word = '\U0001f469\u200d\U0001f33e field'
+    assert Vocabulary.from_classes([word]).queries == (word,)
