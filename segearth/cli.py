@@ -20,6 +20,7 @@ EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 TOLD_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """What schedulers and closed terminals send; Slurm's --signal=USR1@60 is a warning before the time is up."""
+_program: int | None = None  # its process; forks of it inherit the handlers
 
 
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
@@ -64,15 +65,23 @@ def interrupt_when_told_to_end() -> None:
 
     Schedulers send several, and to launchers too, which pass them on: the second must not break the first's tidying up.
     What was set to be ignored, as ``nohup`` does, stays so. Threads other than the main one leave everything as it is.
+    A fork of the process ends at once: an exception that is raised in it before its own work begins would go on with
+    the program a second time.
     """
+    global _program
     if threading.current_thread() is not threading.main_thread():
         return
     for number in TOLD_TO_END:
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, _interrupt):
             signal.signal(number, _interrupt)
+    _program = os.getpid()
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
+    if os.getpid() != _program:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        return
     for other in TOLD_TO_END:
         signal.signal(other, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises there when a loading process is gone

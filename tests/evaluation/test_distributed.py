@@ -377,3 +377,20 @@ def test_an_interruption_while_the_config_is_printed_is_one(project, monkeypatch
     monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate('cfg_scenes.py')
+
+
+def test_forks_of_a_program_end_at_once(tmp_path):
+    """One that is told to end before its own work begins must not go on with the program."""
+
+    def main():
+        if not os.fork():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(TIMEOUT)
+            except KeyboardInterrupt:
+                (tmp_path / 'went on').touch()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.wait()[1]) == -signal.SIGTERM
+
+    assert start_forked(lambda _: run_cli(main)) == [0] * NUM_PROCESSES
+    assert not (tmp_path / 'went on').exists()
