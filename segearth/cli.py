@@ -85,4 +85,7 @@ def _interrupt(number: int, _: FrameType | None) -> None:
     for other in TOLD_TO_END:
         signal.signal(other, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises there when a loading process is gone
+    before = sys.excepthook  # threads that serve loading processes say what the same signal did to those
+    main = threading.main_thread()
+    sys.excepthook = lambda *error: before(*error) if threading.current_thread() is main else None
     raise KeyboardInterrupt(signal.Signals(number).name)
