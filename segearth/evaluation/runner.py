@@ -150,9 +150,12 @@ def build_runner(
             cfg=settings,
         )
     except SyntaxError as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # mmengine's printing of a config turns one into the other
-            raise KeyboardInterrupt from None
-        raise
+        before: BaseException | None = error  # mmengine's printing of a config turns an interruption into it
+        while before is not None and not isinstance(before, KeyboardInterrupt):
+            before = before.__context__
+        if before is None:
+            raise
+        raise before from None
     except OSError as error:
         if isinstance(error, UserError) or error.errno not in CANNOT_WRITE:
             raise

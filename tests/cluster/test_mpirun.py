@@ -35,6 +35,6 @@ def test_mpirun_that_is_told_to_end(commands):
     os.kill(run.pid, signal.SIGTERM)
     code, output = commands.finish(run)
     assert code != 0
-    assert 'interrupted by SIGTERM' in output
+    assert 'interrupted by SIGTERM' in output, output
     assert 'Traceback' not in output
     assert not (commands.folder / 'results.xlsx').exists()
