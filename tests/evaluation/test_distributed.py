@@ -13,10 +13,9 @@ import pytest
 import torch
 from torch import distributed
 
-from segearth.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, run_cli
-from segearth.errors import ConfigError
+from segearth.cli import EXIT_USER_ERROR, run_cli
 from segearth.evaluation.distributed import LostProcessError, join_processes, lost_processes_named
-from segearth.evaluation.launchers import LAUNCHERS, STEPS_A_JOB, job_port, read_place
+from segearth.evaluation.launchers import LAUNCHERS, STEPS_A_JOB, job_port
 from segearth.evaluation.results import read_rows
 from segearth.evaluation.runner import evaluate
 from segearth.paths import PROJECT_ROOT
@@ -192,109 +191,9 @@ def test_a_process_too_many_is_refused(capfd):
     assert 'two processes of rank 1 came to' in capfd.readouterr().err
 
 
-@pytest.fixture
-def bare(monkeypatch):
-    """An environment without any launcher's variables; a function that sets some."""
-    for name in list(os.environ):
-        if name.startswith(('SLURM_', 'OMPI_', 'PMIX_', 'MASTER_', 'TORCHELASTIC_')) or name in NAMES['pytorch']:
-            monkeypatch.delenv(name)
-    return lambda **values: [monkeypatch.setenv(name, value) for name, value in values.items()]
-
-
-STEP = {'SLURM_PROCID': '1', 'SLURM_NTASKS': '2', 'SLURM_LOCALID': '1', 'SLURM_STEP_NUM_NODES': '1'}
-MPI = {'OMPI_COMM_WORLD_RANK': '1', 'OMPI_COMM_WORLD_SIZE': '2', 'OMPI_COMM_WORLD_LOCAL_RANK': '1'}
-
-
-def test_ports_come_from_the_job(bare):
-    def ports(launcher, *settings):
-        found = []
-        for values in settings:
-            bare(**values)
-            found.append(read_place(launcher).port)
-        return found
-
-    bare(**STEP)
-    jobs = [{'SLURM_JOB_ID': str(job), 'SLURM_STEP_ID': str(step)} for job in range(100, 150) for step in range(4)]
-    found = ports('slurm', *jobs)
-    assert len(set(found)) == len(jobs)  # neighbours do not meet
-    assert min(found) > 1024 and max(found) < 28500  # below what systems give out, and torch's usual port
-    assert found == ports('slurm', *jobs)
-    bare(**MPI)
-    assert len(set(ports('mpi', {'PMIX_NAMESPACE': '1143209985'}, {'PMIX_NAMESPACE': 'prterun-host-77@1'}))) == 2
-    place = read_place('mpi')
-    assert (place.rank, place.world_size, place.address) == (1, 2, '127.0.0.1')
-
-
-@pytest.mark.parametrize(('launcher', 'values'), [
-    ('pytorch', {'RANK': '1', 'WORLD_SIZE': '2', 'LOCAL_RANK': '0'}),
-    ('slurm', {**STEP, 'SLURM_JOB_ID': '7', 'SLURM_STEP_ID': '0'}),
-    ('mpi', {**MPI, 'PMIX_NAMESPACE': '5', 'OMPI_COMM_WORLD_LOCAL_SIZE': '1'}),
-])  # fmt: skip
-def test_what_the_user_sets_is_obeyed(bare, launcher, values):
-    bare(**values, MASTER_ADDR='head', MASTER_PORT='4321')
-    place = read_place(launcher)
-    assert place.where == 'head:4321'
-    assert place.rank == 1
-
-
-@pytest.mark.parametrize(('launcher', 'values', 'message'), [
-    ('slurm', {**STEP, 'SLURM_JOB_ID': '7'}, 'outside srun: 2 tasks.*srun python eval.py'),
-    ('slurm', {**STEP, 'SLURM_JOB_ID': '7', 'SLURM_STEP_ID': '4294967290'}, 'outside srun'),  # an interactive shell
-    ('slurm', {'SLURM_JOB_ID': '7', 'SLURM_NTASKS': '2'}, 'finds no SLURM_PROCID, SLURM_LOCALID'),  # salloc
-    ('slurm', {**STEP, 'SLURM_NTASKS': 'two'}, "SLURM_NTASKS is 'two'.*whole number, 1 or more"),
-    ('slurm', STEP, 'set MASTER_PORT'),
-    ('pytorch', {'RANK': '0', 'WORLD_SIZE': '2'}, 'finds no LOCAL_RANK'),
-    ('pytorch', {'RANK': '0', 'WORLD_SIZE': '2', 'LOCAL_RANK': '0'}, 'set MASTER_PORT.*dist_test.sh'),
-    ('pytorch', {'RANK': '2', 'WORLD_SIZE': '2', 'LOCAL_RANK': '0'}, 'ranks go from 0 to 1'),
-    ('pytorch', {'RANK': '-1', 'WORLD_SIZE': '2', 'LOCAL_RANK': '0'}, "RANK is '-1'"),
-    ('pytorch', {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0', 'MASTER_PORT': '99999'}, "'99999'.*1 to 65535"),
-    ('mpi', {**MPI, 'PMIX_NAMESPACE': '5', 'OMPI_COMM_WORLD_LOCAL_SIZE': '1'}, 'mpirun -x MASTER_ADDR'),
-    ('mpi', MPI, 'set MASTER_PORT'),
-])  # fmt: skip
-def test_partial_environments_are_refused_at_once(bare, launcher, values, message):
-    bare(**values)
-    with pytest.raises(ConfigError, match=message):
-        join_processes(launcher)
-
-
-def test_launchers_say_what_they_miss(monkeypatch):
-    for name in ('RANK', 'SLURM_PROCID'):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match='--launcher pytorch finds no RANK.*dist_test.sh'):
-        join_processes('pytorch')
-    with pytest.raises(ConfigError, match='SLURM_PROCID'):
-        join_processes('slurm')
-
-
 def test_errors_of_one_process_stay_as_they_are():
     with pytest.raises(RuntimeError, match='gloo'), lost_processes_named(5):
         raise RuntimeError('gloo')
-
-
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
-def test_told_to_end_is_an_interruption_and_once_is_enough(capfd, number):
-    def main():
-        try:
-            os.kill(os.getpid(), number)
-            time.sleep(TIMEOUT)
-        finally:
-            os.kill(os.getpid(), signal.SIGTERM)  # while it tidies up
-            os.kill(os.getpid(), number)
-            print('tidied up', flush=True)
-
-    assert start_forked(lambda _: run_cli(main)) == [EXIT_INTERRUPTED] * NUM_PROCESSES
-    output = capfd.readouterr()
-    assert output.out.count('tidied up') == NUM_PROCESSES
-    assert output.err.count(f'interrupted by {number.name}') == NUM_PROCESSES
-    assert 'Traceback' not in output.err
-
-
-def test_what_nohup_ignores_stays_ignored():
-    def act(_):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        run_cli(lambda: os.kill(os.getpid(), signal.SIGHUP))
-
-    assert start_forked(act) == [0] * NUM_PROCESSES
 
 
 @pytest.mark.parametrize(
@@ -377,20 +276,3 @@ def test_an_interruption_while_the_config_is_printed_is_one(project, monkeypatch
     monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate('cfg_scenes.py')
-
-
-def test_forks_of_a_program_end_at_once(tmp_path):
-    """One that is told to end before its own work begins must not go on with the program."""
-
-    def main():
-        if not os.fork():
-            try:
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(TIMEOUT)
-            except KeyboardInterrupt:
-                (tmp_path / 'went on').touch()
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.wait()[1]) == -signal.SIGTERM
-
-    assert start_forked(lambda _: run_cli(main)) == [0] * NUM_PROCESSES
-    assert not (tmp_path / 'went on').exists()

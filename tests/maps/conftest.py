@@ -10,11 +10,18 @@ import rasterio
 import torch
 from affine import Affine
 
-from segearth.maps.predict import MapLegend
+from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_files
+from segearth.maps.scene import SceneSource
 from tests.maps.stand_in import StandInModel
 
 UTM = {'crs': 'EPSG:25832', 'transform': Affine(0.5, 0, 346000, 0, -0.5, 5648000)}
 LEGEND = MapLegend(('red', 'green', 'blue'), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+OPTIONS = MapOptions(block_side=48)
+ALL = MapOptions(with_scores=True, with_polygons=True, block_side=48)
+
+
+class Killed(BaseException):
+    """Stands for a signal that ends the process."""
 
 
 @pytest.fixture
@@ -50,3 +57,22 @@ def write_scene(tmp_path: Path):
         return path
 
     return write
+
+
+@pytest.fixture
+def scene(write_scene):
+    picture = smooth_picture(130, 150)
+    picture[:, :20, :30] = 0
+    return write_scene(picture, nodata=0, **UTM)
+
+
+def make_map(path, out, options: MapOptions = OPTIONS, model: StandInModel | None = None, **arguments) -> MapFiles:
+    """Maps a scene with the stand-in model."""
+    source = arguments.pop('source', SceneSource(str(path)))
+    return predict_to_files(source, model or StandInModel(), LEGEND, out, options, **arguments)
+
+
+def read(path) -> np.ndarray:
+    """The first band of a raster."""
+    with rasterio.open(path) as dataset:
+        return dataset.read(1)

@@ -14,9 +14,8 @@ from segearth.maps import cluster
 from segearth.maps.cluster import DaskRunner, connected, dask_runner
 from segearth.maps.predict import MapOptions
 from segearth.maps.scene import SceneSource
-from tests.maps.conftest import UTM, smooth_picture
+from tests.maps.conftest import UTM, Killed, make_map, read, smooth_picture
 from tests.maps.stand_in import StandInModel, build_stand_in
-from tests.maps.test_predict import Killed, make_map, read
 
 OPTIONS = MapOptions(with_scores=True, block_side=48)
 

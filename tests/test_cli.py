@@ -1,0 +1,67 @@
+"""How programs end: messages, exit codes, signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from segearth.cli import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, run_cli
+from tests.processes import NUM_PROCESSES, TIMEOUT, start_forked
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+def test_told_to_end_is_an_interruption_and_once_is_enough(capfd, number):
+    def main():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(TIMEOUT)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # while it tidies up
+            os.kill(os.getpid(), number)
+            print('tidied up', flush=True)
+
+    assert start_forked(lambda _: run_cli(main)) == [EXIT_INTERRUPTED] * NUM_PROCESSES
+    output = capfd.readouterr()
+    assert output.out.count('tidied up') == NUM_PROCESSES
+    assert output.err.count(f'interrupted by {number.name}') == NUM_PROCESSES
+    assert 'Traceback' not in output.err
+
+
+def test_what_nohup_ignores_stays_ignored():
+    def act(_):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        run_cli(lambda: os.kill(os.getpid(), signal.SIGHUP))
+
+    assert start_forked(act) == [0] * NUM_PROCESSES
+
+
+def test_forks_of_a_program_end_at_once(tmp_path):
+    """One that is told to end before its own work begins must not go on with the program."""
+
+    def main():
+        if not os.fork():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(TIMEOUT)
+            except KeyboardInterrupt:
+                (tmp_path / 'went on').touch()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.wait()[1]) == -signal.SIGTERM
+
+    assert start_forked(lambda _: run_cli(main)) == [0] * NUM_PROCESSES
+    assert not (tmp_path / 'went on').exists()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    talk = "lambda: [print('line', flush=True) for _ in range(100_000)] and 0"
+    code = f'from segearth.cli import run_cli; run_cli({talk})'
+    run = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.stdout.readline() == b'line\n'
+    run.stdout.close()
+    assert run.stderr.read() == b''
+    assert run.wait() == EXIT_CLOSED_PIPE
