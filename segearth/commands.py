@@ -121,11 +121,11 @@ def _predict(arguments: argparse.Namespace) -> None:
     from segearth.maps.optional import require
 
     require('maps', 'pyproj')
+    from segearth.io.outputs import check_results
     from segearth.maps.grid import BLOCK_SIDE
     from segearth.maps.labelling import SegmentorModel
     from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_files
     from segearth.maps.scene import SceneSource, find_scenes, open_scene
-    from segearth.outputs import check_results
     from segearth.segmenter import Segmenter
 
     settings = _segmenter_settings(arguments)

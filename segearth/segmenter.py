@@ -16,20 +16,20 @@ import torch
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from segearth.colours import palette_of
-from segearth.datasets.optical_rgb import read_optical
-from segearth.datasets.raster import ImageInput
-from segearth.datasets.sar_rgb import read_sar
-from segearth.datasets.transforms import fit_image
 from segearth.device import choose_device
 from segearth.errors import ConfigError
+from segearth.io.colours import palette_of
+from segearth.io.fitting import fit_image
+from segearth.io.optical import read_optical
+from segearth.io.panels import Palette, colour_map, draw_panels, overlay
+from segearth.io.raster import ImageInput
+from segearth.io.sar import read_sar
 from segearth.models.build import build_encoder
 from segearth.models.feature_up import build_feature_upsampler
 from segearth.models.segmentor import SegEarthSegmentation
 from segearth.surroundings import in_plain_torch
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary
-from segearth.visualization import Palette, colour_map, draw_panels, overlay
 
 if TYPE_CHECKING:
     import rasterio
@@ -91,7 +91,7 @@ class Segmenter:
         feature_up_cfg: ``model_name`` and ``model_path`` of the upsampler.
         resize: (height, width) that the image is fitted into before it is cut into windows, keeping its ratio, as
             the paper's evaluation does; None keeps the size of the image.
-        sensor: How images are read: 'optical' or 'sar' (datasets/optical_rgb.py and sar_rgb.py state the rules).
+        sensor: How images are read: 'optical' or 'sar' (io/optical.py and sar_rgb.py state the rules).
         bands: Band numbers of images, from 1: red, green and blue, or one or two radar bands.
         ignore_alpha: Map scenes where their alpha band says that there is nothing, for files that call an infrared or
             empty band alpha; images are segmented everywhere in any case.

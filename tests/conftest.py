@@ -7,9 +7,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 import torch
 from open_clip.model import CLIP
+from PIL import Image
 from safetensors.torch import save_file
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other, badly so on a busy machine
@@ -72,3 +75,38 @@ def tiny_clip(tiny_clip_model: CLIP, tmp_path_factory: pytest.TempPathFactory) -
     save_file({name: value.contiguous() for name, value in tiny_clip_model.state_dict().items()}, path)
     path.with_suffix('.json').write_text(json.dumps(TINY))
     return path
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """Writes an array as a file, by its suffix: (H, W) or (H, W, 3) pictures, (B, H, W) TIFF."""
+
+    def write(name: str, array: np.ndarray, mode: str | None = None, **tiff) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == '.tif':
+            bands = array[None] if array.ndim == 2 else array
+            size = {'count': len(bands), 'height': bands.shape[1], 'width': bands.shape[2], 'dtype': bands.dtype}
+            with rasterio.open(path, 'w', driver='GTiff', **size, **tiff) as target:
+                target.write(bands)
+        else:
+            image = Image.fromarray(array)
+            if mode == 'P':
+                image = Image.fromarray(array).convert('L')
+                image.putpalette([value for index in range(256) for value in (index, 0, 255 - index)])
+            image.save(path)
+        return path
+
+    return write
+
+
+def truncate(path: Path) -> Path:
+    """Cuts the second half of a file off."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    return path
+
+
+@pytest.fixture(name='truncate')
+def truncate_fixture():
+    return truncate

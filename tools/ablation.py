@@ -24,9 +24,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-from segearth.cli import run_cli
-from segearth.demo.ablation import LAMBDAS, Outcome, Tally, draw_tiles, label_tile
-from segearth.demo.ablation_report import (
+from studies.ablation_report import (
     CEILING,
     FLOOR,
     attention_table,
@@ -36,7 +34,10 @@ from segearth.demo.ablation_report import (
     update_page,
     upsampling_table,
 )
-from segearth.demo.ablation_runs import PART_CONFIGS, VARIANTS, Budget, train_missing, weight_files
+from studies.ablation_runs import PART_CONFIGS, VARIANTS, Budget, train_missing, weight_files
+from studies.ablation_tiles import LAMBDAS, Outcome, Tally, draw_tiles, label_tile
+
+from segearth.cli import run_cli
 from segearth.demo.benchmark import BENCHMARK_SEED, NUM_SCENES, VALIDATION_SEED
 from segearth.demo.classes import CLASSES
 from segearth.errors import ConfigError

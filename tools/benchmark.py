@@ -23,12 +23,13 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-from segearth.atomic import write_bytes
-from segearth.benchmarking.report import build_table, save_chart, upsampling_share
-from segearth.benchmarking.stages import VARIANTS, Settings, measure
+from studies.benchmark_report import build_table, save_chart, upsampling_share
+from studies.benchmark_stages import VARIANTS, Settings, measure
+
 from segearth.cli import run_cli
 from segearth.device import choose_device
 from segearth.errors import ConfigError
+from segearth.io.atomic import write_bytes
 
 DEFAULT_VARIANTS = ('jbu_one', 'bilinear', 'none', 'jbu_one plain')
 

@@ -16,12 +16,12 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-from segearth.atomic import replacing
 from segearth.cli import run_cli
-from segearth.datasets.gdal_files import local_name, name_of_results
 from segearth.errors import ConfigError
+from segearth.io.atomic import replacing
+from segearth.io.gdal_files import local_name, name_of_results
+from segearth.io.outputs import check_results, make_folder, writing
 from segearth.models.dense_clip import ATTENTION_NAMES
-from segearth.outputs import check_results, make_folder, writing
 from segearth.segmenter import READERS, Segmentation, Segmenter
 
 

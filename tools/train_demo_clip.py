@@ -29,10 +29,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-from segearth.atomic import replacing
-from segearth.cli import run_cli
-from segearth.demo.crops import ScenePool, open_pool
-from segearth.demo.training import (
+from studies.demo_training import (
     build_optimizer,
     contrastive_loss,
     encode_crops,
@@ -40,7 +37,11 @@ from segearth.demo.training import (
     normalise_images,
     take_step,
 )
+
+from segearth.cli import run_cli
+from segearth.demo.crops import ScenePool, open_pool
 from segearth.errors import CheckpointError
+from segearth.io.atomic import replacing
 from segearth.models.checkpoints import load_state_dict, read_state_dict
 from segearth.paths import PROJECT_ROOT
 

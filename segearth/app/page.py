@@ -24,7 +24,7 @@ from segearth.app.session import Answer, NobodyWaitsError, Request, Session
 from segearth.app.uploads import Limits, without_paths
 from segearth.errors import DataError, UserError
 from segearth.models.dense_clip import ATTENTION_NAMES
-from segearth.models.encoders import ENCODERS
+from segearth.weights.encoders import ENCODERS
 from simfeatup.errors import UpsamplerError
 
 logger = logging.getLogger(__name__)

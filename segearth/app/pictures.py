@@ -9,9 +9,9 @@ import matplotlib
 import numpy as np
 
 from segearth.app.session import Answer
+from segearth.io.panels import Palette, colour_map, overlay
 from segearth.maps.area import ClassArea
 from segearth.maps.labelling import NO_DATA
-from segearth.visualization import Palette, colour_map, overlay
 
 SCORE_COLOURS = 'viridis'  # readable for colour-blind eyes
 

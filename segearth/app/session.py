@@ -21,8 +21,10 @@ import rasterio
 
 from segearth.app.storage import Storage
 from segearth.app.uploads import Limits, check_words, open_upload
-from segearth.colours import palette_of
 from segearth.errors import ConfigError, DataError
+from segearth.io.colours import palette_of
+from segearth.io.panels import Palette
+from segearth.io.stretch import decide_stretch
 from segearth.maps.area import ClassArea, read_areas
 from segearth.maps.grid import WindowGrid
 from segearth.maps.labelling import SegmentorModel, WindowModel, label_block
@@ -30,12 +32,10 @@ from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_fi
 from segearth.maps.quicklook import reduction
 from segearth.maps.run import MapPlan, Progress, place_reduced, reduced, run_blocks
 from segearth.maps.scene import Scene, SceneSource, open_scene
-from segearth.maps.stretch import decide_stretch
 from segearth.maps.workspace import Workspace
 from segearth.models.segmentor import SegEarthSegmentation
 from segearth.segmenter import Segmenter
 from segearth.text.vocabulary import Vocabulary
-from segearth.visualization import Palette
 
 KEPT_MODELS = 2
 SECONDS_TO_STOP = 20  # a window takes less

@@ -12,11 +12,11 @@ from typing import Any
 
 from mmengine.dataset import BaseDataset
 
-from segearth.datasets.gdal_files import UnreadableFileError
 from segearth.datasets.labels import check_kind, check_sizes
-from segearth.datasets.raster import read_info
 from segearth.datasets.transforms.labels import LoadSegLabel
 from segearth.errors import DataError, MissingFileError
+from segearth.io.gdal_files import UnreadableFileError
+from segearth.io.raster import read_info
 
 MAX_SHOWN = 3  # files named in a message
 NUM_THREADS = 8  # reading waits for the disk, and decoding runs outside the interpreter's lock

@@ -10,8 +10,8 @@ import os
 
 import numpy as np
 
-from segearth.datasets.raster import read_raster
 from segearth.errors import DataError
+from segearth.io.raster import read_raster
 
 IGNORE_INDEX = 255  # mmseg's id of pixels that are not evaluated
 MAX_SHOWN = 8  # ids listed in a message

@@ -14,8 +14,8 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from segearth.atomic import replacing
 from segearth.demo.scene import SCENE_SIZE, make_scene
+from segearth.io.atomic import replacing
 
 logger = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.random import Generator
 
-from segearth.atomic import write_bytes
 from segearth.demo.captions import draw_caption
 from segearth.demo.classes import CLASSES
 from segearth.demo.scene import SCENE_SIZE, make_scene
+from segearth.io.atomic import write_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from segearth.atomic import write_bytes
 from segearth.evaluation.comparison import Comparison
 from segearth.evaluation.reported import FOREGROUND_IOU
+from segearth.io.atomic import write_bytes
 
 INCHES_A_BAR = 0.32
 MEASURED, DIFFERING, REPORTED = '#1f6f8b', '#9ec9d9', '#222222'

@@ -14,9 +14,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
 
-from segearth.atomic import replacing
 from segearth.errors import ResultsError
-from segearth.visualization import colour_map, draw_panels
+from segearth.io.atomic import replacing
+from segearth.io.panels import colour_map, draw_panels
 
 MAX_SIDE = 1024  # pixels; larger images are thinned out
 

@@ -19,8 +19,8 @@ from torch import nn
 
 import segearth
 from segearth.evaluation.results import ResultRow
-from segearth.models.encoders import get_record
 from segearth.text.vocabulary import read_class_text
+from segearth.weights.encoders import get_record
 from simfeatup import UPSAMPLERS
 
 PACKAGES = {'torch': 'torch', 'mmseg': 'onedl-mmsegmentation', 'open_clip': 'open_clip_torch'}

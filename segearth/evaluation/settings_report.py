@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from segearth.atomic import write_bytes
 from segearth.evaluation.settings_sweep import SettingScores
+from segearth.io.atomic import write_bytes
 
 WARNING = (
     'Choosing thresholds, lambda or class words by these figures uses the labels of the test images: '

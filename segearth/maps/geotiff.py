@@ -22,9 +22,9 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from segearth.inference.sliding_window import Box
+from segearth.io.panels import Palette
 from segearth.maps.labelling import NO_DATA
 from segearth.maps.scene import Scene
-from segearth.visualization import Palette
 
 SETTINGS_TAG = 'SEGEARTH_SETTINGS'
 TILE = 512  # pixels, side of a tile of the result

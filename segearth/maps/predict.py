@@ -16,6 +16,9 @@ from rasterio.features import sieve
 import segearth
 from segearth.errors import ConfigError, DataError
 from segearth.inference.sliding_window import Box
+from segearth.io.outputs import check_results, writing
+from segearth.io.panels import Palette
+from segearth.io.stretch import decide_stretch
 from segearth.maps.area import AreaCount, ClassArea, write_areas
 from segearth.maps.geotiff import as_window, describe_classes, optimise, write_blocks, write_legend
 from segearth.maps.grid import BLOCK_SIDE, WindowGrid
@@ -25,10 +28,7 @@ from segearth.maps.optional import require
 from segearth.maps.quicklook import draw_quicklook, reduction
 from segearth.maps.run import MapPlan, Progress, place_reduced, reduced, run_blocks
 from segearth.maps.scene import Scene, SceneSource, open_scene
-from segearth.maps.stretch import decide_stretch
 from segearth.maps.workspace import Workspace, open_workspace
-from segearth.outputs import check_results, writing
-from segearth.visualization import Palette
 
 logger = logging.getLogger(__name__)
 

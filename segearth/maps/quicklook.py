@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from segearth.io.panels import Palette, colour_map, draw_panels
 from segearth.maps.labelling import NO_DATA
-from segearth.visualization import Palette, colour_map, draw_panels
 
 LONGEST_SIDE = 1024  # pixels of one panel
 SHORTEST_SIDE = 160  # a smaller scene is enlarged, so that the scale bar has room

@@ -25,7 +25,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from segearth.datasets.gdal_files import (
+from segearth.errors import ConfigError, DataError, MissingFileError
+from segearth.inference.sliding_window import Box
+from segearth.io.gdal_files import (
     BandReader,
     bands_without_alpha,
     is_gdal_name,
@@ -35,9 +37,7 @@ from segearth.datasets.gdal_files import (
     open_dataset,
     with_plain_alpha,
 )
-from segearth.datasets.raster import check_band_numbers
-from segearth.errors import ConfigError, DataError, MissingFileError
-from segearth.inference.sliding_window import Box
+from segearth.io.raster import check_band_numbers
 from segearth.maps.ground import pixel_size
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Scene:
     """An open scene.
 
     Attributes:
-        name: For file names, see :func:`segearth.datasets.gdal_files.name_of_results`.
+        name: For file names, see :func:`segearth.io.gdal_files.name_of_results`.
         driver: GDAL's name of the file format.
         bands: Numbers of the bands that are read.
         crs: Coordinate reference system, or None.
@@ -122,7 +122,7 @@ class Scene:
             size: (height, width) of the result, nearest pixels from overviews where there are some; None for the box's.
 
         Returns:
-            bands, valid: As :meth:`segearth.datasets.gdal_files.BandReader.read` has them.
+            bands, valid: As :meth:`segearth.io.gdal_files.BandReader.read` has them.
 
         Raises:
             DataError: The file is damaged.

@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from segearth.errors import ConfigError, ResultsError
-from segearth.outputs import make_folder, writing
+from segearth.io.outputs import make_folder, writing
 
 logger = logging.getLogger(__name__)
 

@@ -29,9 +29,9 @@ from segearth.device import is_slow_on_cpu
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.models.checkpoints import load_state_dict, read_state_dict
 from segearth.models.dense_clip import DenseCLIP
-from segearth.models.encoders import ENCODERS, EncoderRecord, get_record
 from segearth.paths import find_file, weights_folders
 from segearth.surroundings import in_plain_torch
+from segearth.weights.encoders import ENCODERS, EncoderRecord, get_record
 from segearth.weights.hub import fetch_tag
 from segearth.weights.transfer import DownloadError
 from simfeatup.archives import is_torchscript
@@ -116,7 +116,7 @@ def build_encoder(
 
     Args:
         clip_type: Name of the encoder table, or any open_clip ViT architecture (then with ``clip_path``).
-        vit_type: Size, see :func:`segearth.models.encoders.get_record`.
+        vit_type: Size, see :func:`segearth.weights.encoders.get_record`.
         clip_path: Weight file that replaces the record's: a path, or a name below a weights folder. Of the demo
             architecture a ``.json`` beside the file, of the same name, replaces the record's model config too.
         attention: Attention of the dense read-out (:data:`segearth.models.dense_clip.ATTENTION_NAMES`); BLIP has one

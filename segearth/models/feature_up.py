@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from segearth.errors import ConfigError
-from segearth.models.encoders import EncoderRecord
-from segearth.models.upsamplers import upsampler_record
 from segearth.paths import find_file, program_command, weights_folders
+from segearth.weights.encoders import EncoderRecord
+from segearth.weights.upsamplers import upsampler_record
 from simfeatup import UPSAMPLERS, build_upsampler, load_upsampler
 from simfeatup.linear import linear_map
 
@@ -26,7 +26,7 @@ WITHOUT_WEIGHTS = {'bilinear': (), 'joint_bilateral': ('radius', 'sigma_spatial'
 def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderRecord | None, dim: int) -> nn.Module:
     """Builds the upsampler of ``feature_up_cfg``.
 
-    Released weights (those of :data:`segearth.models.upsamplers.UPSAMPLER_WEIGHTS`, the default among them) are for
+    Released weights (those of :data:`segearth.weights.upsamplers.UPSAMPLER_WEIGHTS`, the default among them) are for
     one encoder's features. For an embedded encoder (``Demo``), and where the number of channels differs, the image's
     colours guide the upsampling in their place (``joint_bilateral``, untrained).
 

@@ -11,8 +11,8 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from segearth.colours import palette_of
 from segearth.errors import ConfigError
+from segearth.io.colours import palette_of
 
 
 class MMSegTools(BaseSegmentor):

@@ -12,8 +12,8 @@ from PIL import Image
 
 from segearth.datasets.labels import read_label
 from segearth.errors import UserError
+from segearth.io.panels import IGNORED_COLOUR, colour_map, default_palette, draw_panels
 from segearth.preparation.inspection import class_of_id
-from segearth.visualization import IGNORED_COLOUR, colour_map, default_palette, draw_panels
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from mmengine.dataset import BaseDataset
 from PIL import Image
 
 from segearth.datasets.labels import IGNORE_INDEX, check_sizes, read_label
-from segearth.datasets.raster import read_info
 from segearth.datasets.transforms import LoadSegLabel
 from segearth.errors import UserError
+from segearth.io.raster import read_info
 from segearth.preparation.published import PublishedCount
 
 NUM_IDS = 256

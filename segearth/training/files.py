@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from segearth.atomic import replacing
 from segearth.errors import CheckpointError, MissingFileError
+from segearth.io.atomic import replacing
 
 
 def write_whole(path: Path, write: Callable[[str], object]) -> Path:

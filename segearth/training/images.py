@@ -11,9 +11,9 @@ from mmengine.registry import DATASETS
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segearth.datasets.optical_rgb import read_optical
-from segearth.datasets.sar_rgb import read_sar
 from segearth.errors import ConfigError, DataError, MissingFileError
+from segearth.io.optical import read_optical
+from segearth.io.sar import read_sar
 from segearth.models.preprocessor import CLIP_MEAN, CLIP_STD
 from segearth.training.sampler import draw_index
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segearth.errors import ConfigError
-from segearth.models.encoders import ENCODERS, HUGGING_FACE, EncoderRecord
-from segearth.models.upsamplers import UPSAMPLER_WEIGHTS, UpsamplerRecord
 from segearth.weights.checksums import Checksum
+from segearth.weights.encoders import ENCODERS, HUGGING_FACE, EncoderRecord
+from segearth.weights.upsamplers import UPSAMPLER_WEIGHTS, UpsamplerRecord
 
 TAG = 'open_clip'  # kept in the cache of the Hugging Face client, found by open_clip
 HUB = 'Hugging Face'

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from segearth.atomic import write_bytes
 from segearth.errors import CheckpointError
+from segearth.io.atomic import write_bytes
 
 CHUNK = 1 << 20  # bytes
 

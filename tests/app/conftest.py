@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from segearth.visualization import default_palette
+from segearth.io.panels import default_palette
 
 CHROMIUM_FLAGS = [
     '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',

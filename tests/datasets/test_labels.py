@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from segearth.datasets.labels import read_label
-from segearth.datasets.raster import UnreadableFileError
 from segearth.errors import DataError
+from segearth.io.raster import UnreadableFileError
 
 IDS = np.arange(48, dtype=np.uint8).reshape(6, 8) % 4
 

@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from segearth.alignearth.model import LOSSES
-from segearth.demo.ablation import Outcome, Tally, class_ious, confusion, draw_tiles, label_tile
-from segearth.demo.ablation_report import (
+from studies.ablation_report import (
     CEILING,
     FLOOR,
     attention_table,
@@ -17,9 +14,12 @@ from segearth.demo.ablation_report import (
     update_page,
     upsampling_table,
 )
-from segearth.demo.ablation_runs import PART_CONFIGS, VARIANTS, training_overrides
+from studies.ablation_runs import PART_CONFIGS, VARIANTS, training_overrides
+from studies.ablation_tiles import Outcome, Tally, class_ious, confusion, draw_tiles, label_tile
+from studies.demo_training import normalise_images
+
+from segearth.alignearth.model import LOSSES
 from segearth.demo.classes import CLASSES
-from segearth.demo.training import normalise_images
 from segearth.inference.scoring import score_windows
 from segearth.models.build import build_encoder
 from segearth.training.engine import load_training_config

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from studies.ablation_tiles import label_tile
 
-from segearth.demo.ablation import label_tile
 from segearth.demo.classes import CLASSES
 from segearth.demo.sar import add_speckle, sar_output, simulate_sar
 from segearth.demo.scene import make_scene

@@ -7,9 +7,7 @@ import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
-
-from segearth.demo.crops import open_pool
-from segearth.demo.training import (
+from studies.demo_training import (
     build_optimizer,
     contrastive_loss,
     encode_crops,
@@ -17,6 +15,8 @@ from segearth.demo.training import (
     normalise_images,
     take_step,
 )
+
+from segearth.demo.crops import open_pool
 from tests.conftest import TINY
 
 

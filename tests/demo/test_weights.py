@@ -8,10 +8,10 @@ import pytest
 import torch
 from open_clip.model import CLIP
 from safetensors.torch import load_file
+from studies.demo_training import normalise_images
 
 from segearth.demo.classes import CLASSES
 from segearth.demo.scene import make_scene
-from segearth.demo.training import normalise_images
 from segearth.paths import PROJECT_ROOT
 from simfeatup import load_upsampler
 

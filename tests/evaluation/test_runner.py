@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segearth.datasets.raster import UnreadableFileError
 from segearth.errors import ConfigError, DataError, MissingFileError, UserError
 from segearth.evaluation import results, runner
 from segearth.evaluation.pictures import PictureHook, picture_name
@@ -14,6 +13,7 @@ from segearth.evaluation.results import read_row, read_rows
 from segearth.evaluation.row import settings_digest
 from segearth.evaluation.runner import clean_message, evaluate
 from segearth.evaluation.settings import load_config
+from segearth.io.raster import UnreadableFileError
 
 NUM_IMAGES, SIZE, WRONG = 5, 32 * 48, 6 * 8  # as the scenes are drawn
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from studies.ablation_tiles import CROP, STRIDE
+from studies.demo_training import normalise_images
 
-from segearth.datasets.optical_rgb import read_optical
-from segearth.demo.ablation import CROP, STRIDE
 from segearth.demo.benchmark import VALIDATION_SEED
 from segearth.demo.classes import CLASSES
 from segearth.demo.scene import make_scene
-from segearth.demo.training import normalise_images
 from segearth.inference.scoring import score_windows
 from segearth.inference.sliding_window import slide
+from segearth.io.optical import read_optical
 from segearth.models.build import build_encoder
 from segearth.models.feature_up import build_feature_upsampler
 from segearth.text.bank import embed_queries

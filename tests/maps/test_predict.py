@@ -11,9 +11,9 @@ from affine import Affine
 from PIL import Image
 
 from segearth.errors import ConfigError, DataError, ResultsError
+from segearth.io.outputs import check_results
 from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_files
 from segearth.maps.scene import SceneSource
-from segearth.outputs import check_results
 from tests.maps.conftest import ALL, LEGEND, UTM, make_map, read, smooth_picture
 from tests.maps.stand_in import StandInModel
 

@@ -14,7 +14,7 @@ from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.models import build
 from segearth.models.build import Encoder, build_encoder, weights_file
 from segearth.models.dense_clip import DenseCLIP
-from segearth.models.encoders import ENCODERS, get_record
+from segearth.weights.encoders import ENCODERS, get_record
 
 from .conftest import TINY
 
@@ -156,7 +156,7 @@ def tiny_records(monkeypatch, tiny_architecture):
     """The table with every open_clip architecture replaced by the tiny one."""
     from dataclasses import replace
 
-    from segearth.models import encoders
+    from segearth.weights import encoders
 
     table = tuple(
         replace(record, architecture=tiny_architecture) if record.architecture else record for record in ENCODERS

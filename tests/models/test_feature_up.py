@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import save_file
 
 from segearth.errors import ConfigError, MissingFileError
-from segearth.models.encoders import get_record
 from segearth.models.feature_up import DEFAULT, build_feature_upsampler
-from segearth.models.upsamplers import UPSAMPLER_WEIGHTS
+from segearth.weights.encoders import get_record
+from segearth.weights.upsamplers import UPSAMPLER_WEIGHTS
 from simfeatup import UpsamplerError, build_upsampler
 from simfeatup.jbu import JBUOne, JBUStack
 from simfeatup.joint_bilateral import JointBilateral

@@ -4,11 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
+from studies import ablation_runs
+from studies.ablation_runs import WEIGHTS, Budget, train_missing, weight_files
+from studies.ablation_tiles import draw_tiles
 
 import tools.ablation as program
-from segearth.demo import ablation_runs
-from segearth.demo.ablation import draw_tiles
-from segearth.demo.ablation_runs import WEIGHTS, Budget, train_missing, weight_files
 from segearth.errors import ConfigError, MissingFileError
 
 

@@ -8,13 +8,13 @@ import open_clip
 import pytest
 
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
-from segearth.models.encoders import ENCODERS
-from segearth.models.upsamplers import UPSAMPLER_WEIGHTS, upsampler_record
 from segearth.weights import catalogue, sources
 from segearth.weights import program as download_weights
 from segearth.weights.catalogue import Item, select
 from segearth.weights.checksums import Checksum
+from segearth.weights.encoders import ENCODERS
 from segearth.weights.transfer import DownloadError
+from segearth.weights.upsamplers import UPSAMPLER_WEIGHTS, upsampler_record
 
 CONTENT = b'tensors ' * 5000
 

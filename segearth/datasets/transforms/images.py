@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import mmcv
 import numpy as np
@@ -11,8 +10,9 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets import transforms as mmseg_transforms
 from mmseg.registry import TRANSFORMS
 
-from segearth.datasets.optical_rgb import read_optical
-from segearth.datasets.sar_rgb import read_sar
+from segearth.io.fitting import fitted_size
+from segearth.io.optical import read_optical
+from segearth.io.sar import read_sar
 
 
 class _LoadPicture(BaseTransform):
@@ -35,7 +35,7 @@ class _LoadPicture(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadOpticalImage(_LoadPicture):
-    """Loads an optical image (:mod:`segearth.datasets.optical_rgb` has the rule).
+    """Loads an optical image (:mod:`segearth.io.optical` has the rule).
 
     For 8-bit images the same numbers as mmseg's LoadImageFromFile; besides it reads GeoTIFF of any type and number
     of bands, and names the file when it is damaged.
@@ -60,7 +60,7 @@ class LoadOpticalImage(_LoadPicture):
 
 @TRANSFORMS.register_module()
 class LoadSARImage(_LoadPicture):
-    """Loads a radar image as three channels (:mod:`segearth.datasets.sar_rgb` has the rule).
+    """Loads a radar image as three channels (:mod:`segearth.io.sar` has the rule).
 
     Args:
         bands: Numbers of one or two bands, from 1, co-polarised first; None takes all.
@@ -90,18 +90,6 @@ class LoadSARImage(_LoadPicture):
         return read_sar(path, self.bands, self.scale, self.db_ranges)
 
 
-def fit_image(image: np.ndarray, size: Sequence[int], **options: Any) -> np.ndarray:
-    """Fits an image into a size, keeping its ratio, with mmcv's rounding; no side becomes shorter than a pixel.
-
-    Args:
-        image: (H, W, C).
-        size: (height, width), of which the longer holds for the image's longer side, as in mmcv.
-        **options: Of mmcv.imresize: interpolation, backend.
-    """
-    width, height = mmcv.rescale_size(image.shape[1::-1], tuple(size))
-    return mmcv.imresize(image, (max(width, 1), max(height, 1)), **options)
-
-
 @TRANSFORMS.register_module(force=True)
 class Resize(mmseg_transforms.Resize):
     """mmseg's Resize, but that images of a pixel or two in height or width do not vanish: that ends in cv2.error."""
@@ -111,7 +99,8 @@ class Resize(mmseg_transforms.Resize):
         if image is None or not self.keep_ratio:
             super()._resize_img(results)
             return
-        fitted = fit_image(image, results['scale'], interpolation=self.interpolation, backend=self.backend)
+        height, width = fitted_size(image.shape[:2], results['scale'])
+        fitted = mmcv.imresize(image, (width, height), interpolation=self.interpolation, backend=self.backend)
         results['img'], results['img_shape'] = fitted, fitted.shape[:2]
         results['scale_factor'] = (fitted.shape[1] / image.shape[1], fitted.shape[0] / image.shape[0])
         results['keep_ratio'] = self.keep_ratio

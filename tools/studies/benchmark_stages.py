@@ -26,15 +26,15 @@ from open_clip.model import CLIP
 from PIL import Image
 from torch import Tensor, nn
 
-from segearth.datasets.optical_rgb import read_optical
 from segearth.errors import ConfigError
 from segearth.inference.postprocess import classify
 from segearth.inference.sliding_window import window_boxes
+from segearth.io.optical import read_optical
 from segearth.models.build import resolve_precision
 from segearth.models.dense_clip import DenseCLIP
-from segearth.models.encoders import get_record
 from segearth.models.segmentor import SegEarthSegmentation
 from segearth.paths import find_file, weights_folders
+from segearth.weights.encoders import get_record
 from simfeatup import build_upsampler
 from simfeatup.linear import apply_norm, linear_map
 from simfeatup.scoring import coordinates

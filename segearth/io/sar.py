@@ -24,8 +24,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segearth.datasets.raster import ImageInput, name_of, read_raster, without_fill
 from segearth.errors import ConfigError, DataError
+from segearth.io.raster import ImageInput, name_of, read_raster, without_fill
 
 NODATA_AT_MOST = -1000.0  # no backscatter is as low, in decibels or linear
 DECIBELS_BELOW = -1.0  # 1 % of the numbers below this: decibels

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from segearth.demo.classes import CLASSES, PALETTE
-from segearth.visualization import default_palette
+from segearth.io.panels import default_palette
 
-FAMILIAR = dict(zip(CLASSES, PALETTE, strict=True)) | {
-    'house': PALETTE[CLASSES.index('building')],
-    'river': PALETTE[CLASSES.index('water')],
-    'forest': PALETTE[CLASSES.index('tree')],
+BUILDING, WATER, TREE = (220, 50, 47), (38, 110, 235), (0, 100, 0)
+FAMILIAR: dict[str, tuple[int, int, int]] = {
+    'building': BUILDING,
+    'house': BUILDING,
+    'road': (128, 128, 128),
+    'water': WATER,
+    'river': WATER,
+    'tree': TREE,
+    'forest': TREE,
+    'grass': (120, 215, 90),
+    'cropland': (245, 215, 60),
+    'bareland': (165, 110, 65),
     'background': (60, 60, 60),
 }
 """Class name -> colour."""

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segearth.datasets.sar_rgb import DB_RANGES, read_sar, sar_to_rgb
 from segearth.errors import ConfigError, DataError
+from segearth.io.sar import DB_RANGES, read_sar, sar_to_rgb
 
 DECIBELS = np.random.default_rng(0).uniform(-25, 0, (20, 30)).astype(np.float32)
 

@@ -1,5 +1,5 @@
-from segearth.colours import palette_of
 from segearth.demo.classes import CLASSES, PALETTE
+from segearth.io.colours import palette_of
 
 
 def test_known_names_have_familiar_colours_and_all_differ():

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from segearth.atomic import replacing, write_bytes
+from segearth.io.atomic import replacing, write_bytes
 
 
 def mode(path):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segearth.datasets.raster import UnreadableFileError, read_info, read_raster, select_bands
 from segearth.errors import DataError, MissingFileError
+from segearth.io.raster import UnreadableFileError, read_info, read_raster, select_bands
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 

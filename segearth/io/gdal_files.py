@@ -1,6 +1,6 @@
 """Rasters that GDAL opens, read as pictures have them; the one place for names, colours and scaled numbers.
 
-Whole images (:mod:`segearth.datasets.raster`) and boxes of scenes (:mod:`segearth.maps.scene`) are read by the same
+Whole images (:mod:`segearth.io.raster`) and boxes of scenes (:mod:`segearth.maps.scene`) are read by the same
 :class:`BandReader`, so both see the same numbers.
 """
 

@@ -24,10 +24,10 @@ from segearth.demo.classes import CLASSES
 from segearth.demo.sar import simulate_sar
 from segearth.demo.sar_benchmark import draw_radar_picture
 from segearth.demo.scene import SCENE_SIZE, make_scene
-from segearth.demo.training import normalise_images
 from segearth.inference.scoring import DenseEncoder, Encoded, global_bias, score_windows
 from segearth.inference.sliding_window import slide
 from segearth.training.files import write_whole
+from studies.demo_training import normalise_images
 
 CROP, STRIDE, WINDOW_BATCH = 224, 112, 9  # as the configs
 LAMBDAS = (0.0, -0.1, -0.2, -0.3, -0.5)

@@ -5,7 +5,7 @@ from open_clip.model import CLIP
 from open_clip.transformer import QuickGELU
 
 from segearth.errors import ConfigError
-from segearth.models.encoders import ANY_SIZE, ENCODERS, clip_types, get_record
+from segearth.weights.encoders import ANY_SIZE, ENCODERS, clip_types, get_record
 
 OPEN_CLIP_RECORDS = [record for record in ENCODERS if record.architecture]
 TAGGED = [record for record in ENCODERS if record.tag]

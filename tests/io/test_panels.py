@@ -1,6 +1,6 @@
 import numpy as np
 
-from segearth.visualization import IGNORED_COLOUR, colour_map, default_palette, draw_panels, overlay
+from segearth.io.panels import IGNORED_COLOUR, colour_map, default_palette, draw_panels, overlay
 
 
 def test_colours_of_classes_and_of_pixels_without_one():

@@ -1,9 +1,9 @@
 """Pictures as numbers: from files, from Pillow's images, from arrays, with a message that names what cannot be read.
 
 Pillow decodes PNG, JPEG and the like (it refuses truncated files, where OpenCV of some versions returns half an
-image), rasterio decodes all the rest (:mod:`segearth.datasets.gdal_files`), also colours of 16 bit, of which Pillow
-keeps 8. Nothing here knows what the numbers mean: :mod:`segearth.datasets.optical_rgb`,
-:mod:`segearth.datasets.sar_rgb` and :mod:`segearth.datasets.labels` do.
+image), rasterio decodes all the rest (:mod:`segearth.io.gdal_files`), also colours of 16 bit, of which Pillow
+keeps 8. Nothing here knows what the numbers mean: :mod:`segearth.io.optical`,
+:mod:`segearth.io.sar` and :mod:`segearth.datasets.labels` do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from PIL import Image, UnidentifiedImageError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
-from segearth.datasets.gdal_files import (
+from segearth.errors import DataError, MissingFileError, UserError
+from segearth.io.gdal_files import (
     BandReader,
     UnreadableFileError,
     bands_without_alpha,
@@ -29,7 +30,6 @@ from segearth.datasets.gdal_files import (
     local_name,
     open_dataset,
 )
-from segearth.errors import DataError, MissingFileError, UserError
 
 ImageInput = str | os.PathLike | Image.Image | np.ndarray
 """What is taken for an image: a path, an image of Pillow, or an array (H, W) or (H, W, B)."""

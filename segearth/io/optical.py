@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segearth.datasets.raster import ImageInput, name_of, read_raster, without_fill
 from segearth.errors import DataError
+from segearth.io.raster import ImageInput, name_of, read_raster, without_fill
 
 STRETCH_PERCENTILES = (2.0, 98.0)  # usual display stretch of satellite images
 

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from segearth.demo.ablation import Outcome
 from segearth.demo.classes import CLASSES
 from segearth.training.files import write_whole
+from studies.ablation_tiles import Outcome
 
 BILINEAR = 'bilinear'
 CEILING, FLOOR = 'optical encoder on the optical partner (ceiling)', 'optical encoder on SAR (floor)'

@@ -1,6 +1,6 @@
 """One stretch for the whole scene: which numbers become black and white, decided once from a sample of it.
 
-The rules are those of :mod:`segearth.datasets.optical_rgb` and :mod:`segearth.datasets.sar_rgb`; deciding them block
+The rules are those of :mod:`segearth.io.optical` and :mod:`segearth.io.sar`; deciding them block
 by block would make blocks differ in brightness, and their classes with it.
 """
 
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segearth.datasets.optical_rgb import STRETCH_PERCENTILES, percentile_limits, scale_to_uint8
-from segearth.datasets.raster import without_fill
-from segearth.datasets.sar_rgb import (
+from segearth.errors import ConfigError
+from segearth.inference.sliding_window import Box
+from segearth.io.optical import STRETCH_PERCENTILES, percentile_limits, scale_to_uint8
+from segearth.io.raster import without_fill
+from segearth.io.sar import (
     CALIBRATED_MEDIAN_DB,
     DB_RANGES,
     DECIBELS_BELOW,
@@ -20,8 +22,6 @@ from segearth.datasets.sar_rgb import (
     NODATA_AT_MOST,
     sar_to_rgb,
 )
-from segearth.errors import ConfigError
-from segearth.inference.sliding_window import Box
 from segearth.maps.scene import Scene
 
 WHOLE_PIXELS = 4096 * 4096  # a scene without overviews is read as a whole up to this size

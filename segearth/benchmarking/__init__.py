@@ -1,1 +1,0 @@
-"""Where the time goes: stages of an image's segmentation, measured."""
