@@ -121,9 +121,10 @@ def _predict(arguments: argparse.Namespace) -> None:
     from segearth.maps.optional import require
 
     require('maps', 'pyproj')
+    from segearth.freed_memory import keep_freed_memory
     from segearth.io.outputs import check_results
     from segearth.maps.grid import BLOCK_SIDE
-    from segearth.maps.labelling import SegmentorModel
+    from segearth.maps.labelling import SegmenterModel
     from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_files
     from segearth.maps.scene import SceneSource, find_scenes, open_scene
     from segearth.segmenter import Segmenter
@@ -148,6 +149,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         arguments.min_area,
         BLOCK_SIDE if arguments.block_size is None else arguments.block_size,
     )
+    keep_freed_memory(limited=True)
     segmenter = Segmenter(**settings)
     legend = MapLegend(segmenter.class_names, segmenter.palette)
     failures = []
@@ -157,7 +159,7 @@ def _predict(arguments: argparse.Namespace) -> None:
                 with _progress(name) as progress:
                     files = predict_to_files(
                         source,
-                        SegmentorModel(segmenter.segmentor),
+                        SegmenterModel(segmenter.model),
                         legend,
                         arguments.out,
                         options,
@@ -235,8 +237,10 @@ def _app(arguments: argparse.Namespace) -> None:
     password = _password(arguments.password)
     from segearth.app.server import serve_and_exit
     from segearth.app.uploads import Limits
+    from segearth.freed_memory import keep_freed_memory
 
     limits = Limits(round(arguments.max_upload_mb * 2**20), round(arguments.max_megapixels * 1e6))
+    keep_freed_memory(limited=True)
     serve_and_exit(arguments.host, arguments.port, limits, arguments.device, arguments.open, password)
 
 

@@ -1,12 +1,14 @@
-"""The device of a run: what the user named, or CUDA where present, else the CPU."""
+"""Where and how torch computes: the device of a run, what processors compute in, and plain torch."""
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, wraps
 from pathlib import Path
+from typing import Any
 
 import torch
-from mmengine.device import get_device
 
 from segearth.errors import ConfigError
 
@@ -28,7 +30,7 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
         ConfigError: There is no such device, or it cannot be used on this machine.
     """
     try:
-        device = torch.device(name or get_device())
+        device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].split('. ')[0][:MAX_REASON]
@@ -53,3 +55,30 @@ def processor_features() -> frozenset[str]:
 def is_slow_on_cpu(dtype: torch.dtype) -> bool:
     """Whether a half precision is slower than float32 on this processor, for it has no instructions for it."""
     return dtype in HALF_INSTRUCTIONS and processor_features().isdisjoint(HALF_INSTRUCTIONS[dtype])
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Float32 and the CPU where nothing else is said, and no autocast, until the block ends.
+
+    The precision of the encoder is a setting of ours; under the caller's autocast the same image would have other
+    scores, and with a default dtype or device of the caller's, parts would not fit each other.
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device('cpu'), torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+def in_plain_torch(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that runs inside of :func:`plain_torch`."""
+
+    @wraps(function)
+    def run(*args: Any, **settings: Any) -> Any:
+        with plain_torch():
+            return function(*args, **settings)
+
+    return run

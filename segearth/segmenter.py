@@ -1,6 +1,6 @@
 """One small object for Python users: name classes, call it on an image, get a map.
 
-Over the same parts as the mmseg segmentor (models/segmentor.py), without configuration files.
+Over the same module as the mmseg segmentor (models/open_vocabulary.py), without mmseg and configuration files.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from mmseg.structures import SegDataSample
 from PIL import Image
 
-from segearth.device import choose_device
+from segearth.device import in_plain_torch
 from segearth.errors import ConfigError
 from segearth.io.colours import palette_of
 from segearth.io.fitting import fit_image
@@ -24,11 +23,7 @@ from segearth.io.optical import read_optical
 from segearth.io.panels import Palette, colour_map, draw_panels, overlay
 from segearth.io.raster import ImageInput
 from segearth.io.sar import read_sar
-from segearth.models.build import build_encoder
-from segearth.models.feature_up import build_feature_upsampler
-from segearth.models.segmentor import SegEarthSegmentation
-from segearth.surroundings import in_plain_torch
-from segearth.text.bank import embed_queries
+from segearth.models.open_vocabulary import build_segmenter, embed_vocabulary
 from segearth.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -83,23 +78,19 @@ class Segmenter:
         clip_type: Encoder record or open_clip architecture; the default is the embedded demonstration model,
             which knows generated scenes only, not the Earth.
         vit_type: Size of the encoder; None for the record's first.
-        clip_path: Weight file that overrides the record's.
-        model_type: Attention variant.
-        ignore_residual: Read out without residual and MLP.
-        ssa_last_n_layers: Number of last blocks whose read-outs are summed.
-        feature_up: Upsample features with SimFeatUp.
-        feature_up_cfg: ``model_name`` and ``model_path`` of the upsampler.
         resize: (height, width) that the image is fitted into before it is cut into windows, keeping its ratio, as
             the paper's evaluation does; None keeps the size of the image.
-        sensor: How images are read: 'optical' or 'sar' (io/optical.py and sar_rgb.py state the rules).
+        sensor: How images are read: 'optical' or 'sar' (io/optical.py and io/sar.py state the rules).
         bands: Band numbers of images, from 1: red, green and blue, or one or two radar bands.
         ignore_alpha: Map scenes where their alpha band says that there is nothing, for files that call an infrared or
             empty band alpha; images are segmented everywhere in any case.
-        device: None for CUDA where present, else CPU.
-        precision: Of the encoder: fp32, bf16, fp16, or auto (fp16 on CUDA, as the original ran; else fp32).
         palette: (K, 3) RGB colours; None for familiar ones (blue water) and distinct ones.
-        **settings: Inference settings of the segmentor: prob_thd, bg_idx, logit_scale, slide_crop, slide_stride,
-            cls_token_lambda, window_batch_size.
+        **settings: Of :func:`segearth.models.open_vocabulary.build_segmenter`: ``clip_path``, ``feature_up`` (False
+            goes without SimFeatUp), ``feature_up_cfg``, ``device``, ``precision``; of the read-out: ``attention``,
+            ``ignore_residual``, ``num_readout_blocks``; of inference
+            (:class:`segearth.inference.settings.InferenceSettings`): ``prob_threshold``, ``background_index``,
+            ``cls_token_weight`` (lambda), ``crop_size``, ``stride``, ``logit_scale``, ``window_batch_size``. The
+            original's keys (``model_type``, ``prob_thd``, ``slide_crop`` ...) mean the same.
 
     Raises:
         segearth.errors.UserError: A setting or a weight file cannot be used; the message says why.
@@ -117,18 +108,10 @@ class Segmenter:
         clip_type: str = 'Demo',
         vit_type: str | None = None,
         *,
-        clip_path: str | None = None,
-        model_type: str = 'SegEarth',
-        ignore_residual: bool = True,
-        ssa_last_n_layers: int = 1,
-        feature_up: bool = True,
-        feature_up_cfg: Mapping[str, str] | None = None,
         resize: tuple[int, int] | None = (448, 448),
         sensor: str = 'optical',
         bands: tuple[int, ...] | None = None,
         ignore_alpha: bool = False,
-        device: str | torch.device | None = None,
-        precision: str = 'auto',
         palette: Palette | None = None,
         **settings: Any,
     ) -> None:
@@ -139,27 +122,8 @@ class Segmenter:
         self.sensor = sensor
         self.bands = bands
         self.ignore_alpha = ignore_alpha
-        self.device = choose_device(device)
-        self._encoder = build_encoder(
-            clip_type,
-            vit_type,
-            clip_path=clip_path,
-            attention=model_type,
-            ignore_residual=ignore_residual,
-            num_readout_blocks=ssa_last_n_layers,
-            device=self.device,
-            precision=precision,
-        )
-        visual = self._encoder.visual
-        upsampler = (
-            build_feature_upsampler(feature_up_cfg, self._encoder.record, visual.embed_dim) if feature_up else None
-        )
-        try:
-            self.segmentor = SegEarthSegmentation.from_parts(visual, *self._embed(vocabulary), upsampler, **settings)
-        except TypeError as error:
-            raise ConfigError(f'unknown setting of Segmenter: {error}; see help(segearth.Segmenter)') from None
-        self.segmentor.to(self.device)
-        self._name_classes(vocabulary, palette)
+        self.palette = _palette_for(vocabulary, palette)
+        self.model, self._encoder = build_segmenter(vocabulary, clip_type, vit_type, **settings)
 
     @in_plain_torch
     def set_classes(
@@ -167,8 +131,13 @@ class Segmenter:
     ) -> None:
         """Changes the classes; the encoder stays."""
         vocabulary = Vocabulary.from_classes(classes)
-        self.segmentor.set_vocabulary(*self._embed(vocabulary))
-        self._name_classes(vocabulary, palette)
+        self.palette = _palette_for(vocabulary, palette)
+        self.model.set_vocabulary(*embed_vocabulary(self._encoder, vocabulary), vocabulary.class_names)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """K names: the first word of each class."""
+        return self.model.class_names
 
     @in_plain_torch
     def __call__(self, image: ImageInput) -> Segmentation:
@@ -186,13 +155,12 @@ class Segmenter:
         array = READERS[self.sensor](image, self.bands)
         height, width = array.shape[:2]
         resized = array if self.resize is None else fit_image(array, self.resize)
-        bgr = torch.from_numpy(np.ascontiguousarray(resized[..., ::-1])).permute(2, 0, 1)
-        sample = SegDataSample(metainfo={'ori_shape': (height, width)})
-        result = self.segmentor.test_step({'inputs': [bgr], 'data_samples': [sample]})[0]
-        labels = result.pred_sem_seg.data[0].cpu().numpy()
+        tensor = torch.from_numpy(np.ascontiguousarray(resized)).permute(2, 0, 1)[None]
+        scores, labels = self.model(tensor.to(self.model.mean.device), (height, width))
+        label_type = np.uint8 if len(self.class_names) <= 256 else np.uint16
         return Segmentation(
-            labels.astype(np.uint8 if len(self.class_names) <= 256 else np.uint16),
-            result.seg_logits.data.float().cpu().numpy(),
+            labels[0, 0].cpu().numpy().astype(label_type),
+            scores[0].float().cpu().numpy(),
             array,
             self.class_names,
             self.palette,
@@ -212,12 +180,9 @@ class Segmenter:
 
         return predict_scene(self, scene, out, **options)
 
-    def _embed(self, vocabulary: Vocabulary) -> tuple[torch.Tensor, torch.Tensor]:
-        return embed_queries(self._encoder, vocabulary.queries), torch.tensor(vocabulary.query_to_class)
 
-    def _name_classes(self, vocabulary: Vocabulary, palette: Palette | None) -> None:
-        palette = palette or palette_of(vocabulary.class_names)
-        if len(palette) != vocabulary.num_classes:
-            raise ConfigError(f'palette has {len(palette)} colours for {vocabulary.num_classes} classes')
-        self.class_names = tuple(vocabulary.class_names)
-        self.palette = palette
+def _palette_for(vocabulary: Vocabulary, palette: Palette | None) -> Palette:
+    palette = palette or palette_of(vocabulary.class_names)
+    if len(palette) != vocabulary.num_classes:
+        raise ConfigError(f'palette has {len(palette)} colours for {vocabulary.num_classes} classes')
+    return palette

@@ -64,8 +64,8 @@ def test_classes_can_be_changed(tiny_clip, array):
 def test_resize_none_keeps_the_size(tiny_clip, array):
     segmenter = segearth.Segmenter('building; road', clip_path=str(tiny_clip), slide_crop=0, resize=None)
     seen = []
-    original = segmenter.segmentor.predict
-    segmenter.segmentor.predict = lambda inputs, samples: seen.append(inputs.shape) or original(inputs, samples)
+    original = segmenter.model.normalise
+    segmenter.model.normalise = lambda images: seen.append(images.shape) or original(images)
     segmenter(array)
     assert seen == [torch.Size([1, 3, 50, 90])]
 

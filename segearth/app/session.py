@@ -11,7 +11,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,13 @@ from segearth.io.panels import Palette
 from segearth.io.stretch import decide_stretch
 from segearth.maps.area import ClassArea, read_areas
 from segearth.maps.grid import WindowGrid
-from segearth.maps.labelling import SegmentorModel, WindowModel, label_block
+from segearth.maps.labelling import SegmenterModel, WindowModel, label_block
 from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_files
 from segearth.maps.quicklook import reduction
 from segearth.maps.run import MapPlan, Progress, place_reduced, reduced, run_blocks
 from segearth.maps.scene import Scene, SceneSource, open_scene
 from segearth.maps.workspace import Workspace
-from segearth.models.segmentor import SegEarthSegmentation
+from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.segmenter import Segmenter
 from segearth.text.vocabulary import Vocabulary
 
@@ -150,7 +150,7 @@ class Session:
             runner = _KeepingRunner()
             files = predict_to_files(
                 source,
-                SegmentorModel(segmenter.segmentor),
+                SegmenterModel(segmenter.model),
                 legend,
                 out,
                 MapOptions(with_scores=True, with_polygons=True),
@@ -181,25 +181,27 @@ class Session:
         progress = self._while_wanted(progress, owner)
         with self._lock, self._opened(request, owner) as (source, dataset):
             segmenter = self._segmenter(request, words)
-            model = segmenter.segmentor
+            model = segmenter.model
             if request.cls_token_weight == 0:
                 raise ConfigError('lambda is 0, so there is no bias alleviation to compare with; -0.3 is usual')
-            variants = [model, _variant(model, cls_token_weight=0.0)]
+            parts = model.encoder, model.text_embeddings, model.query_to_class
+            without_bias = replace(model.settings, cls_token_weight=0.0)
+            variants = [model, OpenVocabularySegmenter(*parts, model.upsampler, without_bias).to(model.mean.device)]
             if model.upsampler is not None:
-                variants.append(_variant(model, with_upsampler=False))
+                variants.append(OpenVocabularySegmenter(*parts, None, model.settings).to(model.mean.device))
             with open_scene(source, dataset) as scene:
                 bands, valid = scene.read((0, 0, scene.height, scene.width))
                 picture = decide_stretch(scene)(bands, valid)
             labels = []
             for index, variant in enumerate(variants):
                 progress(index, len(variants))
-                labels.append(_label_whole(SegmentorModel(variant), picture, valid))
+                labels.append(_label_whole(SegmenterModel(variant), picture, valid))
         progress(len(variants), len(variants))
-        full, without_bias, *without_upsampler = labels
-        upsampling = (without_upsampler[0], full) if without_upsampler else None
+        full, no_alleviation, *no_upsampler = labels
+        upsampling = (no_upsampler[0], full) if no_upsampler else None
         out = self.storage.new_folder(owner)
         self.storage.replace(out, owner, 'comparison')
-        return Comparison((without_bias, full), upsampling, segmenter.palette, out)
+        return Comparison((no_alleviation, full), upsampling, segmenter.palette, out)
 
     def close(self) -> None:
         """Stops what is being computed and deletes uploads and results."""
@@ -263,8 +265,11 @@ class Session:
             )
         else:
             segmenter.set_classes(words, palette)
-        segmenter.segmentor.cls_token_weight = request.cls_token_weight
-        segmenter.segmentor.prob_threshold = request.prob_threshold
+        segmenter.model.settings = replace(
+            segmenter.model.settings,
+            cls_token_weight=request.cls_token_weight,
+            prob_threshold=request.prob_threshold,
+        )
         self._segmenters[key] = segmenter
         while len(self._segmenters) > KEPT_MODELS:
             self._segmenters.popitem(last=False)
@@ -299,25 +304,7 @@ class _KeepingRunner:
             place_reduced(self.labels, reduced(arrays['labels'], y1, x1, plan.step), y1, x1, plan.step)
 
 
-def _variant(
-    model: SegEarthSegmentation, cls_token_weight: float | None = None, with_upsampler: bool = True
-) -> SegEarthSegmentation:
-    return SegEarthSegmentation.from_parts(
-        model.encoder,
-        model.text_embeddings,
-        model.query_to_class,
-        model.upsampler if with_upsampler else None,
-        prob_thd=model.prob_threshold,
-        logit_scale=model.logit_scale,
-        slide_crop=model.crop_size,
-        slide_stride=model.stride,
-        cls_token_lambda=model.cls_token_weight if cls_token_weight is None else cls_token_weight,
-        bg_idx=model.background_index,
-        window_batch_size=model.window_batch_size,
-    ).to(model.text_embeddings.device)
-
-
-def _label_whole(model: SegmentorModel, picture: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def _label_whole(model: SegmenterModel, picture: np.ndarray, valid: np.ndarray) -> np.ndarray:
     shape = valid.shape
     grid = WindowGrid(shape, model.crop_size, model.stride)
     labels = label_block(model, picture, valid, (0, 0, *shape), grid).labels

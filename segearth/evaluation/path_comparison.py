@@ -19,9 +19,8 @@ from torch import Tensor
 from segearth.errors import ConfigError
 from segearth.evaluation.metric import ClassIoUMetric
 from segearth.evaluation.settings_sweep import IGNORED
-from segearth.inference.postprocess import classify
-from segearth.inference.scoring import Encoded, score_windows
-from segearth.inference.sliding_window import score_padded, slide
+from segearth.inference.scoring import EncodedWindows
+from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.models.segmentor import SegEarthSegmentation
 
 PLAIN, EXACT = 'plain path', 'fast, exact'
@@ -73,55 +72,42 @@ def compare_paths(
         ConfigError: Another segmentor, or one without an upsampler, which has one path only.
     """
     model = MODELS.build(settings.model)
-    if not isinstance(model, SegEarthSegmentation) or model.upsampler is None:
+    if not isinstance(model, SegEarthSegmentation) or model.core.upsampler is None:
         raise ConfigError('paths are compared of SegEarthSegmentation with an upsampler; see model.feature_up')
     paths: dict[str, dict] = {PLAIN: {'exact_reference': True}} if with_plain else {}
-    paths |= {EXACT: {}} | {f'rank {rank}': {'rank': rank} for rank in ranks}
+    paths |= {EXACT: {}} | {f'rank {rank}': {'score_rank': rank} for rank in ranks}
     figures = [PathFigures(name) for name in paths]
     loader = Runner.build_dataloader({**settings.test_dataloader, 'dataset': dataset}, seed=0)
     for batch in progress(loader):
         data = model.data_preprocessor(batch, False)
         for image, sample in zip(data['inputs'], data['data_samples'], strict=True):
-            maps = _score(model, image[None], list(paths.values()))
+            maps = _score(model.core, image[None], list(paths.values()))
             size = tuple(sample.ori_shape[:2])
-            _count(figures, maps, model, size, sample.gt_sem_seg.data.squeeze(0))
+            _count(figures, maps, model.core, size, sample.gt_sem_seg.data.squeeze(0))
     return figures
 
 
 @torch.inference_mode()
-def _score(model: SegEarthSegmentation, images: Tensor, paths: Sequence[dict]) -> list[Tensor]:
+def _score(model: OpenVocabularySegmenter, images: Tensor, paths: Sequence[dict]) -> list[Tensor]:
     """(Q, H, W) of one image for each path."""
 
-    def score(windows: Tensor) -> Tensor:
-        encoded = Encoded(model.encoder, windows)
-        arguments = (encoded, windows, model.text_embeddings, model.cls_token_weight, model.upsampler)
-        return torch.cat([score_windows(*arguments, **path) for path in paths], 1)
+    def score(encoded: EncodedWindows) -> Tensor:
+        return torch.cat([model.score_encoded(encoded, **path) for path in paths], 1)
 
-    def score_any(windows: Tensor) -> Tensor:
-        return score_padded(windows, score, model.encoder.patch_size)
-
-    scores = score_any(images) if 0 in model.crop_size else slide(images, score_any, model.crop_size, model.stride, 1)
-    return list(scores[0].split(len(model.text_embeddings)))
+    num_queries = len(model.text_embeddings)
+    return list(model.score_images(images, score=score, num_scores=len(paths) * num_queries)[0].split(num_queries))
 
 
 def _count(
     figures: Sequence[PathFigures],
     maps: Sequence[Tensor],
-    model: SegEarthSegmentation,
+    model: OpenVocabularySegmenter,
     size: tuple[int, int],
     label: Tensor,
 ) -> None:
     reference = None
     for entry, scores in zip(figures, maps, strict=True):
-        labels = classify(
-            scores,
-            model.query_to_class,
-            model.num_classes,
-            model.logit_scale,
-            model.prob_threshold,
-            model.background_index,
-            size,
-        )[1].squeeze(0)
+        labels = model.classify(scores, size)[1].squeeze(0)
         reference = labels if reference is None else reference
         entry.score_difference = max(entry.score_difference, (scores - maps[0]).abs().max().item())
         entry.changed += int((labels != reference).sum())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 import os
@@ -19,6 +18,7 @@ from torch import nn
 
 import segearth
 from segearth.evaluation.results import ResultRow
+from segearth.models.segmentor import SegEarthSegmentation
 from segearth.text.vocabulary import read_class_text
 from segearth.weights.encoders import get_record
 from simfeatup import UPSAMPLERS
@@ -46,7 +46,7 @@ def build_row(
         measured: Further columns: images, seconds and so on.
     """
     dataset = config.test_dataloader.dataset
-    settings = _defaults(model) | dict(config.model)
+    settings = (model.config_defaults() if isinstance(model, SegEarthSegmentation) else {}) | dict(config.model)
     summary = {
         'CLIP': settings.get('clip_type'),
         'VIT': encoder_size(settings),
@@ -96,15 +96,9 @@ def encoder_size(settings: Mapping[str, Any]) -> str | None:
 
 def upsampler_name(model: nn.Module) -> str:
     """Name of the upsampler that ran; 'none' where scores were interpolated."""
-    upsampler = getattr(model, 'upsampler', None)
+    upsampler = getattr(getattr(model, 'core', model), 'upsampler', None)
     names = {kind: name for name, kind in UPSAMPLERS.items()}
     return 'none' if upsampler is None else names.get(type(upsampler), type(upsampler).__name__)
-
-
-def _defaults(model: nn.Module) -> dict[str, Any]:
-    """What holds where a config does not say."""
-    parameters = inspect.signature(type(model)).parameters.values()
-    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
 def device_name() -> str:

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS, TRANSFORMS
 
 from segearth.errors import ConfigError, UserError
+from segearth.models.segmentor import SegEarthSegmentation
 from segearth.paths import class_file_folders, config_folders, data_folders, find_config, find_file
 
 CHECKED_STEPS = {  # mmseg's step -> ours, which does the same and names bad files
@@ -71,13 +72,13 @@ def _check_model_keys(config: Config) -> None:
     model = MODELS.get(kind) if isinstance(kind, str) else kind
     if model is None:
         raise ConfigError(f'unknown model type {kind!r}; this project registers SegEarthSegmentation')
-    parameters = inspect.signature(model).parameters
-    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
+    if model is not SegEarthSegmentation:
         return
+    known = SegEarthSegmentation.config_defaults()
     for key in config.model:
-        if key not in parameters and key != 'type':
-            near = difflib.get_close_matches(key, parameters, n=1)
-            hint = f'Did you mean {near[0]}?' if near else f'Known: {", ".join(parameters)}.'
+        if key not in known and key != 'type':
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f'Did you mean {near[0]}?' if near else f'Known: {", ".join(known)}.'
             raise ConfigError(f'unknown key model.{key}. {hint}')
 
 

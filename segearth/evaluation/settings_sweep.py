@@ -24,10 +24,9 @@ from torch import Tensor
 
 from segearth.errors import ConfigError
 from segearth.evaluation.metric import ClassIoUMetric
-from segearth.inference.memory import window_batch_size
-from segearth.inference.postprocess import classify
-from segearth.inference.scoring import Encoded, global_bias, score_windows
-from segearth.inference.sliding_window import score_padded, score_whole, slide
+from segearth.inference.classes import classify
+from segearth.inference.scoring import EncodedWindows, global_bias
+from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.models.segmentor import SegEarthSegmentation
 
 IGNORED = 255
@@ -100,7 +99,7 @@ def sweep(
     for batch in progress(loader):
         data = model.data_preprocessor(batch, False)
         for image, sample in zip(data['inputs'], data['data_samples'], strict=True):
-            for setting, counts in _count_image(model, image, sample, words, weights, thresholds):
+            for setting, counts in _count_image(model.core, image, sample, words, weights, thresholds):
                 totals[setting] = totals[setting] + counts if setting in totals else counts
     return [_to_scores(setting, counts) for setting, counts in totals.items()]
 
@@ -117,13 +116,14 @@ def build_words(model: dict[str, Any], files: Sequence[str]) -> tuple[SegEarthSe
         segmentor = MODELS.build({**model, 'name_path': str(path)})
         if not isinstance(segmentor, SegEarthSegmentation):
             raise ConfigError(f'model.type is {model.get("type")}; settings can be swept of SegEarthSegmentation only')
-        words.append(Words(str(path), segmentor.text_embeddings, segmentor.query_to_class, segmentor.num_classes))
+        core = segmentor.core
+        words.append(Words(str(path), core.text_embeddings, core.query_to_class, core.num_classes))
     return segmentor, words
 
 
 @torch.inference_mode()
 def score_settings(
-    model: SegEarthSegmentation,
+    model: OpenVocabularySegmenter,
     images: Tensor,
     words: Sequence[Words],
     weights: Sequence[float],
@@ -141,45 +141,21 @@ def score_settings(
     Returns:
         (B, Q, H, W), or (B, Q, H0, W0), for each of words x weights.
     """
-    is_whole = 0 in model.crop_size
-    is_per_patch = is_whole and model.upsampler is None
-    num_channels = [len(entry.text_embeddings) for entry, _ in product(words, weights)]
+    num_scores = [len(entry.text_embeddings) for entry, _ in product(words, weights)]
 
-    def score(windows: Tensor) -> Tensor:
-        encoder = Encoded(model.encoder, windows)
+    def score(encoded: EncodedWindows) -> Tensor:
         maps = []
         for entry in words:
             texts = entry.text_embeddings
-            scores = score_windows(
-                encoder,
-                windows,
-                texts,
-                0.0,
-                model.upsampler,
-                exact_reference=model.exact_reference,
-                rank=model.score_rank,
-                is_per_patch=is_per_patch,
-            )
-            maps += [scores + global_bias(encoder.cls_token.to(texts.dtype), texts, weight) for weight in weights]
+            scores = model.score_encoded(encoded, texts, cls_token_weight=0.0)
+            maps += [scores + global_bias(encoded.cls_token, texts, weight) for weight in weights]
         return torch.cat(maps, dim=1)
 
-    def score_any(windows: Tensor) -> Tensor:
-        return score_padded(windows, score, model.encoder.patch_size)
-
-    if is_per_patch:
-        maps = score_whole(images, score, model.encoder.patch_size, size)
-        return list(maps.split(num_channels, dim=1))
-    if is_whole:
-        return list(score_any(images).split(num_channels, dim=1))
-    batch_size = model.window_batch_size
-    if not isinstance(batch_size, int):
-        sides = [min(crop, side) for crop, side in zip(model.crop_size, images.shape[-2:], strict=True)]
-        batch_size = window_batch_size(images.device, sides, sum(num_channels), model.encoder.embed_dim)
-    return list(slide(images, score_any, model.crop_size, model.stride, batch_size).split(num_channels, dim=1))
+    return list(model.score_images(images, size, score, sum(num_scores)).split(num_scores, dim=1))
 
 
 def _count_image(
-    model: SegEarthSegmentation,
+    model: OpenVocabularySegmenter,
     image: Tensor,
     sample: SegDataSample,
     words: Sequence[Words],
@@ -195,12 +171,12 @@ def _count_image(
             query_logits[0],
             entry.query_to_class,
             entry.num_classes,
-            model.logit_scale,
+            model.settings.logit_scale,
             size=size,
         )
         best = scores.amax(dim=0, keepdim=True)
         for threshold in thresholds:
-            prediction = labels.masked_fill(best < threshold, model.background_index).squeeze(0)
+            prediction = labels.masked_fill(best < threshold, model.settings.background_index).squeeze(0)
             counts = ClassIoUMetric.intersect_and_union(
                 prediction, label.to(prediction.device), entry.num_classes, IGNORED
             )

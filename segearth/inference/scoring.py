@@ -11,8 +11,9 @@ Source: SegEarth-OV (arXiv 2410.01768) sections 3.2 and 3.3; SegEarth-OV-2 (arXi
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,15 +37,43 @@ class DenseEncoder(Protocol):
         ...
 
 
-def score_windows(
-    encoder: DenseEncoder,
-    windows: Tensor,
+class EncodedWindows(NamedTuple):
+    """What an encoder says about windows: encoded once, they can be scored many times.
+
+    Attributes:
+        cls_token: (B, C), the read-out of [CLS].
+        features: (B, C, h, w), the patch tokens on their grid.
+        guidance: (B, 3, H, W), the windows, to whose size scores are brought; None leaves them at one a patch.
+    """
+
+    cls_token: Tensor
+    features: Tensor
+    guidance: Tensor | None
+
+
+def encode_windows(
+    encoder: DenseEncoder, windows: Tensor, dtype: torch.dtype, is_per_patch: bool = False
+) -> EncodedWindows:
+    """Encodes windows (B, 3, H, W), normalised, whose sides are multiples of the patch.
+
+    Args:
+        encoder: Dense encoder.
+        windows: (B, 3, H, W), normalised.
+        dtype: What scores are computed in, that of the text embeddings.
+        is_per_patch: Leave scores at one a patch.
+    """
+    cls_token, patch_tokens = encoder(windows)
+    features = patch_tokens.to(dtype).transpose(1, 2).unflatten(-1, encoder.grid_size(*windows.shape[-2:]))
+    return EncodedWindows(cls_token.to(dtype), features, None if is_per_patch else windows.to(dtype))
+
+
+def score_encoded(
+    encoded: EncodedWindows,
     text_embeddings: Tensor,
     cls_token_weight: float,
     upsampler: nn.Module | None = None,
     exact_reference: bool = False,
     rank: int | None = None,
-    is_per_patch: bool = False,
 ) -> Tensor:
     """Cosine similarity of pixels and queries, with the global bias of [CLS] taken off.
 
@@ -52,32 +81,25 @@ def score_windows(
     features are, before they are normalised.
 
     Args:
-        encoder: Dense encoder.
-        windows: (B, 3, H, W), normalised; sides multiples of the patch.
+        encoded: Encoded windows.
         text_embeddings: (Q, C), L2-normalised.
         cls_token_weight: lambda of Global Bias Alleviation (paper: -0.3); 0 switches it off.
         upsampler: (B, C, h, w), guidance (B, 3, H, W) -> (B, C, H, W).
         exact_reference: Take the plain path, slow and large.
         rank: See :func:`simfeatup.scoring.score`; None is exact.
-        is_per_patch: Without an upsampler, leave the scores at one a patch.
 
     Returns:
         (B, Q, H, W), or (B, Q, h, w) per patch, in the text embeddings' dtype; within [-1, 1] for weight 0.
     """
-    height, width = windows.shape[-2:]
-    cls_token, patch_tokens = encoder(windows)
-    cls_token, patch_tokens = cls_token.to(text_embeddings.dtype), patch_tokens.to(text_embeddings.dtype)
-    features = patch_tokens.transpose(1, 2).unflatten(-1, encoder.grid_size(height, width))  # NLC -> NCHW
-    if upsampler is None:
+    cls_token, features, guidance = encoded
+    if upsampler is None or guidance is None:
         scores = similarity(features, text_embeddings)
-        if not is_per_patch:
-            scores = F.interpolate(scores, size=(height, width), mode='bilinear', align_corners=False)
+        if guidance is not None:
+            scores = F.interpolate(scores, size=guidance.shape[-2:], mode='bilinear', align_corners=False)
+    elif exact_reference:
+        scores = score_reference(upsampler, features, guidance, text_embeddings)
     else:
-        guidance = windows.to(features.dtype)
-        if exact_reference:
-            scores = score_reference(upsampler, features, guidance, text_embeddings)
-        else:
-            scores = score(upsampler, features, guidance, text_embeddings, rank)
+        scores = score(upsampler, features, guidance, text_embeddings, rank)
     return scores + global_bias(cls_token, text_embeddings, cls_token_weight)
 
 
@@ -105,15 +127,3 @@ def global_bias(cls_token: Tensor, text_embeddings: Tensor, weight: float) -> Te
     """
     return weight * (F.normalize(cls_token, dim=-1) @ text_embeddings.T)[:, :, None, None]
 
-
-class Encoded:
-    """An encoder that has encoded its windows already."""
-
-    def __init__(self, encoder: DenseEncoder, windows: Tensor) -> None:
-        self.cls_token, self._patch_tokens = encoder(windows)
-        self.grid_size = encoder.grid_size
-        self.patch_size = encoder.patch_size
-
-    def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """[CLS] and patch tokens, whatever is asked for: the windows are those of the constructor."""
-        return self.cls_token, self._patch_tokens

@@ -21,11 +21,6 @@ Box = tuple[int, int, int, int]
 """(y1, x1, y2, x2) in pixels, y2 and x2 exclusive."""
 
 
-def as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) from one number or a pair."""
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
-
-
 def window_boxes(height: int, width: int, crop_size: tuple[int, int], stride: tuple[int, int]) -> list[Box]:
     """Windows that cover an image, all of one size.
 

@@ -18,7 +18,7 @@ from rasterio.io import DatasetReader, MemoryFile
 from segearth.errors import DataError
 from segearth.maps.geotiff import TILE
 from segearth.maps.grid import BLOCK_SIDE
-from segearth.maps.labelling import NO_DATA, SegmentorModel
+from segearth.maps.labelling import NO_DATA, SegmenterModel
 from segearth.maps.optional import require
 from segearth.maps.predict import MapLegend, MapOptions, Runner, predict_to_files
 from segearth.maps.run import Progress, run_blocks
@@ -154,7 +154,7 @@ def _predict(
             )
         files = predict_to_files(
             SceneSource(path, segmenter.bands, segmenter.sensor, resolution, segmenter.ignore_alpha),
-            SegmentorModel(segmenter.segmentor),
+            SegmenterModel(segmenter.model),
             MapLegend(segmenter.class_names, segmenter.palette),
             out or scratch,
             options,

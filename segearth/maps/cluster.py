@@ -25,7 +25,7 @@ from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from distributed.client import FutureCancelledError
 
 from segearth.errors import ConfigError, MissingFileError, ResultsError
-from segearth.maps.labelling import SegmentorModel, WindowModel
+from segearth.maps.labelling import SegmenterModel, WindowModel
 from segearth.maps.run import MapPlan, Progress, WindowCount, compute_block
 from segearth.maps.scene import Scene, open_scene
 from segearth.maps.workspace import Workspace
@@ -222,7 +222,7 @@ def build_model(settings: Mapping[str, Any]) -> WindowModel:
     """The model of a worker."""
     from segearth.segmenter import Segmenter
 
-    return SegmentorModel(Segmenter(**settings).segmentor)
+    return SegmenterModel(Segmenter(**settings).model)
 
 
 def _compute(plan: MapPlan, build: Callable[[], WindowModel], key: str, threads: int | None) -> dict[str, np.ndarray]:

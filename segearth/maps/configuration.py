@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmengine.config import Config
-
 from segearth.errors import ConfigError
 from segearth.paths import class_file_folders, find_config, find_file
 from segearth.text.vocabulary import Vocabulary, read_vocabulary
@@ -27,6 +25,8 @@ def read_settings(path: str) -> dict[str, Any]:
         MissingFileError: There is no such file.
         ConfigError: It cannot be read or describes no model.
     """
+    from mmengine.config import Config  # late: takes seconds, and only configs need it
+
     file = find_config(path)
     try:
         config = Config.fromfile(file)

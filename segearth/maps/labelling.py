@@ -8,29 +8,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from segearth.inference.memory import window_batch_size
-from segearth.inference.postprocess import classify
-from segearth.inference.sliding_window import Box
+from segearth.inference.sliding_window import Box, score_padded
 from segearth.maps.grid import WindowGrid
 
 if TYPE_CHECKING:
-    from segearth.models.segmentor import SegEarthSegmentation
+    from segearth.models.open_vocabulary import OpenVocabularySegmenter
 
 NO_DATA = 255
 """Label of pixels without data; so a map has at most 255 classes."""
 
-WHOLE_IMAGE_WINDOW = ((224, 224), (112, 112))  # crop and stride where the segmentor's own setting is "the whole image"
+WHOLE_IMAGE_WINDOW = ((224, 224), (112, 112))  # crop and stride where the model's own setting is "the whole image"
+
+NOT_IN_LABELS = ('crop_size', 'stride', 'window_batch_size')  # settings: the grid of windows says the first two
 
 
 class WindowModel(Protocol):
-    """What labels windows; :class:`SegmentorModel` is one."""
+    """What labels windows; :class:`SegmenterModel` is one."""
 
     num_classes: int
     crop_size: tuple[int, int]
@@ -47,60 +47,41 @@ class WindowModel(Protocol):
         """All that labels depend on, as JSON has it; a resumed run must find the same."""
 
 
-class SegmentorModel:
-    """A :class:`segearth.models.segmentor.SegEarthSegmentation` as a model of windows."""
+class SegmenterModel:
+    """A :class:`segearth.models.open_vocabulary.OpenVocabularySegmenter` as a model of windows."""
 
-    def __init__(self, segmentor: SegEarthSegmentation) -> None:
-        self._segmentor = segmentor
-        self.num_classes = segmentor.num_classes
-        is_whole = 0 in segmentor.crop_size
-        self.crop_size, self.stride = WHOLE_IMAGE_WINDOW if is_whole else (segmentor.crop_size, segmentor.stride)
-        batch_size = segmentor.window_batch_size
-        if not isinstance(batch_size, int):
-            words = segmentor.text_embeddings
-            batch_size = window_batch_size(words.device, self.crop_size, *words.shape)
-        self.window_batch_size = batch_size
+    def __init__(self, segmenter: OpenVocabularySegmenter) -> None:
+        self._segmenter = segmenter
+        self.num_classes = segmenter.num_classes
+        settings = segmenter.settings
+        windows = WHOLE_IMAGE_WINDOW if settings.is_whole else (settings.crop_size, settings.stride)
+        self.crop_size: tuple[int, int] = windows[0]
+        self.stride: tuple[int, int] = windows[1]
+        self.window_batch_size = segmenter.window_batch_size(self.crop_size)
 
     def score(self, windows: Tensor) -> Tensor:
         """Scores (b, Q, h, w) of windows (b, 3, h, w) uint8, RGB."""
-        batch = self._segmentor.data_preprocessor({'inputs': list(windows.flip(1))})  # it expects BGR, as mmseg reads
-        return self._segmentor.whole_inference(batch['inputs'])
+        segmenter = self._segmenter
+        images = segmenter.normalise(windows.to(segmenter.mean.device))
+        return score_padded(images, segmenter.score_windows, segmenter.encoder.patch_size)
 
     def classify(self, query_logits: Tensor) -> tuple[Tensor, Tensor]:
         """Class probabilities (K, h, w) and labels (1, h, w) of mean scores (Q, h, w)."""
-        model = self._segmentor
-        return classify(
-            query_logits,
-            model.query_to_class,
-            model.num_classes,
-            model.logit_scale,
-            model.prob_threshold,
-            model.background_index,
-        )
+        return self._segmenter.classify(query_logits)
 
     def describe(self) -> dict[str, Any]:
         """All that labels depend on, as JSON has it; a resumed run must find the same."""
-        model = self._segmentor
+        segmenter = self._segmenter
+        words = {'text_embeddings': segmenter.text_embeddings, 'query_to_class': segmenter.query_to_class}
         digest = hashlib.sha256()
-        words = {
-            'text_embeddings': model.text_embeddings,
-            'query_to_class': model.query_to_class,
-        }  # no part of the state
-        tensors = {**model.state_dict(), **words}
-        for name, value in sorted(tensors.items()):
+        for name, value in sorted({**segmenter.state_dict(), **words}.items()):  # words are no part of the state
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         names = ('attention', 'ignore_residual', 'num_readout_blocks')
-        readout = {name: getattr(model.encoder, name, None) for name in names}
-        return readout | {
-            'weights': digest.hexdigest(),
-            'precision': str(next(model.encoder.parameters()).dtype),
-            'logit_scale': model.logit_scale,
-            'cls_token_weight': model.cls_token_weight,
-            'prob_threshold': model.prob_threshold,
-            'background_index': model.background_index,
-            'score_rank': getattr(model, 'score_rank', None),
-        }
+        readout = {name: getattr(segmenter.encoder, name, None) for name in names}
+        settings = {name: value for name, value in asdict(segmenter.settings).items() if name not in NOT_IN_LABELS}
+        precision = str(next(segmenter.encoder.parameters()).dtype)
+        return readout | settings | {'weights': digest.hexdigest(), 'precision': precision}
 
 
 @dataclass

@@ -1,6 +1,1 @@
-"""Encoders and the segmentor."""
-
-import warnings
-
-# mmcv warns on import of an optional part that is missing and not used here
-warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``', category=UserWarning)
+"""Encoders, and the module that joins them with words and an upsampler."""

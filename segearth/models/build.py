@@ -25,12 +25,11 @@ from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_d
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from segearth.device import is_slow_on_cpu
+from segearth.device import in_plain_torch, is_slow_on_cpu
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.models.checkpoints import load_state_dict, read_state_dict
 from segearth.models.dense_clip import DenseCLIP
 from segearth.paths import find_file, weights_folders
-from segearth.surroundings import in_plain_torch
 from segearth.weights.encoders import ENCODERS, EncoderRecord, get_record
 from segearth.weights.hub import fetch_tag
 from segearth.weights.transfer import DownloadError

@@ -10,6 +10,7 @@ ClearCLIP's (arXiv 2407.12442). Followed: the formulas, checked against arrays t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,6 +22,10 @@ from segearth.models.attention import ATTENTIONS
 from segearth.models.gem import gem_readout
 from segearth.models.position import resize_positions, resize_positions_antialiased
 from segearth.models.residual_block import OnBlock, add_mlp, project_attended, project_qkv, run_block
+
+# Normalisation of images in units of [0, 255], RGB; rounded as the original's configuration has it
+CLIP_MEAN = (122.771, 116.746, 104.094)
+CLIP_STD = (68.501, 66.632, 70.323)
 
 GEM = 'GEM'
 ATTENTION_NAMES = (*ATTENTIONS, GEM)
@@ -149,26 +154,24 @@ class DenseCLIP(nn.Module):
         return output if self.ignore_residual else add_mlp(block, tokens + output)
 
 
-def read_out_anew(encoder: nn.Module, settings: dict[str, Any]) -> Any:
-    """An encoder with settings of the read-out taken from a segmentor's keys, which are removed from ``settings``.
+def read_out_anew(encoder: nn.Module, readout: Mapping[str, Any]) -> Any:
+    """An encoder with another read-out.
 
     Args:
         encoder: :class:`DenseCLIP`, a bare open_clip tower, or anything with the interface of the former.
-        settings: ``model_type``, ``ignore_residual``, ``ssa_last_n_layers`` and others.
+        readout: Arguments of :class:`DenseCLIP` that differ.
 
     Raises:
-        ConfigError: Settings for an encoder that reads out its own way.
+        ConfigError: A read-out for an encoder that reads out its own way.
     """
-    names = {'model_type': 'attention', 'ignore_residual': 'ignore_residual', 'ssa_last_n_layers': 'num_readout_blocks'}
-    given = {name: settings.pop(key) for key, name in names.items() if key in settings}
     if isinstance(encoder, VisionTransformer):
-        return DenseCLIP(encoder, **given)
-    if not given:
+        return DenseCLIP(encoder, **readout)
+    if not readout:
         return encoder
     if not isinstance(encoder, DenseCLIP):
-        raise ConfigError(f'{", ".join(given)} cannot be set on a {type(encoder).__name__}; it reads out its own way')
-    current = {name: getattr(encoder, name) for name in names.values()}
-    return DenseCLIP(encoder.visual, **current | given)
+        raise ConfigError(f'{", ".join(readout)} cannot be set on a {type(encoder).__name__}; it reads out its own way')
+    current = {name: getattr(encoder, name) for name in ('attention', 'ignore_residual', 'num_readout_blocks')}
+    return DenseCLIP(encoder.visual, **current | dict(readout))
 
 
 def _check_tower(visual: nn.Module) -> None:

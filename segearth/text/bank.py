@@ -25,10 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from segearth.device import in_plain_torch
 from segearth.errors import ConfigError
 from segearth.io.atomic import replacing
 from segearth.paths import cache_folder as default_cache_folder
-from segearth.surroundings import in_plain_torch
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from segearth.errors import ConfigError, DataError, MissingFileError
 from segearth.io.optical import read_optical
 from segearth.io.sar import read_sar
-from segearth.models.preprocessor import CLIP_MEAN, CLIP_STD
+from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
 from segearth.training.sampler import draw_index
 
 SUFFIXES = frozenset({'.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.jp2', '.vrt', '.img'})

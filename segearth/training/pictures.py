@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from segearth.models.preprocessor import CLIP_MEAN, CLIP_STD
+from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
 from segearth.training.checkpoints import bare_model
 from segearth.training.files import write_whole
 from segearth.training.monitor import stack

@@ -23,8 +23,9 @@ class TinySegmenter:
     def __init__(self, classes, clip_type='Demo', model_type='SegEarth', feature_up=True, device=None, palette=None):
         from open_clip.model import CLIP
 
+        from segearth.inference.settings import InferenceSettings
         from segearth.models.dense_clip import DenseCLIP
-        from segearth.models.segmentor import SegEarthSegmentation
+        from segearth.models.open_vocabulary import OpenVocabularySegmenter
         from simfeatup import build_upsampler
 
         torch.manual_seed(0)
@@ -32,12 +33,11 @@ class TinySegmenter:
         text = {'context_length': 8, 'vocab_size': 10, 'width': 8, 'heads': 1, 'layers': 1}
         encoder = DenseCLIP(CLIP(16, vision, text).visual.eval(), attention=model_type)
         upsampler = build_upsampler('bilinear', 16) if feature_up and clip_type == 'CLIP' else None
-        self.segmentor = SegEarthSegmentation.from_parts(
-            encoder, *self._words(classes), upsampler, slide_crop=64, slide_stride=64, window_batch_size=16
-        )
+        settings = InferenceSettings(crop_size=64, stride=64, window_batch_size=16)
+        self.model = OpenVocabularySegmenter(encoder, *self._words(classes), upsampler, settings)
 
     def set_classes(self, classes, palette=None):
-        self.segmentor.set_vocabulary(*self._words(classes))
+        self.model.set_vocabulary(*self._words(classes))
 
     def _words(self, classes):
         from segearth.text.vocabulary import Vocabulary

@@ -65,9 +65,9 @@ def test_answer_holds_what_the_page_shows(session, scene, tmp_path):
 
 def test_encoder_stays_when_words_change(session, scene):
     first = session.segment(Request(scene, 'water\nroad'))
-    encoder = session._segmenter(Request(scene, ''), ['a', 'b']).segmentor.encoder
+    encoder = session._segmenter(Request(scene, ''), ['a', 'b']).model.encoder
     second = session.segment(Request(scene, 'tree\nroad\ngrass', cls_token_weight=0.0))
-    assert session._segmenter(Request(scene, ''), ['a', 'b']).segmentor.encoder is encoder
+    assert session._segmenter(Request(scene, ''), ['a', 'b']).model.encoder is encoder
     assert len(first.class_names) == 2 and len(second.class_names) == 3
 
 

@@ -20,7 +20,7 @@ from studies.demo_training import normalise_images
 
 from segearth.alignearth.model import LOSSES
 from segearth.demo.classes import CLASSES
-from segearth.inference.scoring import score_windows
+from segearth.inference.scoring import encode_windows, score_encoded
 from segearth.models.build import build_encoder
 from segearth.training.engine import load_training_config
 from simfeatup import build_upsampler
@@ -128,7 +128,7 @@ def test_one_pass_serves_every_lambda(tiny_clip, name):
     image = np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8)
     upsampler = name and build_upsampler(name, 16).eval()
     both = label_tile(encoder, texts, image, upsampler, [0.0, -0.3])
-    windows = normalise_images(torch.from_numpy(image)[None])
+    encoded = encode_windows(encoder, normalise_images(torch.from_numpy(image)[None]), torch.float32)
     for weight, labels in zip((0.0, -0.3), both, strict=True):
-        expected = score_windows(encoder, windows, texts, weight, upsampler)[0].argmax(0)
+        expected = score_encoded(encoded, texts, weight, upsampler)[0].argmax(0)
         assert (expected.numpy() == labels).mean() > 0.999

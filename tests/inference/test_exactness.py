@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from studies.ablation_tiles import CROP, STRIDE
-from studies.demo_training import normalise_images
 
 from segearth.demo.benchmark import VALIDATION_SEED
 from segearth.demo.classes import CLASSES
 from segearth.demo.scene import make_scene
-from segearth.inference.scoring import score_windows
-from segearth.inference.sliding_window import slide
 from segearth.io.optical import read_optical
 from segearth.models.build import build_encoder
 from segearth.models.feature_up import build_feature_upsampler
+from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.text.bank import embed_queries
 
-LAMBDA = -0.3
 SETTINGS = {
     'joint_bilateral': {'model_name': 'joint_bilateral'},
     'jbu_one': {'model_name': 'jbu_one', 'model_path': 'demo/demo_jbu_one.safetensors'},
@@ -33,23 +29,13 @@ def compare(image: np.ndarray, settings: dict) -> tuple[float, float]:
     encoder = build_encoder('Demo')
     upsampler = build_feature_upsampler(settings, encoder.record, encoder.visual.embed_dim)
     texts = embed_queries(encoder, CLASSES)
-    images = normalise_images(torch.from_numpy(np.ascontiguousarray(image))[None])
+    model = OpenVocabularySegmenter(encoder.visual, texts, torch.arange(len(texts)), upsampler)
+    images = model.normalise(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None])
     with torch.inference_mode():
-        fast, plain = (
-            slide(
-                images,
-                partial(_scores, encoder.visual, texts, upsampler, exact),
-                (CROP, CROP),
-                (STRIDE, STRIDE),
-                1,
-            )
-            for exact in (False, True)
-        )
+        fast = model.score_images(images)
+        model.settings = replace(model.settings, exact_reference=True)
+        plain = model.score_images(images)
     return (fast - plain).abs().max().item(), (fast.argmax(1) != plain.argmax(1)).float().mean().item()
-
-
-def _scores(encoder, texts, upsampler, exact, windows):
-    return score_windows(encoder, windows, texts, LAMBDA, upsampler, exact_reference=exact)
 
 
 @pytest.mark.parametrize('name', SETTINGS)

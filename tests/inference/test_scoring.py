@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from segearth.inference.scoring import global_bias, score_windows, similarity
+from segearth.inference.scoring import encode_windows, global_bias, score_encoded, similarity
 
 
 class PatchMeans(torch.nn.Module):
@@ -33,12 +33,14 @@ def test_global_bias_is_the_weighted_cosine_of_cls():
 def test_uniform_image_scores_one_everywhere_and_bias_is_taken_off():
     colour = F.normalize(torch.tensor([[1.0, 2.0, 3.0]]), dim=-1)
     windows = colour[:, :, None, None].expand(1, 3, 16, 24)
-    scores = score_windows(PatchMeans(), windows, colour, 0.0)
+    encoded = encode_windows(PatchMeans(), windows, torch.float32)
+    scores = score_encoded(encoded, colour, 0.0)
     torch.testing.assert_close(scores, torch.ones(1, 1, 16, 24))
-    torch.testing.assert_close(score_windows(PatchMeans(), windows, colour, -0.3), torch.full((1, 1, 16, 24), 0.7))
+    torch.testing.assert_close(score_encoded(encoded, colour, -0.3), torch.full((1, 1, 16, 24), 0.7))
 
 
 def test_upsampler_gets_the_window_as_guidance_and_features_are_normalised_after_it():
     windows, text = torch.randn(2, 3, 16, 24), F.normalize(torch.randn(4, 3), dim=-1)
-    scores = score_windows(PatchMeans(), windows, text, 0.0, upsampler=lambda features, guidance: guidance)
+    encoded = encode_windows(PatchMeans(), windows, torch.float32)
+    scores = score_encoded(encoded, text, 0.0, upsampler=lambda features, guidance: guidance)
     torch.testing.assert_close(scores, similarity(windows, text))

@@ -21,20 +21,19 @@ class TinySegmenter:
     def __init__(self, classes=None, **settings):
         from open_clip.model import CLIP
 
+        from segearth.inference.settings import InferenceSettings
         from segearth.models.dense_clip import DenseCLIP
-        from segearth.models.segmentor import SegEarthSegmentation
+        from segearth.models.open_vocabulary import OpenVocabularySegmenter
 
         torch.manual_seed(0)
         vision = {'image_size': 32, 'layers': 1, 'width': 16, 'head_width': 16, 'patch_size': 8}
         text = {'context_length': 8, 'vocab_size': 10, 'width': 8, 'heads': 1, 'layers': 1}
         words = torch.nn.functional.normalize(torch.randn(3, 16), dim=-1)
-        self.segmentor = SegEarthSegmentation.from_parts(
+        self.model = OpenVocabularySegmenter(
             DenseCLIP(CLIP(16, vision, text).visual.eval()),
             words,
             torch.arange(3),
-            slide_crop=32,
-            slide_stride=32,
-            **settings,
+            settings=InferenceSettings(crop_size=32, stride=32, **settings),
         )
 
 

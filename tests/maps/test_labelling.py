@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from segearth.inference.sliding_window import slide
 from segearth.maps.grid import WindowGrid
-from segearth.maps.labelling import NO_DATA, SegmentorModel, label_block
+from segearth.maps.labelling import NO_DATA, SegmenterModel, label_block
 from tests.maps.conftest import smooth_picture
 from tests.maps.stand_in import StandInModel
 
@@ -73,7 +75,7 @@ def segmentor():
 
 def test_segmentor_in_blocks_equals_the_segmentor(segmentor):
     picture = smooth_picture(90, 120)
-    labels, scores = label_in_blocks(SegmentorModel(segmentor), picture, np.ones((90, 120), bool), 48)
+    labels, scores = label_in_blocks(SegmenterModel(segmentor.core), picture, np.ones((90, 120), bool), 48)
     sample = segmentor.test_step({'inputs': [torch.from_numpy(picture[::-1].copy())]})[0]
     assert (labels == sample.pred_sem_seg.data[0].numpy()).mean() >= 0.999
     chosen = sample.seg_logits.data.gather(0, torch.from_numpy(labels.astype(np.int64))[None])[0]
@@ -81,15 +83,16 @@ def test_segmentor_in_blocks_equals_the_segmentor(segmentor):
 
 
 def test_description_knows_the_words_and_the_settings(segmentor):
-    model = SegmentorModel(segmentor)
+    model = SegmenterModel(segmentor.core)
     before = model.describe()
-    assert before == SegmentorModel(segmentor).describe()
-    segmentor.set_vocabulary(segmentor.text_embeddings.flip(0), segmentor.query_to_class)
+    assert before == SegmenterModel(segmentor.core).describe()
+    core = segmentor.core
+    core.set_vocabulary(core.text_embeddings.flip(0), core.query_to_class)
     changed_words = model.describe()
-    segmentor.prob_threshold = 0.0
+    core.settings = replace(core.settings, prob_threshold=0.0)
     assert len({str(before), str(changed_words), str(model.describe())}) == 3
 
 
 def test_whole_image_setting_becomes_windows(segmentor):
-    segmentor.crop_size = (0, 0)
-    assert SegmentorModel(segmentor).crop_size == (224, 224)
+    segmentor.core.settings = replace(segmentor.core.settings, crop_size=0)
+    assert SegmenterModel(segmentor.core).crop_size == (224, 224)

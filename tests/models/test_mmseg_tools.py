@@ -71,7 +71,7 @@ def test_inferencer(name, image, path, tmp_path):
         assert result['visualization'].shape == (64, 80, 3)
     assert len(inferencer([image, path])['predictions']) == 2
     assert inferencer.visualizer.dataset_meta['classes'] == list(
-        inferencer.model.class_names
+        inferencer.model.core.class_names
     )  # not those of Cityscapes
 
 

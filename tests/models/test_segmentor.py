@@ -150,9 +150,9 @@ def test_global_bias_alleviation_only_where_a_config_says_so(tiny_clip):
     """The defaults of the original's class and, of parts, the paper's."""
     settings = {'clip_type': 'Demo', 'clip_path': str(tiny_clip), 'classes': 'a; b', 'feature_up': False}
     model = SegEarthSegmentation(**settings)
-    assert model.cls_token_weight == 0
-    parts = model.encoder, model.text_embeddings, model.query_to_class
-    assert SegEarthSegmentation.from_parts(*parts).cls_token_weight == -0.3
+    assert model.core.settings.cls_token_weight == 0
+    parts = model.core.encoder, model.core.text_embeddings, model.core.query_to_class
+    assert SegEarthSegmentation.from_parts(*parts).core.settings.cls_token_weight == -0.3
 
 
 @pytest.mark.parametrize('size', [(5, 7), (20, 100), (8, 8)])

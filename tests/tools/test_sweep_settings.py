@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
@@ -55,11 +56,11 @@ def test_scores_are_those_of_the_segmentor_bit_by_bit(scenes, crop, upsampler):
     model, words = build_words(model_settings, ['own.txt', 'other.txt'])
     images = torch.rand(1, 3, 50, 60)
     sample = SegDataSample(metainfo={'ori_shape': (100, 90)})
-    maps = score_settings(model, images, words, WEIGHTS, sample.ori_shape)
+    maps = score_settings(model.core, images, words, WEIGHTS, sample.ori_shape)
     for index, entry in enumerate(words):
-        model.set_vocabulary(entry.text_embeddings, entry.query_to_class)
+        model.core.set_vocabulary(entry.text_embeddings, entry.query_to_class)
         for place, weight in enumerate(WEIGHTS):
-            model.cls_token_weight = weight
+            model.core.settings = replace(model.core.settings, cls_token_weight=weight)
             with torch.inference_mode():
                 assert torch.equal(maps[index * len(WEIGHTS) + place], model.encode_decode(images, [sample]))
 

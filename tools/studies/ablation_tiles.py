@@ -9,9 +9,8 @@ Source of the interval: Efron and Tibshirani, An Introduction to the Bootstrap, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,13 @@ from segearth.demo.classes import CLASSES
 from segearth.demo.sar import simulate_sar
 from segearth.demo.sar_benchmark import draw_radar_picture
 from segearth.demo.scene import SCENE_SIZE, make_scene
-from segearth.inference.scoring import DenseEncoder, Encoded, global_bias, score_windows
-from segearth.inference.sliding_window import slide
+from segearth.inference.scoring import EncodedWindows, global_bias
+from segearth.inference.settings import InferenceSettings
+from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.training.files import write_whole
 from studies.demo_training import normalise_images
 
-CROP, STRIDE, WINDOW_BATCH = 224, 112, 9  # as the configs
+SETTINGS = InferenceSettings(window_batch_size=9)  # windows as the configs have them
 LAMBDAS = (0.0, -0.1, -0.2, -0.3, -0.5)
 NUM_RESAMPLES, LEVEL = 1000, 0.95
 
@@ -70,7 +70,7 @@ def draw_tiles(
 
 @torch.inference_mode()
 def label_tile(
-    encoder: DenseEncoder, texts: Tensor, image: np.ndarray, upsampler: nn.Module | None, lambdas: Iterable[float]
+    encoder: nn.Module, texts: Tensor, image: np.ndarray, upsampler: nn.Module | None, lambdas: Sequence[float]
 ) -> list[np.ndarray]:
     """Labels of an image for several lambdas of Global Bias Alleviation, from one pass.
 
@@ -84,19 +84,16 @@ def label_tile(
     Returns:
         For each lambda (H, W) uint8.
     """
+    model = OpenVocabularySegmenter(encoder, texts, torch.arange(len(texts)), upsampler, SETTINGS)
+
+    def score(encoded: EncodedWindows) -> Tensor:
+        """Scores without the global bias, then that bias: (B, 2K, H, W); averaging windows keeps both linear."""
+        scores = model.score_encoded(encoded, cls_token_weight=0.0)
+        return torch.cat([scores, global_bias(encoded.cls_token, texts, 1.0).expand_as(scores)], 1)
+
     images = normalise_images(torch.from_numpy(image)[None])
-    scores = slide(images, partial(_scores_and_bias, encoder, texts, upsampler), (CROP, CROP), (STRIDE, STRIDE),
-                   WINDOW_BATCH)[0]  # fmt: skip
-    plain, bias = scores.split(len(texts))
+    plain, bias = model.score_images(images, score=score, num_scores=2 * len(texts))[0].split(len(texts))
     return [(plain + weight * bias).argmax(0).numpy().astype(np.uint8) for weight in lambdas]
-
-
-def _scores_and_bias(encoder: DenseEncoder, texts: Tensor, upsampler: nn.Module | None, windows: Tensor) -> Tensor:
-    """Scores without the global bias, then that bias: (B, 2K, H, W); averaging windows keeps both linear."""
-    encoded = Encoded(encoder, windows)
-    scores = score_windows(encoded, windows, texts, 0.0, upsampler)
-    bias = global_bias(encoded.cls_token, texts, 1.0)
-    return torch.cat([scores, bias.expand(-1, -1, *scores.shape[2:])], 1)
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:

@@ -27,21 +27,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from segearth.errors import ConfigError
-from segearth.inference.postprocess import classify
+from segearth.inference.settings import InferenceSettings
 from segearth.inference.sliding_window import window_boxes
 from segearth.io.optical import read_optical
 from segearth.models.build import resolve_precision
 from segearth.models.dense_clip import DenseCLIP
-from segearth.models.segmentor import SegEarthSegmentation
+from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.paths import find_file, weights_folders
 from segearth.weights.encoders import get_record
 from simfeatup import build_upsampler
 from simfeatup.linear import apply_norm, linear_map
 from simfeatup.scoring import coordinates
-
-UINT8_SCALE = 255.0
-NORMALISED_MEAN = 0.45  # of an image in [0, 1]; any will do, the arithmetic is the same
-NORMALISED_STD = 0.27
 
 
 @dataclass(frozen=True)
@@ -113,13 +109,12 @@ def measure(name: str, settings: Settings) -> dict:
         upsampler = build_upsampler(variant.upsampler, dim).eval().to(device) if variant.upsampler else None
     else:
         upsampler = load_hook(settings.hook)(dim)
-    model = SegEarthSegmentation.from_parts(
+    model = OpenVocabularySegmenter(
         encoder,
         F.normalize(torch.randn(settings.num_words, dim), dim=-1),
         torch.arange(settings.num_words),
         upsampler,
-        exact_reference=variant.exact_reference,
-        window_batch_size=settings.window_batch_size,
+        InferenceSettings(exact_reference=variant.exact_reference, window_batch_size=settings.window_batch_size),
     ).to(device)
     repeats = 1 if variant.is_slow else settings.repeats
     timer = partial(_median_seconds, device=device, repeats=repeats, warm_up=not variant.is_slow)
@@ -127,29 +122,28 @@ def measure(name: str, settings: Settings) -> dict:
         path = Path(folder) / 'image.png'
         noise = np.random.default_rng(0).integers(0, 256, (*settings.size, 3), dtype=np.uint8)
         Image.fromarray(noise).save(path)
-        image = (torch.from_numpy(noise).permute(2, 0, 1)[None] / UINT8_SCALE - NORMALISED_MEAN) / NORMALISED_STD
-        image = image.to(device)
-        whole = timer(lambda: model.predict(image))
+        image = torch.from_numpy(noise).permute(2, 0, 1)[None].to(device)
+        whole = timer(lambda: model(image))
         stages = {'decode': timer(lambda: read_optical(path))}
         if not variant.is_slow:
-            stages |= _stages(model, image, timer)
+            stages |= _stages(model, model.normalise(image), timer)
     return {
         'name': name,
         'image_seconds': whole,
         'stages': stages,
         'peak_bytes': peak_memory(device),
-        'windows': len(window_boxes(*settings.size, model.crop_size, model.stride)),
+        'windows': len(window_boxes(*settings.size, model.settings.crop_size, model.settings.stride)),
     }
 
 
-def _stages(model: SegEarthSegmentation, image: Tensor, timer: Callable[[Callable], float]) -> dict[str, float]:
+def _stages(model: OpenVocabularySegmenter, image: Tensor, timer: Callable[[Callable], float]) -> dict[str, float]:
     """Seconds of encoder, upsampling kernels, their application, the rest of scoring, and post-processing."""
     height, width = image.shape[-2:]
-    boxes = window_boxes(height, width, model.crop_size, model.stride)
+    boxes = window_boxes(height, width, model.settings.crop_size, model.settings.stride)
     window = image[..., : boxes[0][2], : boxes[0][3]].contiguous()
     count = len(boxes)
     stages = {'ViT': timer(lambda: model.encoder(window)) * count}
-    all_of_scoring = timer(lambda: model.whole_inference(window)) * count - stages['ViT']
+    all_of_scoring = timer(lambda: model.score_windows(window)) * count - stages['ViT']
     upsampling = linear_map(model.upsampler) if model.upsampler is not None else None
     if upsampling is not None:
         tokens = model.encoder(window)[1].float()
@@ -162,7 +156,7 @@ def _stages(model: SegEarthSegmentation, image: Tensor, timer: Callable[[Callabl
     rest = all_of_scoring - stages.get('kernels', 0) - stages.get('apply', 0)
     stages['score'] = max(rest, 0.0)
     logits = torch.randn(len(model.text_embeddings), height, width, device=image.device)
-    stages['post-process'] = timer(lambda: classify(logits, model.query_to_class, model.num_classes, model.logit_scale))
+    stages['post-process'] = timer(lambda: model.classify(logits))
     return stages
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segearth.inference import postprocess
-from segearth.inference.postprocess import classify
+from segearth.inference import classes as module
+from segearth.inference.classes import classify
 
 
 def reference(logits, query_to_class, num_classes, scale, size):
@@ -23,7 +23,7 @@ def test_best_word_of_a_class_counts_by_hand():
 @pytest.mark.parametrize('size', [(9, 11), (30, 25), (4, 50), (1, 1)])
 @pytest.mark.parametrize('strip_bytes', [1, 5000, 2**30])
 def test_strips_change_nothing(monkeypatch, size, strip_bytes):
-    monkeypatch.setattr(postprocess, 'STRIP_BYTES', strip_bytes)
+    monkeypatch.setattr(module, 'STRIP_BYTES', strip_bytes)
     torch.manual_seed(0)
     logits, query_to_class = torch.randn(6, 9, 11), torch.tensor([2, 0, 1, 1, 0, 3])
     scores, labels = classify(logits, query_to_class, 4, 10, size=size)

@@ -1,0 +1,91 @@
+"""Settings of inference: how features become labels. The one list of them, for every program."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from segearth.errors import ConfigError
+from segearth.inference.memory import AUTO
+
+ORIGINAL_KEYS = {
+    'prob_thd': 'prob_threshold',
+    'bg_idx': 'background_index',
+    'slide_crop': 'crop_size',
+    'slide_stride': 'stride',
+    'cls_token_lambda': 'cls_token_weight',
+}
+"""Key of the original's configuration files -> name of the setting here; the others have one name."""
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """How the features of an encoder become labels; ``dataclasses.replace`` varies them.
+
+    Attributes:
+        logit_scale: Factor before the softmax over all words.
+        prob_threshold: Probability in [0, 1]; pixels whose best class is less probable get the background's label.
+        background_index: Label of those pixels.
+        crop_size: (height, width) of a window in pixels, or one number for both; 0 takes the whole image at once.
+        stride: (height, width) between windows in pixels, or one number for both.
+        cls_token_weight: lambda, weight of Global Bias Alleviation; 0 switches it off.
+        window_batch_size: Number of windows encoded and scored at once; 'auto' takes what the free memory holds.
+        exact_reference: Score by the plain path, all channels at full size: slow, for comparison.
+        score_rank: Number of coordinates kept for the length of upsampled features; None is exact.
+
+    Raises:
+        ConfigError: A value that cannot be.
+
+    Source: defaults of SegEarth-OV-2 (arXiv 2508.18067) and of its code.
+    """
+
+    logit_scale: float = 50
+    prob_threshold: float = 0.0
+    background_index: int = 0
+    crop_size: Any = 224
+    stride: Any = 112
+    cls_token_weight: float = -0.3
+    window_batch_size: int | str = AUTO
+    exact_reference: bool = False
+    score_rank: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ('crop_size', 'stride'):
+            object.__setattr__(self, name, as_pair(getattr(self, name)))
+        size = self.window_batch_size
+        if size != AUTO and not (isinstance(size, int) and size >= 1):
+            raise ConfigError(f'window_batch_size is {size!r}; allowed: 1 or more, or {AUTO!r}')
+        if not 0 <= self.prob_threshold <= 1:
+            raise ConfigError(f'prob_thd (prob_threshold) is {self.prob_threshold}; allowed: 0 to 1')
+
+    @classmethod
+    def from_keys(cls, keys: Mapping[str, Any]) -> InferenceSettings:
+        """Settings from a mapping that uses the names here or the original's keys (:data:`ORIGINAL_KEYS`).
+
+        Raises:
+            ConfigError: An unknown key, one setting under both names, or a value that cannot be.
+        """
+        settings: dict[str, Any] = {}
+        known = [field.name for field in fields(cls)]
+        for key, value in keys.items():
+            name = ORIGINAL_KEYS.get(key, key)
+            if name not in known:
+                near = difflib.get_close_matches(key, [*known, *ORIGINAL_KEYS], n=1)
+                hint = f'did you mean {near[0]}?' if near else f'known: {", ".join(known)}'
+                raise ConfigError(f'unknown setting {key!r}; {hint}')
+            if name in settings:
+                raise ConfigError(f'{key} and {name} are one setting; give it once')
+            settings[name] = value
+        return cls(**settings)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether images are taken at once, without windows."""
+        return 0 in self.crop_size
+
+
+def as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) from one number or a pair."""
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))

@@ -1,0 +1,275 @@
+"""The whole of the method's figure as one module: images in, scores and labels out; no maths of its own.
+
+In the order of the calls: windows (inference/sliding_window.py), dense encoder (dense_clip.py), upsampling (simfeatup),
+similarity and Global Bias Alleviation (inference/scoring.py), classes (inference/classes.py).
+
+Source: SegEarth-OV-2, arXiv 2508.18067.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segearth.device import choose_device
+from segearth.errors import ConfigError
+from segearth.inference.classes import classify
+from segearth.inference.memory import window_batch_size
+from segearth.inference.scoring import EncodedWindows, encode_windows, score_encoded
+from segearth.inference.settings import InferenceSettings
+from segearth.inference.sliding_window import score_padded, score_whole, slide
+from segearth.models.build import Encoder, build_encoder
+from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
+from segearth.models.feature_up import build_feature_upsampler
+from segearth.text.bank import embed_queries
+from segearth.text.vocabulary import Vocabulary
+
+READOUT_KEYS = {
+    'model_type': 'attention',
+    'ignore_residual': 'ignore_residual',
+    'ssa_last_n_layers': 'num_readout_blocks',
+}
+"""Key of the original's configuration files -> argument of :class:`segearth.models.dense_clip.DenseCLIP`."""
+
+
+class OpenVocabularySegmenter(nn.Module):
+    """Encoder, upsampler and words, joined: segments RGB images.
+
+    Args:
+        encoder: DenseCLIP or anything with its interface (:class:`segearth.inference.scoring.DenseEncoder`).
+        text_embeddings: (Q, C), L2-normalised.
+        query_to_class: (Q,), class index of each query.
+        upsampler: (B, C, h, w), guidance (B, 3, H, W) -> (B, C, H, W); None for interpolated scores.
+        settings: How features become labels. May be replaced later: ``model.settings = replace(model.settings, ...)``.
+        class_names: K names; None for numbered ones.
+
+    Raises:
+        ConfigError: Settings or shapes that do not fit together.
+    """
+
+    text_embeddings: Tensor
+    query_to_class: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        text_embeddings: Tensor,
+        query_to_class: Tensor,
+        upsampler: nn.Module | None = None,
+        settings: InferenceSettings | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder: Any = encoder
+        self.upsampler = upsampler
+        self._settings = settings or InferenceSettings()
+        for name, value in (('mean', CLIP_MEAN), ('std', CLIP_STD)):
+            self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
+        self.register_buffer('text_embeddings', torch.empty(0), persistent=False)
+        self.register_buffer('query_to_class', torch.empty(0, dtype=torch.long), persistent=False)
+        self.set_vocabulary(text_embeddings, query_to_class, class_names)
+        self.requires_grad_(False).eval()
+
+    @property
+    def settings(self) -> InferenceSettings:
+        """How features become labels.
+
+        Raises:
+            ConfigError: When set: a background index without a class.
+        """
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: InferenceSettings) -> None:
+        _check_background(settings, self.num_classes)
+        self._settings = settings
+
+    def set_vocabulary(
+        self, text_embeddings: Tensor, query_to_class: Tensor, class_names: Sequence[str] | None = None
+    ) -> None:
+        """Replaces the classes; the arguments are those of the constructor.
+
+        Raises:
+            ConfigError: Shapes that do not fit each other, or a background index without a class.
+        """
+        text_embeddings, query_to_class = torch.as_tensor(text_embeddings), torch.as_tensor(query_to_class)
+        if text_embeddings.ndim != 2 or query_to_class.shape != text_embeddings.shape[:1]:
+            raise ConfigError(
+                f'text_embeddings {tuple(text_embeddings.shape)} and query_to_class {tuple(query_to_class.shape)} do '
+                'not fit; expected (Q, C) and (Q,)'
+            )
+        num_classes = int(query_to_class.max()) + 1
+        _check_background(self._settings, num_classes)
+        device = self.text_embeddings.device
+        self.text_embeddings = text_embeddings.float().to(device)
+        self.query_to_class = query_to_class.long().to(device)
+        self.num_classes = num_classes
+        self.class_names = tuple(class_names or (f'class {index}' for index in range(num_classes)))
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """Segments images.
+
+        Args:
+            images: (B, 3, H, W), RGB, numbers in [0, 255], on the model's device.
+            size: (H0, W0) of the result in pixels; None for that of the images.
+
+        Returns:
+            scores: (B, K, H0, W0), probability of each class's best word, in [0, 1].
+            labels: (B, 1, H0, W0), int64.
+        """
+        maps = self.score_images(self.normalise(images), size)
+        results = [self.classify(scores, size) for scores in maps]
+        return torch.stack([scores for scores, _ in results]), torch.stack([labels for _, labels in results])
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """RGB images (B, 3, H, W) with numbers in [0, 255] as CLIP was trained to see them."""
+        return (images.float() - self.mean) / self.std
+
+    def score_images(
+        self,
+        images: Tensor,
+        size: tuple[int, int] | None = None,
+        score: Callable[[EncodedWindows], Tensor] | None = None,
+        num_scores: int | None = None,
+    ) -> Tensor:
+        """Scores of all queries, by windows that are averaged or of the whole image (``crop_size`` 0).
+
+        Whole images without an upsampler get the size of the result at once: their patch scores are interpolated to
+        it, not first to the image's size.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            size: (H0, W0) of the result, for whole images without an upsampler; others are scored at (H, W).
+            score: What to make of encoded windows, linear in their scores: (B, Q', H, W); None for
+                :meth:`score_encoded`. Several vocabularies or settings are scored from one encoding that way.
+            num_scores: Q' of ``score``.
+
+        Returns:
+            (B, Q, H, W), or (B, Q, H0, W0).
+        """
+        settings, patch = self.settings, self.encoder.patch_size
+        if settings.is_whole and self.upsampler is None:
+            return score_whole(images, partial(self.score_windows, score=score, is_per_patch=True), patch, size)
+        score_any = partial(score_padded, score=partial(self.score_windows, score=score), multiple=patch)
+        if settings.is_whole:
+            return score_any(images)
+        sides = [min(crop, side) for crop, side in zip(settings.crop_size, images.shape[-2:], strict=True)]
+        return slide(images, score_any, settings.crop_size, settings.stride, self.window_batch_size(sides, num_scores))
+
+    def score_windows(
+        self, windows: Tensor, score: Callable[[EncodedWindows], Tensor] | None = None, is_per_patch: bool = False
+    ) -> Tensor:
+        """Scores (B, Q, H, W) of normalised windows (B, 3, H, W) whose sides are multiples of the patch."""
+        encoded = encode_windows(self.encoder, windows, self.text_embeddings.dtype, is_per_patch)
+        return (score or self.score_encoded)(encoded)
+
+    def score_encoded(self, encoded: EncodedWindows, text_embeddings: Tensor | None = None, **changes: Any) -> Tensor:
+        """Scores encoded windows, by other words or with changed settings if wanted.
+
+        Args:
+            encoded: Of :func:`segearth.inference.scoring.encode_windows`.
+            text_embeddings: (Q, C), L2-normalised; None for the model's own.
+            **changes: Fields of :class:`segearth.inference.settings.InferenceSettings` that differ.
+
+        Returns:
+            (B, Q, H, W), or (B, Q, h, w) where there is no guidance.
+        """
+        settings = replace(self.settings, **changes) if changes else self.settings
+        return score_encoded(
+            encoded,
+            self.text_embeddings if text_embeddings is None else text_embeddings,
+            settings.cls_token_weight,
+            self.upsampler,
+            settings.exact_reference,
+            settings.score_rank,
+        )
+
+    def window_batch_size(self, sides: Sequence[int], num_scores: int | None = None) -> int:
+        """Number of windows of (height, width) pixels to take at once, for ``num_scores`` scores a pixel."""
+        given = self.settings.window_batch_size
+        if isinstance(given, int):
+            return given
+        words = self.text_embeddings
+        return window_batch_size(words.device, sides, num_scores or len(words), words.shape[1])
+
+    def classify(self, query_logits: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """Class probabilities (K, H0, W0) and labels (1, H0, W0) of the scores (Q, H, W) of an image."""
+        settings = self.settings
+        return classify(
+            query_logits,
+            self.query_to_class,
+            self.num_classes,
+            settings.logit_scale,
+            settings.prob_threshold,
+            settings.background_index,
+            size,
+        )
+
+
+def build_segmenter(
+    vocabulary: Vocabulary,
+    clip_type: str,
+    vit_type: str | None = None,
+    clip_path: str | None = None,
+    feature_up: bool = True,
+    feature_up_cfg: Mapping[str, Any] | None = None,
+    device: str | torch.device | None = None,
+    precision: str = 'auto',
+    **settings: Any,
+) -> tuple[OpenVocabularySegmenter, Encoder]:
+    """Builds a segmenter from names, with weights.
+
+    Args:
+        vocabulary: Classes in words.
+        clip_type: Name of an encoder record, or an open_clip architecture (then with ``clip_path``).
+        vit_type: Size of the encoder, such as ``ViT-B/16``; None for the record's first.
+        clip_path: Weight file that overrides the record's.
+        feature_up: Upsample features with SimFeatUp.
+        feature_up_cfg: ``model_name`` and ``model_path`` of the upsampler.
+        device: Where to run; None for CUDA where present, else CPU.
+        precision: Of the encoder: fp32, bf16, fp16, or auto (fp16 on CUDA, as the original ran; else fp32).
+        **settings: Fields of :class:`InferenceSettings` and arguments of the read-out (:data:`READOUT_KEYS`), under
+            their names here or the original's.
+
+    Returns:
+        The segmenter, and the encoder, which embeds further words.
+
+    Raises:
+        segearth.errors.UserError: A setting or weight file cannot be used; the message says why.
+    """
+    device = choose_device(device)
+    readout = take_readout(settings)
+    inference = InferenceSettings.from_keys(settings)
+    encoder = build_encoder(clip_type, vit_type, clip_path, device=device, precision=precision, **readout)
+    upsampler = None
+    if feature_up:
+        upsampler = build_feature_upsampler(feature_up_cfg, encoder.record, encoder.visual.embed_dim)
+    model = OpenVocabularySegmenter(
+        encoder.visual, *embed_vocabulary(encoder, vocabulary), upsampler, inference, vocabulary.class_names
+    )
+    return model.to(device), encoder
+
+
+def embed_vocabulary(encoder: Encoder, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+    """Text embeddings (Q, C) and the class index of each query (Q,)."""
+    return embed_queries(encoder, vocabulary.queries), torch.tensor(vocabulary.query_to_class)
+
+
+def take_readout(settings: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of the read-out, removed from settings under their names here or the original's."""
+    names = READOUT_KEYS | {name: name for name in READOUT_KEYS.values()}
+    return {name: settings.pop(key) for key, name in names.items() if key in settings}
+
+
+def _check_background(settings: InferenceSettings, num_classes: int) -> None:
+    if not 0 <= settings.background_index < num_classes:
+        given = settings.background_index
+        raise ConfigError(f'bg_idx (background_index) is {given}; allowed: 0 to {num_classes - 1}')
