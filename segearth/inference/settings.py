@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from segearth.errors import ConfigError
-from segearth.inference.memory import AUTO
 
+AUTO = 'auto'  # as many windows at once as the free memory holds
 ORIGINAL_KEYS = {
     'prob_thd': 'prob_threshold',
     'bg_idx': 'background_index',

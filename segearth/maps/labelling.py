@@ -17,6 +17,7 @@ from torch import Tensor
 
 from segearth.inference.sliding_window import Box, score_padded
 from segearth.maps.grid import WindowGrid
+from segearth.models.checkpoints import tensor_bytes
 
 if TYPE_CHECKING:
     from segearth.models.open_vocabulary import OpenVocabularySegmenter
@@ -76,7 +77,7 @@ class SegmenterModel:
         digest = hashlib.sha256()
         for name, value in sorted({**segmenter.state_dict(), **words}.items()):  # words are no part of the state
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(tensor_bytes(value))
         names = ('attention', 'ignore_residual', 'num_readout_blocks')
         readout = {name: getattr(segmenter.encoder, name, None) for name in names}
         settings = {name: value for name, value in asdict(segmenter.settings).items() if name not in NOT_IN_LABELS}

@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from segearth.device import in_plain_torch, is_slow_on_cpu
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
-from segearth.models.checkpoints import load_state_dict, read_state_dict
+from segearth.models.checkpoints import load_state_dict, read_state_dict, tensor_bytes
 from segearth.models.dense_clip import DenseCLIP
 from segearth.paths import find_file, weights_folders
 from segearth.weights.encoders import ENCODERS, EncoderRecord, get_record
@@ -333,5 +333,5 @@ def _fingerprint(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> 
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, value in sorted(weights.items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor_bytes(value))
     return digest.hexdigest()

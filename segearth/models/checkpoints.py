@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from segearth.errors import CheckpointError, MissingFileError
@@ -78,6 +79,11 @@ def load_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor], source: 
             'Is it the size and architecture that clip_type and vit_type say?'
         )
     model.load_state_dict(state_dict)
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The numbers of a tensor as bytes, for checksums."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _shape(tensor: Tensor) -> str:

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from segearth.device import choose_device
 from segearth.errors import ConfigError
 from segearth.inference.classes import classify
-from segearth.inference.memory import window_batch_size
 from segearth.inference.scoring import EncodedWindows, encode_windows, score_encoded
 from segearth.inference.settings import InferenceSettings
-from segearth.inference.sliding_window import score_padded, score_whole, slide
+from segearth.inference.sliding_window import score_padded, score_whole, slide, window_batch_size
 from segearth.models.build import Encoder, build_encoder
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
 from segearth.models.feature_up import build_feature_upsampler

@@ -16,7 +16,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import open_clip
 import torch
@@ -29,6 +29,9 @@ from segearth.device import in_plain_torch
 from segearth.errors import ConfigError
 from segearth.io.atomic import replacing
 from segearth.paths import cache_folder as default_cache_folder
+
+if TYPE_CHECKING:
+    from segearth.models.build import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -43,18 +46,9 @@ SLACK = 2  # tokens by which a phrase inside a prompt may be longer than alone
 MAX_TOLD = 3  # phrases in a message
 
 
-class TextEncoder(Protocol):
-    """What is needed of an encoder (:class:`segearth.models.build.Encoder`)."""
-
-    encode_text: Callable[[Sequence[str]], Tensor]
-    fingerprint: str
-    tokenize: Callable[[str], Sequence[int]]
-    max_tokens: int
-
-
 @in_plain_torch
 def embed_queries(
-    encoder: TextEncoder,
+    encoder: Encoder,
     queries: Sequence[str],
     templates: Sequence[Template] = TEMPLATES,
     cache_folder: Path | None = None,
@@ -108,7 +102,7 @@ def _key(fingerprint: str, prompts: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps([fingerprint, *prompts]).encode()).hexdigest()
 
 
-def _check_tokens(encoder: TextEncoder, prompts: Mapping[str, Sequence[str]]) -> None:
+def _check_tokens(encoder: Encoder, prompts: Mapping[str, Sequence[str]]) -> None:
     """Tells which phrases are cut, and refuses two that the encoder reads alike."""
     limit = encoder.max_tokens
     spellings: dict[tuple[int, ...], str] = {}
@@ -145,7 +139,7 @@ def _check_tokens(encoder: TextEncoder, prompts: Mapping[str, Sequence[str]]) ->
         )
 
 
-def _read_part(encoder: TextEncoder, query: str, text: str) -> str:
+def _read_part(encoder: Encoder, query: str, text: str) -> str:
     """The words of a phrase that the encoder reads in a prompt, for a message."""
     before, _, _ = text.partition(query)
     words = query.split()
@@ -161,7 +155,7 @@ def _ends(text: str) -> str:
 
 
 @torch.no_grad()
-def _embed(encoder: TextEncoder, prompts: Sequence[Sequence[str]]) -> Tensor:
+def _embed(encoder: Encoder, prompts: Sequence[Sequence[str]]) -> Tensor:
     """Embeds Q lists of T prompts each; returns (Q, C)."""
     flat = [text for texts in prompts for text in texts]
     embedded = F.normalize(encoder.encode_text(flat).float().cpu(), dim=-1)
