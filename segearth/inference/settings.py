@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from segearth.errors import ConfigError
@@ -53,12 +55,19 @@ class InferenceSettings:
 
     def __post_init__(self) -> None:
         for name in ('crop_size', 'stride'):
-            object.__setattr__(self, name, as_pair(getattr(self, name)))
-        size = self.window_batch_size
-        if size != AUTO and not (isinstance(size, int) and size >= 1):
-            raise ConfigError(f'window_batch_size is {size!r}; allowed: 1 or more, or {AUTO!r}')
+            object.__setattr__(self, name, as_pair(getattr(self, name), name))
+        for name in ('logit_scale', 'prob_threshold', 'cls_token_weight'):
+            if not _is_number(getattr(self, name), Real):
+                raise ConfigError(f'{_both_names(name)} is {getattr(self, name)!r}; allowed: a finite number')
         if not 0 <= self.prob_threshold <= 1:
-            raise ConfigError(f'prob_thd (prob_threshold) is {self.prob_threshold}; allowed: 0 to 1')
+            raise ConfigError(f'{_both_names("prob_threshold")} is {self.prob_threshold}; allowed: 0 to 1')
+        if not _is_number(self.background_index, Integral):
+            given = self.background_index
+            raise ConfigError(f'{_both_names("background_index")} is {given!r}; allowed: a class, from 0')
+        for name, other in (('window_batch_size', AUTO), ('score_rank', None)):
+            value = getattr(self, name)
+            if value != other and not (_is_number(value, Integral) and value >= 1):
+                raise ConfigError(f'{name} is {value!r}; allowed: 1 or more, or {other!r}')
 
     @classmethod
     def from_keys(cls, keys: Mapping[str, Any]) -> InferenceSettings:
@@ -86,6 +95,22 @@ class InferenceSettings:
         return 0 in self.crop_size
 
 
-def as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) from one number or a pair."""
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+def as_pair(value: Any, name: str) -> tuple[int, int]:
+    """(height, width) in pixels from one number or a pair.
+
+    Raises:
+        ConfigError: It is neither, or negative.
+    """
+    pair = (value, value) if _is_number(value, Integral) else value
+    if not isinstance(pair, Sequence) or len(pair) != 2 or not all(_is_number(n, Integral) and n >= 0 for n in pair):
+        raise ConfigError(f'{_both_names(name)} is {value!r}; allowed: a number of pixels, or (height, width)')
+    return int(pair[0]), int(pair[1])
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, kind) and math.isfinite(float(value))
+
+
+def _both_names(name: str) -> str:
+    original = next((key for key, ours in ORIGINAL_KEYS.items() if ours == name), None)
+    return f'{original} ({name})' if original else name

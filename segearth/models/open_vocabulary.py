@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segearth.device import choose_device
+from segearth.device import choose_device, in_plain_torch
 from segearth.errors import ConfigError
 from segearth.inference.classes import classify
 from segearth.inference.scoring import EncodedWindows, encode_windows, score_encoded
@@ -112,6 +112,7 @@ class OpenVocabularySegmenter(nn.Module):
         self.num_classes = num_classes
         self.class_names = tuple(class_names or (f'class {index}' for index in range(num_classes)))
 
+    @in_plain_torch
     @torch.inference_mode()
     def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Segments images.
@@ -124,8 +125,9 @@ class OpenVocabularySegmenter(nn.Module):
             scores: (B, K, H0, W0), probability of each class's best word, in [0, 1].
             labels: (B, 1, H0, W0), int64.
         """
-        maps = self.score_images(self.normalise(images), size)
-        results = [self.classify(scores, size) for scores in maps]
+        results = [self.classify(scores, size) for scores in self.score_images(self.normalise(images), size)]
+        if len(results) == 1:  # no copy, which of a large image is large
+            return results[0][0][None], results[0][1][None]
         return torch.stack([scores for scores, _ in results]), torch.stack([labels for _, labels in results])
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -263,9 +265,19 @@ def embed_vocabulary(encoder: Encoder, vocabulary: Vocabulary) -> tuple[Tensor, 
 
 
 def take_readout(settings: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of the read-out, removed from settings under their names here or the original's."""
-    names = READOUT_KEYS | {name: name for name in READOUT_KEYS.values()}
-    return {name: settings.pop(key) for key, name in names.items() if key in settings}
+    """Arguments of the read-out, removed from settings under their names here or the original's.
+
+    Raises:
+        ConfigError: One of them under both names.
+    """
+    readout: dict[str, Any] = {}
+    for key, name in READOUT_KEYS.items():
+        given = [word for word in dict.fromkeys((key, name)) if word in settings]
+        if len(given) > 1:
+            raise ConfigError(f'{key} and {name} are one setting; give it once')
+        for word in given:
+            readout[name] = settings.pop(word)
+    return readout
 
 
 def _check_background(settings: InferenceSettings, num_classes: int) -> None:

@@ -1,0 +1,141 @@
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+import torch
+from open_clip.model import CLIP
+
+import segearth
+from segearth.errors import ConfigError
+from segearth.inference.scoring import encode_windows
+from segearth.inference.settings import ORIGINAL_KEYS, InferenceSettings
+from segearth.models.dense_clip import DenseCLIP
+from segearth.models.open_vocabulary import READOUT_KEYS, OpenVocabularySegmenter
+from segearth.models.segmentor import SegEarthSegmentation
+from simfeatup import build_upsampler
+
+SETTINGS = InferenceSettings(crop_size=32, stride=16, prob_threshold=0.25)
+
+
+@pytest.fixture
+def parts():
+    torch.manual_seed(0)
+    vision = {'image_size': 32, 'layers': 2, 'width': 32, 'head_width': 16, 'patch_size': 8}
+    text = {'context_length': 8, 'vocab_size': 10, 'width': 8, 'heads': 1, 'layers': 1}
+    encoder = DenseCLIP(CLIP(16, vision, text).visual.eval())
+    words = torch.nn.functional.normalize(torch.randn(5, 16), dim=-1)
+    return encoder, words, torch.tensor([0, 1, 1, 2, 2]), build_upsampler('bilinear', 16)
+
+
+@pytest.fixture
+def images():
+    return torch.randint(0, 256, (2, 3, 40, 56), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize('with_upsampler', [True, False])
+@pytest.mark.parametrize('crop', [32, 0])
+@pytest.mark.parametrize('size', [None, (70, 90)])
+def test_the_shell_gives_what_the_core_gives(parts, images, with_upsampler, crop, size):
+    parts = parts if with_upsampler else parts[:3]
+    core = OpenVocabularySegmenter(*parts, settings=replace(SETTINGS, crop_size=crop))
+    shell = SegEarthSegmentation.from_parts(*parts, slide_crop=crop, slide_stride=16, prob_thd=0.25)
+    data = shell.data_preprocessor({'inputs': list(images.flip(1))})  # mmseg reads blue first
+    samples = shell.predict(data['inputs'])
+    scores, labels = core(images)
+    assert torch.equal(scores, torch.stack([sample.seg_logits.data for sample in samples]))
+    assert torch.equal(labels, torch.stack([sample.pred_sem_seg.data for sample in samples]))
+    scores, labels = core(images[:1], size)
+    assert scores.shape == (1, 3, *(size or images.shape[-2:]))
+    assert labels.shape == (1, 1, *scores.shape[-2:])
+    assert torch.allclose(scores.sum(1) <= 1 + 1e-5, torch.tensor(True))
+
+
+def test_encoded_once_scored_often(parts, images):
+    model = OpenVocabularySegmenter(*parts, settings=SETTINGS)
+    calls = []
+    model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    windows = model.normalise(images[..., :32, :32])
+    others = torch.nn.functional.normalize(torch.randn(2, 16), dim=-1)
+    with torch.inference_mode():
+        encoded = encode_windows(model.encoder, windows, torch.float32)
+        usual, plain = model.score_encoded(encoded), model.score_encoded(encoded, cls_token_weight=0.0)
+        of_others = model.score_encoded(encoded, others)
+        assert len(calls) == 1
+        assert torch.equal(usual, model.score_windows(windows))
+        model.settings = replace(model.settings, cls_token_weight=0.0)
+        assert torch.equal(plain, model.score_windows(windows))
+    assert of_others.shape == (2, 2, 32, 32)
+    assert not torch.equal(usual, plain)
+
+
+def test_several_vocabularies_in_one_pass(parts, images):
+    model = OpenVocabularySegmenter(*parts, settings=SETTINGS)
+    other = model.text_embeddings.flip(0)
+    image = model.normalise(images[:1])
+    with torch.inference_mode():
+        both = model.score_images(
+            image,
+            score=lambda encoded: torch.cat([model.score_encoded(encoded), model.score_encoded(encoded, other)], 1),
+            num_scores=10,
+        )
+        first = model.score_images(image)
+        model.set_vocabulary(other, model.query_to_class)
+        assert torch.equal(both, torch.cat([first, model.score_images(image)], 1))
+
+
+def test_the_surroundings_do_not_matter(parts, images):
+    model = OpenVocabularySegmenter(*parts, settings=SETTINGS)
+    expected = model(images)[0]
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(model(images)[0], expected)
+
+
+def test_settings_are_frozen_and_checked():
+    with pytest.raises(FrozenInstanceError):
+        SETTINGS.stride = 8
+    assert InferenceSettings(crop_size=[64, 32]).crop_size == (64, 32)
+    with pytest.raises(ConfigError, match='prob_thd.*allowed: 0 to 1'):
+        InferenceSettings(prob_threshold=2)
+    with pytest.raises(ConfigError, match='window_batch_size is True'):
+        InferenceSettings(window_batch_size=True)
+
+
+def test_settings_that_do_not_fit_the_classes(parts):
+    model = OpenVocabularySegmenter(*parts, settings=replace(SETTINGS, background_index=2))
+    with pytest.raises(ConfigError, match='allowed: 0 to 2'):
+        model.settings = replace(SETTINGS, background_index=3)
+    with pytest.raises(ConfigError, match='background_index.*allowed: 0 to 1'):
+        model.set_vocabulary(parts[1][:2], torch.tensor([0, 1]))
+    assert model.settings.background_index == 2
+    assert model.num_classes == 3
+
+
+def test_settings_by_the_originals_keys_and_by_ours():
+    keys = {'prob_thd': 0.5, 'bg_idx': 1, 'slide_crop': 64, 'slide_stride': 32, 'cls_token_lambda': -0.1}
+    ours = {ORIGINAL_KEYS[key]: value for key, value in keys.items()}
+    assert InferenceSettings.from_keys(keys) == InferenceSettings.from_keys(ours) == InferenceSettings(**ours)
+    with pytest.raises(ConfigError, match="unknown setting 'prob_thr'; did you mean prob_thd"):
+        InferenceSettings.from_keys({'prob_thr': 0.5})
+    with pytest.raises(ConfigError, match='one setting; give it once'):
+        InferenceSettings.from_keys({'bg_idx': 1, 'background_index': 1})
+
+
+def test_a_segmenter_takes_either_words(tiny_clip, images):
+    image = images[0].permute(1, 2, 0).numpy()
+    made = [
+        segearth.Segmenter('a; b', clip_path=str(tiny_clip), **settings)
+        for settings in (
+            {'model_type': 'SCLIP', 'ssa_last_n_layers': 2, 'slide_crop': 64, 'slide_stride': 32},
+            {'attention': 'SCLIP', 'num_readout_blocks': 2, 'crop_size': 64, 'stride': 32},
+        )
+    ]
+    assert made[0].model.settings == made[1].model.settings
+    assert (made[0](image).scores == made[1](image).scores).all()
+    with pytest.raises(ConfigError, match='attention.*once'):
+        segearth.Segmenter('a; b', clip_path=str(tiny_clip), model_type='SCLIP', attention='SCLIP')
+
+
+def test_a_config_may_say_every_setting():
+    known = set(SegEarthSegmentation.config_defaults())
+    names = {key: name for name, key in ORIGINAL_KEYS.items()}
+    assert {names.get(field.name, field.name) for field in fields(InferenceSettings)} <= known
+    assert set(READOUT_KEYS) <= known
