@@ -17,12 +17,10 @@ from PIL import Image
 
 from segearth.device import in_plain_torch
 from segearth.errors import ConfigError
-from segearth.io.colours import palette_of
 from segearth.io.fitting import fit_image
-from segearth.io.optical import read_optical
-from segearth.io.panels import Palette, colour_map, draw_panels, overlay
+from segearth.io.panels import Palette, colour_map, draw_panels, overlay, palette_of
+from segearth.io.pictures import read_optical, read_sar
 from segearth.io.raster import ImageInput
-from segearth.io.sar import read_sar
 from segearth.models.open_vocabulary import build_segmenter, embed_vocabulary
 from segearth.text.vocabulary import Vocabulary
 

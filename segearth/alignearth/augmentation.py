@@ -11,7 +11,7 @@ from segearth.alignearth.pairs import Pair
 from segearth.errors import ConfigError
 from segearth.training.images import extend
 
-LEVELS_PER_DECIBEL = 255 / 25  # of the SAR pictures, see segearth.io.sar
+LEVELS_PER_DECIBEL = 255 / 25  # of the SAR pictures, see segearth.io.pictures
 NUM_PLACES = 8  # crops tried for one that shows data
 WANTED_SHARE = 0.6  # of valid pixels in a crop; the best of the tried ones otherwise
 

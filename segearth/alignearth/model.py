@@ -105,7 +105,7 @@ class AlignEarthModel(BaseModel):
 
         Args:
             optical: (B, 3, H, W) uint8, RGB.
-            sar: (B, 3, H, W) uint8, as :mod:`segearth.io.sar` makes it.
+            sar: (B, 3, H, W) uint8, as :mod:`segearth.io.pictures` makes it.
             valid: (B, H, W) bool, pixels with data in both.
             mode: 'loss'; mmengine asks for nothing else.
         """

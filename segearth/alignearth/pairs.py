@@ -22,9 +22,8 @@ from rasterio.warp import Resampling, reproject, transform_bounds
 
 from segearth.errors import DataError, MissingFileError
 from segearth.io.gdal_files import UnreadableFileError
-from segearth.io.optical import stretch_to_uint8
+from segearth.io.pictures import NODATA_AT_MOST, sar_to_rgb, stretch_to_uint8
 from segearth.io.raster import GDAL_SUFFIXES, read_raster, select_bands
-from segearth.io.sar import NODATA_AT_MOST, sar_to_rgb
 from segearth.training.images import list_images
 
 SHOWN = 5  # names listed in a message
@@ -38,7 +37,7 @@ class Pair:
 
     Attributes:
         optical: (H, W, 3) uint8, RGB.
-        sar: (H, W, 3) uint8, as :func:`segearth.io.sar.sar_to_rgb` makes it.
+        sar: (H, W, 3) uint8, as :func:`segearth.io.pictures.sar_to_rgb` makes it.
         valid: (H, W) bool, pixels with data in both.
     """
 
@@ -113,9 +112,9 @@ def read_pair(
     Args:
         optical: File of the optical image.
         sar: File of the SAR image.
-        optical_bands: Red, green and blue, from 1; None as in :func:`segearth.io.optical.read_optical`.
+        optical_bands: Red, green and blue, from 1; None as in :func:`segearth.io.pictures.read_optical`.
         sar_bands: One or two bands, co-polarised first; None for all.
-        sar_scale: See :func:`segearth.io.sar.sar_to_rgb`.
+        sar_scale: See :func:`segearth.io.pictures.sar_to_rgb`.
 
     Raises:
         DataError: A file cannot be read, the images do not overlap, differ in size, or show no data in common.

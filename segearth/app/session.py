@@ -22,9 +22,8 @@ import rasterio
 from segearth.app.storage import Storage
 from segearth.app.uploads import Limits, check_words, open_upload
 from segearth.errors import ConfigError, DataError
-from segearth.io.colours import palette_of
-from segearth.io.panels import Palette
-from segearth.io.stretch import decide_stretch
+from segearth.io.panels import Palette, palette_of
+from segearth.io.pictures import decide_stretch
 from segearth.maps.area import ClassArea, read_areas
 from segearth.maps.grid import WindowGrid
 from segearth.maps.labelling import SegmenterModel, WindowModel, label_block

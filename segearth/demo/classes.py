@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segearth.io.colours import FAMILIAR
+from segearth.io.panels import FAMILIAR
 
 CLASSES = ('building', 'road', 'water', 'tree', 'grass', 'cropland', 'bareland')
 PALETTE = tuple(FAMILIAR[name] for name in CLASSES)

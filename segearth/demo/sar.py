@@ -29,7 +29,7 @@ from segearth.demo.noise import fractal_noise, smooth_noise
 from segearth.demo.objects import cast_shadow
 from segearth.demo.scene import Scene
 from segearth.errors import ConfigError
-from segearth.io.sar import DB_RANGES
+from segearth.io.pictures import DB_RANGES
 
 MEAN_DB = {WATER: -22.0, ROAD: -18.0, BARELAND: -14.5, GRASS: -11.5, CROPLAND: -10.0, TREE: -7.5, BUILDING: -6.5}
 SPREAD_DB = {WATER: 1.0, ROAD: 1.0, BARELAND: 1.5, GRASS: 1.0, CROPLAND: 1.0, TREE: 0.8, BUILDING: 2.0}
@@ -97,7 +97,7 @@ def sar_output(intensity: np.ndarray, kind: str = 'db') -> np.ndarray:
     Args:
         intensity: Linear.
         kind: 'db', decibels as float32; 'amplitude', its square root as float32; 'picture', uint8 of the display
-            range of :mod:`segearth.io.sar`, never 0 because that means no data.
+            range of :mod:`segearth.io.pictures`, never 0 because that means no data.
 
     Raises:
         ConfigError: Unknown kind.

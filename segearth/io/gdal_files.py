@@ -1,15 +1,14 @@
-"""Rasters that GDAL opens, read as pictures have them; the one place for names, colours and scaled numbers.
-
-Whole images (:mod:`segearth.io.raster`) and boxes of scenes (:mod:`segearth.maps.scene`) are read by the same
-:class:`BandReader`, so both see the same numbers.
-"""
+"""Rasters that GDAL opens: their names, and a reader of bands for whole images and boxes of scenes alike."""
 
 from __future__ import annotations
 
 import os
 import re
+import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -17,7 +16,7 @@ import rasterio
 import rasterio.shutil
 from PIL.PngImagePlugin import PngImageFile
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.windows import Window
 
@@ -26,6 +25,8 @@ from segearth.errors import DataError, MissingFileError
 GDAL_NAME = re.compile(r'/vsi|[A-Za-z][A-Za-z0-9_+.-]+:')  # GPKG:file:table, s3://...; one letter is a drive
 SCHEME = re.compile(r'[a-z0-9+]+://')
 OTHER_DTYPES = {'complex_int16': 'complex64'}  # names of rasterio's that NumPy has not
+
+_warning_filters = threading.Lock()  # of the whole process; warnings.catch_warnings is not safe in threads
 
 
 class UnreadableFileError(DataError):
@@ -82,7 +83,7 @@ def open_dataset(name: str | os.PathLike[str]) -> DatasetReader:
     if not is_gdal_name(name) and not os.path.exists(name):
         raise MissingFileError(f'file not found: {name}')
     try:
-        dataset = rasterio.open(name)
+        dataset = open_quietly(name)
     except (RasterioError, OSError, ValueError) as error:
         raise UnreadableFileError(
             f'{name} cannot be opened as a raster ({error}). Check the path and that the file is complete; GDAL reads '
@@ -99,12 +100,30 @@ def open_dataset(name: str | os.PathLike[str]) -> DatasetReader:
     return dataset
 
 
+def open_quietly(name: str, **options: Any) -> DatasetReader:
+    """Opens as rasterio does, without its warning about files that lie nowhere on the ground."""
+    with _warning_filters, warnings.catch_warnings():
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)
+        return rasterio.open(name, **options)
+
+
 def with_plain_alpha(dataset: DatasetReader) -> DatasetReader:
     """The same raster with its alpha bands as bands like others, for files that call an infrared band alpha."""
     with MemoryFile(ext='.vrt') as memory:
         rasterio.shutil.copy(dataset, memory.name, driver='VRT')
         text = memory.read().decode()
-    return rasterio.open(text.replace('<ColorInterp>Alpha</ColorInterp>', '<ColorInterp>Undefined</ColorInterp>'))
+    return open_quietly(text.replace('<ColorInterp>Alpha</ColorInterp>', '<ColorInterp>Undefined</ColorInterp>'))
+
+
+def check_band_numbers(selection: Sequence[int], count: int, path: str | os.PathLike[str]) -> None:
+    """Checks that bands exist, of which there are ``count``.
+
+    Raises:
+        DataError: A number is outside 1 to ``count``.
+    """
+    wrong = [number for number in selection if not 1 <= number <= count]
+    if wrong:
+        raise DataError(f'{path} has {count} bands, so band {wrong[0]} does not exist: choose from 1 to {count}')
 
 
 def bands_without_alpha(dataset: DatasetReader) -> list[int]:
@@ -120,7 +139,7 @@ def is_palette(dataset: DatasetReader, numbers: Sequence[int]) -> bool:
         dataset.colormap(numbers[0])
     except ValueError:  # the file says so, but has none
         return False
-    return np.dtype(OTHER_DTYPES.get(dataset.dtypes[numbers[0] - 1], dataset.dtypes[numbers[0] - 1])).kind in 'iu'
+    return _dtype(dataset, numbers[0]).kind in 'iu'
 
 
 class BandReader:
@@ -144,8 +163,7 @@ class BandReader:
                 'one, as in --bands 1 (bands=(1,))'
             )
         self.is_masked_by_alpha = MaskFlags.alpha in dataset.mask_flag_enums[self.numbers[0] - 1]
-        names = {dataset.dtypes[number - 1] for number in self.numbers}
-        self._stored = np.result_type(*(np.dtype(OTHER_DTYPES.get(name, name)) for name in names))
+        self._stored = np.result_type(*(_dtype(dataset, number) for number in self.numbers))
         self._table = _colour_table(dataset, self.numbers[0]) if is_palette(dataset, numbers) else None
         places = [number - 1 for number in self.numbers]
         scales, offsets = ([values[place] for place in places] for values in (dataset.scales, dataset.offsets))
@@ -153,10 +171,8 @@ class BandReader:
         self._linear = tuple(np.array(values)[:, None, None] for values in (scales, offsets)) if is_scaled else None
         self._highest = _highest_number(dataset, self.numbers, self._stored)
         self._is_inverted = dataset.tags(ns='IMAGE_STRUCTURE').get('MINISWHITE') == 'YES' and self._table is None
-        if self._table is not None:
-            self.dtype = np.dtype(np.uint8)
-        else:
-            self.dtype = np.result_type(self._stored, np.float32) if is_scaled else self._stored
+        number_type = np.result_type(self._stored, np.float32) if is_scaled else self._stored
+        self.dtype = number_type if self._table is None else np.dtype(np.uint8)
 
     def read(
         self, source: DatasetReader, window: Window | None = None, size: tuple[int, int] | None = None
@@ -191,6 +207,11 @@ class BandReader:
             scale, offset = self._linear
             bands = (bands * scale + offset).astype(self.dtype)
         return bands
+
+
+def _dtype(dataset: DatasetReader, number: int) -> np.dtype:
+    name = dataset.dtypes[number - 1]
+    return np.dtype(OTHER_DTYPES.get(name, name))
 
 
 def _check_png(name: str) -> None:

@@ -1,8 +1,9 @@
-"""Pictures of label maps: colours, and panels side by side with a legend of the class names."""
+"""Pictures of label maps: colours of the classes, and panels side by side with a legend of their names."""
 
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,23 @@ Palette = Sequence[Sequence[int]]
 """One RGB colour a class, values in [0, 255]."""
 
 IGNORED_COLOUR = (255, 0, 255)  # pixels without a class: ground truth that is not labelled
+BUILDING, WATER, TREE = (220, 50, 47), (38, 110, 235), (0, 100, 0)
+FAMILIAR: dict[str, tuple[int, int, int]] = {
+    'building': BUILDING,
+    'house': BUILDING,
+    'road': (128, 128, 128),
+    'water': WATER,
+    'river': WATER,
+    'tree': TREE,
+    'forest': TREE,
+    'grass': (120, 215, 90),
+    'cropland': (245, 215, 60),
+    'bareland': (165, 110, 65),
+    'background': (60, 60, 60),
+}
+"""Class name -> colour."""
+
+LEAST_DISTANCE = 60  # in RGB, between colours that can be told apart
 FONT_SIZE = 15  # pixels, at least; larger pictures get larger letters
 FONT_SHARE = 45  # of the picture's height
 GOLDEN_RATIO = 0.618033988749895  # steps round the hue circle that stay far apart
@@ -23,6 +41,20 @@ def default_palette(num_classes: int) -> list[tuple[int, int, int]]:
     values = [0.95 - 0.3 * (index % 3) / 2 for index in range(num_classes)]
     colours = [colorsys.hsv_to_rgb(hue, 0.65, value) for hue, value in zip(hues, values, strict=True)]
     return [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in colours]
+
+
+def palette_of(class_names: Sequence[str]) -> list[tuple[int, int, int]]:
+    """RGB colours of classes: the familiar one of a known name, else one that no other class has."""
+    colours: list[tuple[int, int, int] | None] = [None] * len(class_names)
+    for index, name in enumerate(class_names):
+        familiar = FAMILIAR.get(name.casefold())
+        if familiar not in colours:
+            colours[index] = familiar
+    used = [colour for colour in colours if colour is not None]
+    spare = default_palette(2 * len(class_names))
+    free = [colour for colour in spare if all(math.dist(colour, other) >= LEAST_DISTANCE for other in used)]
+    others = iter([*free, *(colour for colour in spare if colour not in free)])
+    return [next(others) if colour is None else colour for colour in colours]
 
 
 def colour_map(labels: np.ndarray, palette: Palette) -> np.ndarray:
@@ -58,7 +90,9 @@ def draw_panels(panels: Sequence[tuple[str, np.ndarray]], class_names: Sequence[
     size = max(FONT_SIZE, height // FONT_SHARE)
     margin = size // 2
     font = ImageFont.load_default(size=size)
-    images = [_scaled_to_height(Image.fromarray(array), height) for _, array in panels]
+    images = [Image.fromarray(array) for _, array in panels]
+    sizes = [(max(round(image.width * height / image.height), 1), height) for image in images]
+    images = [image.resize(size) if image.height != height else image for image, size in zip(images, sizes, strict=True)]
     width = sum(image.width for image in images) + margin * (len(images) + 1)
     legend = _legend_places(class_names, font, size, width)
     row_height = size + margin
@@ -76,12 +110,6 @@ def draw_panels(panels: Sequence[tuple[str, np.ndarray]], class_names: Sequence[
         draw.rectangle((x, y, x + size, y + size), fill=tuple(int(c) for c in colour), outline='black')
         draw.text((x + size + margin // 2, y), name, fill='black', font=font)
     return canvas
-
-
-def _scaled_to_height(image: Image.Image, height: int) -> Image.Image:
-    if image.height == height:
-        return image
-    return image.resize((max(round(image.width * height / image.height), 1), height))
 
 
 def _legend_places(

@@ -1,30 +1,29 @@
-"""Pictures as numbers: from files, from Pillow's images, from arrays, with a message that names what cannot be read.
+"""Images as numbers: from files, from Pillow's images, from arrays, with a message that names what cannot be read.
 
 Pillow decodes PNG, JPEG and the like (it refuses truncated files, where OpenCV of some versions returns half an
 image), rasterio decodes all the rest (:mod:`segearth.io.gdal_files`), also colours of 16 bit, of which Pillow
-keeps 8. Nothing here knows what the numbers mean: :mod:`segearth.io.optical`,
-:mod:`segearth.io.sar` and :mod:`segearth.datasets.labels` do.
+keeps 8. Nothing here knows what the numbers mean: :mod:`segearth.io.pictures` and :mod:`segearth.datasets.labels` do.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
-from segearth.errors import DataError, MissingFileError, UserError
+from segearth.errors import ConfigError, DataError, MissingFileError, UserError
 from segearth.io.gdal_files import (
     BandReader,
     UnreadableFileError,
     bands_without_alpha,
+    check_band_numbers,
     is_gdal_name,
     is_palette,
     local_name,
@@ -40,10 +39,7 @@ PLAIN_MODES = frozenset({'1', 'L', 'RGB', 'P', 'I', 'F'})  # arrays of these hol
 COLOUR_MODES = frozenset({'PA', 'RGBA', 'RGBX', 'RGBa', 'CMYK', 'YCbCr', 'HSV'})  # Pillow makes them RGB
 ORIENTATION, PHOTOMETRIC, NODATA_TAG = 0x0112, 0x0106, 42113  # tags of EXIF, TIFF and GDAL
 REDUCED_LAYOUT = re.compile(r'\b(?![IF];)\w+;16')  # of Pillow's decoders, such as RGB;16B
-FILL_BEYOND = 1e30  # floats beyond are fill values, such as -3.4e38, whether the file says so or not
-
-# images and labels are read by pixels; once for all, because catch_warnings is not safe in threads
-warnings.filterwarnings('ignore', category=NotGeoreferencedWarning)
+SHOWN_INPUT = 40  # characters of a wrong one
 
 
 @dataclass(frozen=True)
@@ -133,50 +129,32 @@ def read_raster(image: ImageInput, is_picture: bool = True, bands: tuple[int, ..
         return Raster(select_bands(raster.bands, bands, name_of(image)), raster.nodata, raster.is_palette, raster.valid)
 
 
-def select_bands(bands: np.ndarray, selection: tuple[int, ...] | None, path: str | os.PathLike[str]) -> np.ndarray:
-    """Picks bands by their numbers, which count from 1 as in GDAL.
-
-    Args:
-        bands: (B, H, W).
-        selection: Band numbers, or None for all.
-        path: Named in the message.
+def read_band_numbers(text: str | None) -> tuple[int, ...] | None:
+    """Band numbers that a user has typed, such as "4,3,2"; None for nothing.
 
     Raises:
-        DataError: A number is outside 1 to B.
+        ConfigError: The text is something else.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(int(number) for number in text.split(','))
+    except ValueError:
+        raise ConfigError(
+            f'bands are {text[:SHOWN_INPUT]!r}; expected numbers from 1, as in 4,3,2 (--bands 4,3,2)'
+        ) from None
+
+
+def select_bands(bands: np.ndarray, selection: tuple[int, ...] | None, path: str | os.PathLike[str]) -> np.ndarray:
+    """Picks bands (B, H, W) by their numbers, which count from 1 as in GDAL; None picks all.
+
+    Raises:
+        DataError: A number is outside 1 to B; the message names the path.
     """
     if selection is None:
         return bands
     check_band_numbers(selection, len(bands), path)
     return bands[[number - 1 for number in selection]]
-
-
-def check_band_numbers(selection: tuple[int, ...], count: int, path: str | os.PathLike[str]) -> None:
-    """Checks that bands exist.
-
-    Raises:
-        DataError: A number is outside 1 to ``count``.
-    """
-    wrong = [number for number in selection if not 1 <= number <= count]
-    if wrong:
-        raise DataError(f'{path} has {count} bands, so band {wrong[0]} does not exist: choose from 1 to {count}')
-
-
-def without_fill(bands: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """Brings numbers to floats that are NaN where they mean nothing.
-
-    Args:
-        bands: (B, H, W). 8-bit numbers are pictures and returned as they are.
-        valid: (H, W) bool, or None.
-
-    Returns:
-        (B, H, W) of a type in which neighbouring numbers stay apart: float32, float64 or complex.
-    """
-    if bands.dtype == np.uint8:
-        return bands
-    values = bands.astype(np.result_type(bands.dtype, np.float32))
-    with np.errstate(invalid='ignore', over='ignore'):
-        is_number = np.abs(values) < FILL_BEYOND
-    return np.where(is_number if valid is None else is_number & valid, values, values.dtype.type(np.nan))
 
 
 @contextmanager
@@ -243,7 +221,9 @@ def _of_pillow(image: Image.Image, is_picture: bool) -> Raster:
     if not is_picture:
         return Raster(bands, None, has_table)
     tags = getattr(image, 'tag_v2', {})  # a TIFF that was opened with Pillow
-    nodata = _number(tags.get(NODATA_TAG))
+    nodata = None
+    with suppress(TypeError, ValueError):  # none is given, or no number
+        nodata = float(tags.get(NODATA_TAG))
     valid = None if nodata is None else (bands != nodata).any(axis=0)
     if mode.startswith('I;16') and tags.get(PHOTOMETRIC) == 0:  # 0 is white; Pillow turns 8 bits round, not these
         bands = np.iinfo(np.uint16).max - bands
@@ -306,13 +286,6 @@ def _tiff_orientation(source: DatasetReader) -> int:
     except (OSError, ValueError, SyntaxError):  # kinds of TIFF that Pillow does not know are none of a camera
         return 1
     return orientation if orientation in _TURNS else 1
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
 
 
 def name_of(image: ImageInput) -> str:

@@ -18,7 +18,7 @@ from segearth.errors import ConfigError, DataError
 from segearth.inference.sliding_window import Box
 from segearth.io.outputs import check_results, writing
 from segearth.io.panels import Palette
-from segearth.io.stretch import decide_stretch
+from segearth.io.pictures import decide_stretch
 from segearth.maps.area import AreaCount, ClassArea, write_areas
 from segearth.maps.geotiff import as_window, describe_classes, optimise, write_blocks, write_legend
 from segearth.maps.grid import BLOCK_SIDE, WindowGrid

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segearth.inference.sliding_window import Box
-from segearth.io.stretch import Stretch
+from segearth.io.pictures import Stretch
 from segearth.maps.grid import WindowGrid
 from segearth.maps.labelling import WindowModel, label_block
 from segearth.maps.scene import Scene, SceneSource

@@ -30,6 +30,7 @@ from segearth.inference.sliding_window import Box
 from segearth.io.gdal_files import (
     BandReader,
     bands_without_alpha,
+    check_band_numbers,
     is_gdal_name,
     is_palette,
     local_name,
@@ -37,7 +38,6 @@ from segearth.io.gdal_files import (
     open_dataset,
     with_plain_alpha,
 )
-from segearth.io.raster import check_band_numbers
 from segearth.maps.ground import pixel_size
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from segearth.device import in_plain_torch
 from segearth.errors import ConfigError
 from segearth.inference.settings import ORIGINAL_KEYS, InferenceSettings
-from segearth.io.colours import palette_of
+from segearth.io.panels import palette_of
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD, read_out_anew
 from segearth.models.open_vocabulary import (
     OpenVocabularySegmenter,

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from segearth.errors import ConfigError, DataError, MissingFileError
-from segearth.io.optical import read_optical
-from segearth.io.sar import read_sar
+from segearth.io.pictures import read_optical, read_sar
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
 from segearth.training.sampler import draw_index
 

@@ -10,7 +10,7 @@ from segearth.demo.sar import add_speckle, misregister, sar_output, simulate_sar
 from segearth.demo.sar_benchmark import ensure_sar_benchmark
 from segearth.demo.scene import Scene, make_scene
 from segearth.errors import ConfigError
-from segearth.io.sar import sar_to_rgb
+from segearth.io.pictures import sar_to_rgb
 
 
 @pytest.fixture(scope='module')

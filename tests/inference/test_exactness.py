@@ -12,7 +12,7 @@ from PIL import Image
 from segearth.demo.benchmark import VALIDATION_SEED
 from segearth.demo.classes import CLASSES
 from segearth.demo.scene import make_scene
-from segearth.io.optical import read_optical
+from segearth.io.pictures import read_optical
 from segearth.models.build import build_encoder
 from segearth.models.feature_up import build_feature_upsampler
 from segearth.models.open_vocabulary import OpenVocabularySegmenter

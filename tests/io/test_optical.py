@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from segearth.errors import DataError
-from segearth.io.optical import read_optical, stretch_to_uint8
+from segearth.io.pictures import read_optical, stretch_to_uint8
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 

@@ -1,6 +1,7 @@
 import numpy as np
 
-from segearth.io.panels import IGNORED_COLOUR, colour_map, default_palette, draw_panels, overlay
+from segearth.demo.classes import CLASSES, PALETTE
+from segearth.io.panels import IGNORED_COLOUR, colour_map, default_palette, draw_panels, overlay, palette_of
 
 
 def test_colours_of_classes_and_of_pixels_without_one():
@@ -29,3 +30,11 @@ def test_panels_hold_every_image_and_a_wrapped_legend():
     assert many.height > few.height
     colours = {colour for _, colour in many.getcolors(10**6)}
     assert set(default_palette(12)) <= colours
+
+
+def test_known_names_have_familiar_colours_and_all_differ():
+    names = ['Water', 'quarry', 'tree', 'forest', 'solar panel', *(f'class {index}' for index in range(60))]
+    colours = palette_of(names)
+    assert colours[0] == PALETTE[CLASSES.index('water')] and colours[2] == PALETTE[CLASSES.index('tree')]
+    assert len(set(colours)) == len(names)
+    assert palette_of(CLASSES) == list(PALETTE)

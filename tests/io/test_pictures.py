@@ -11,10 +11,8 @@ from segearth.datasets.transforms import Resize
 from segearth.errors import DataError, MissingFileError
 from segearth.io.fitting import fit_image
 from segearth.io.gdal_files import name_of_results
-from segearth.io.optical import read_optical
+from segearth.io.pictures import decide_stretch, read_optical, read_sar
 from segearth.io.raster import read_info
-from segearth.io.sar import read_sar
-from segearth.io.stretch import decide_stretch
 from segearth.maps.scene import SceneSource, find_scenes, open_scene
 
 GREY = (np.add.outer(np.arange(40), np.arange(60)) * 255 // 98).astype(np.uint8)
@@ -266,8 +264,8 @@ def test_incomplete_png_scenes_and_animations_are_refused(tmp_path):
 
 @pytest.mark.parametrize('place', [0, 2500, 4095])
 def test_the_stretch_finds_data_that_the_sample_misses(tmp_path, place, monkeypatch):
-    monkeypatch.setattr('segearth.io.stretch.WHOLE_PIXELS', 100)
-    monkeypatch.setattr('segearth.io.stretch.KEPT_PIXELS', 500)
+    monkeypatch.setattr('segearth.io.pictures.WHOLE_PIXELS', 100)
+    monkeypatch.setattr('segearth.io.pictures.KEPT_PIXELS', 500)
     options = {'driver': 'GTiff', 'count': 1, 'height': 4100, 'width': 4100, 'dtype': 'uint16', 'tiled': True}
     small = np.arange(1000, 1016, dtype=np.uint16).reshape(1, 4, 4)
     for nodata in (0, None):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segearth.errors import ConfigError, DataError
-from segearth.io.sar import DB_RANGES, read_sar, sar_to_rgb
+from segearth.io.pictures import DB_RANGES, read_sar, sar_to_rgb
 
 DECIBELS = np.random.default_rng(0).uniform(-25, 0, (20, 30)).astype(np.float32)
 

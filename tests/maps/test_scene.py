@@ -4,9 +4,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 
 from segearth.errors import ConfigError, DataError, MissingFileError
-from segearth.io.optical import read_optical
-from segearth.io.sar import read_sar
-from segearth.io.stretch import decide_stretch
+from segearth.io.pictures import decide_stretch, read_optical, read_sar
 from segearth.maps.scene import SceneSource, find_scenes, open_scene
 from tests.maps.conftest import UTM, smooth_picture
 
@@ -60,7 +58,7 @@ def test_refuses_odd_stretches(write_scene, setting):
 
 
 def test_large_scene_without_overviews_is_sampled(write_scene, monkeypatch):
-    monkeypatch.setattr('segearth.io.stretch.WHOLE_PIXELS', 100)
+    monkeypatch.setattr('segearth.io.pictures.WHOLE_PIXELS', 100)
     array = smooth_picture(600, 700, 1).astype(np.uint16) * 20
     rgb, _ = read_whole(write_scene(array))
     low, high = np.percentile(array, (2, 98))

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from segearth.errors import ConfigError
 from segearth.inference.settings import InferenceSettings
 from segearth.inference.sliding_window import window_boxes
-from segearth.io.optical import read_optical
+from segearth.io.pictures import read_optical
 from segearth.models.build import resolve_precision
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.open_vocabulary import OpenVocabularySegmenter

@@ -11,8 +11,7 @@ from mmseg.datasets import transforms as mmseg_transforms
 from mmseg.registry import TRANSFORMS
 
 from segearth.io.fitting import fitted_size
-from segearth.io.optical import read_optical
-from segearth.io.sar import read_sar
+from segearth.io.pictures import read_optical, read_sar
 
 
 class _LoadPicture(BaseTransform):
@@ -35,7 +34,7 @@ class _LoadPicture(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadOpticalImage(_LoadPicture):
-    """Loads an optical image (:mod:`segearth.io.optical` has the rule).
+    """Loads an optical image (:mod:`segearth.io.pictures` has the rule).
 
     For 8-bit images the same numbers as mmseg's LoadImageFromFile; besides it reads GeoTIFF of any type and number
     of bands, and names the file when it is damaged.
@@ -60,7 +59,7 @@ class LoadOpticalImage(_LoadPicture):
 
 @TRANSFORMS.register_module()
 class LoadSARImage(_LoadPicture):
-    """Loads a radar image as three channels (:mod:`segearth.io.sar` has the rule).
+    """Loads a radar image as three channels (:mod:`segearth.io.pictures` has the rule).
 
     Args:
         bands: Numbers of one or two bands, from 1, co-polarised first; None takes all.
