@@ -1,7 +1,7 @@
-"""What this machine has and which fast paths are in use, in one table, for bug reports.
+"""What this machine has and which fast paths are in use, one line each, for bug reports.
 
 Run by ``segearth doctor`` or ``python -m segearth.doctor``. Nothing is downloaded, and nothing that is missing or
-broken stops it: its row then says so. Into a pipe or a file it writes plain lines.
+broken stops it: its line then says so. :data:`CHECKS` lists what is looked at.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import segearth
 from segearth.cli import run_cli
+from segearth.paths import cache_folder, weights_folders
 
 if TYPE_CHECKING:
     from simfeatup.proof import FastPath
@@ -51,8 +53,6 @@ GIB = 2**30
 
 
 def _system() -> Iterator[Row]:
-    import segearth
-
     yield 'segearth', f'{segearth.__version__} in {Path(segearth.__file__).parent}'
     yield 'system', f'{platform.platform()}, {" ".join(platform.libc_ver())}'
     yield 'Python', f'{platform.python_version()} ({sys.executable})'
@@ -72,9 +72,9 @@ def _libraries() -> Iterator[Row]:
     import torch
 
     yield 'torch sees', f'{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads'
-    built = next((line.strip() for line in torch.__config__.show().splitlines() if 'MKL-DNN' in line), 'none')
+    built = [line.strip(' -') for line in torch.__config__.show().splitlines() if 'MKL-DNN' in line]
     limit = os.environ.get('ONEDNN_MAX_CPU_ISA') or os.environ.get('DNNL_MAX_CPU_ISA')
-    yield 'oneDNN', built.lstrip('- ') + (f', limited to {limit}' if limit else '')
+    yield 'oneDNN', ', limited to '.join(filter(None, [*(built[:1] or ['none']), limit]))
 
 
 def _compiler() -> Iterator[Row]:
@@ -142,17 +142,15 @@ def _verdicts(path: FastPath) -> Iterator[Row]:
     if not path.is_on():
         yield path.name, f'turned off by {path.variable}'
         return
-    verdicts = {_case(case): reason for case, reason in path.verdicts().items()}
+    verdicts = {
+        ' '.join(str(part).removeprefix('torch.') for part in case): reason for case, reason in path.verdicts().items()
+    }
     good = [case for case, reason in verdicts.items() if reason is None and case]
     if good or not verdicts or set(verdicts.values()) == {None}:
         yield path.name, f'in use{": " if good else ""}{"; ".join(good)}' if verdicts else 'not asked for here'
     for case, reason in verdicts.items():
         if reason is not None:
             yield path.name, f'not used{f" for {case}" if case else ""}: {reason}. Instead: {path.instead}'
-
-
-def _case(case: tuple) -> str:
-    return ' '.join(str(part).removeprefix('torch.') for part in case)
 
 
 def _precisions() -> Iterator[Row]:
@@ -170,20 +168,15 @@ def _precisions() -> Iterator[Row]:
 
 
 def _folders() -> Iterator[Row]:
-    from huggingface_hub import constants
-
-    from segearth.paths import cache_folder, weights_folders
+    from simfeatup.cpu.cache import cache_folder as loops_folder
 
     yield 'cache', _writable(cache_folder())
-    yield 'Hugging Face', _writable(Path(constants.HF_HUB_CACHE))
     for folder in weights_folders():
         yield 'weights', _writable(folder)
+    yield 'compiled loops', str(loops_folder() or 'no place; compiled anew in every process')
+    from huggingface_hub import constants
 
-
-def _loops_folder() -> Iterator[Row]:
-    from simfeatup.cpu.cache import cache_folder
-
-    yield 'compiled loops', str(cache_folder() or 'no place; compiled anew in every process')
+    yield 'Hugging Face', _writable(Path(constants.HF_HUB_CACHE))
 
 
 def _encoders() -> Iterator[Row]:
@@ -201,20 +194,25 @@ def _environment() -> Iterator[Row]:
             yield name, '(set)' if any(word in name for word in SECRETS) else value
 
 
-SECTIONS: tuple[tuple[str, tuple[Callable[[], Iterator[Row]], ...]], ...] = (
-    ('versions', (_system,)),
-    ('processor', (_processor, _libraries, _compiler, _memory)),
-    ('devices', (_devices,)),
-    ('fast paths', (_encoder_paths, _upsampler_paths)),
-    ('precision', (_precisions,)),
-    ('folders', (_folders, _loops_folder)),
-    ('weights', (_encoders,)),
-    ('environment', (_environment,)),
+CHECKS: tuple[tuple[str, Callable[[], Iterator[Row]]], ...] = (
+    ('versions', _system),
+    ('processor', _processor),
+    ('processor', _libraries),
+    ('processor', _compiler),
+    ('processor', _memory),
+    ('devices', _devices),
+    ('fast paths', _encoder_paths),
+    ('fast paths', _upsampler_paths),
+    ('precision', _precisions),
+    ('folders', _folders),
+    ('weights', _encoders),
+    ('environment', _environment),
 )
+"""Section -> what yields its rows (name, value). A check that fails has one row, called as the function."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the table.
+    """Prints the report.
 
     Args:
         arguments: Command line without the program's name; None for the process's own.
@@ -231,43 +229,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def report() -> None:
-    """Prints the table: drawn on a terminal, else as plain lines."""
+    """Prints what the checks find, each line as soon as it is known."""
     log = logging.getLogger('simfeatup')
     level = log.level
-    log.setLevel(logging.ERROR)  # what is not used stands in the table
+    log.setLevel(logging.ERROR)  # what is not used stands in the report
     try:
-        _draw() if sys.stdout.isatty() and find_spec('rich') else _print()
+        for section, check in CHECKS:
+            for name, value in _rows(check):
+                print(f'{section}: {name}: {value}', flush=True)
     finally:
         log.setLevel(level)
 
 
-def _print() -> None:
-    for section, makers in SECTIONS:
-        for name, value in _rows(makers):
-            print(f'{section}: {name}: {value}', flush=True)
-
-
-def _draw() -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title='segearth doctor', show_header=False)
-    for section, makers in SECTIONS:
-        for index, (name, value) in enumerate(_rows(makers)):
-            table.add_row('' if index else f'[bold]{section}[/]', escape(name), escape(value))
-        table.add_section()
-    Console().print(table)
-
-
-def _rows(makers: Iterable[Callable[[], Iterator[Row]]]) -> Iterator[Row]:
-    for make in makers:
-        try:
-            for name, value in make():
-                yield name, ' '.join(value.split())
-        except Exception as error:  # a report of what is broken does not break
-            what = ' '.join(f'{type(error).__name__}: {error}'.split())
-            yield make.__name__.strip('_').replace('_', ' '), f'unknown ({what})'
+def _rows(check: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    try:
+        for name, value in check():
+            yield name, ' '.join(value.split())
+    except Exception as error:  # a report of what is broken does not break
+        what = ' '.join(f'{type(error).__name__}: {error}'.split())
+        yield check.__name__.strip('_').replace('_', ' '), f'unknown ({what})'
 
 
 def _version(package: str) -> str:
@@ -278,9 +258,8 @@ def _version(package: str) -> str:
 
 
 def _processor_name() -> str:
-    cpuinfo = Path('/proc/cpuinfo')
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(errors='replace').splitlines():
+    with suppress(OSError):  # it is Linux that has this file
+        for line in Path('/proc/cpuinfo').read_text(errors='replace').splitlines():
             if line.startswith('model name'):
                 return line.split(':', 1)[1].strip()
     return platform.processor() or 'unknown'

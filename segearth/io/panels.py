@@ -91,8 +91,7 @@ def draw_panels(panels: Sequence[tuple[str, np.ndarray]], class_names: Sequence[
     margin = size // 2
     font = ImageFont.load_default(size=size)
     images = [Image.fromarray(array) for _, array in panels]
-    sizes = [(max(round(image.width * height / image.height), 1), height) for image in images]
-    images = [image.resize(size) if image.height != height else image for image, size in zip(images, sizes, strict=True)]
+    images = [image.resize((max(round(image.width * height / image.height), 1), height)) for image in images]
     width = sum(image.width for image in images) + margin * (len(images) + 1)
     legend = _legend_places(class_names, font, size, width)
     row_height = size + margin
