@@ -26,7 +26,6 @@ from affine import Affine
 from PIL import Image
 import segearth
 from segearth import commands, paths
-from segearth.app.examples import example_scenes
 from segearth.demo.scene import make_scene
 from segearth.training.engine import load_training_config
 
@@ -44,7 +43,7 @@ assert not commands.main(['predict', 'scene.tif', '--config', 'cfg_demo', '--out
 assert rasterio.open('maps/scene_classes.tif').shape == (64, 64)
 
 import segearth.app.page
-assert all(path.is_file() for path in example_scenes())
+assert len(segearth.app.page.EXAMPLES) == 3 and segearth.app.page.WORDS.is_file()
 load_training_config('simfeatup/demo')
 assert paths.data_folders() == [Path.cwd()], 'demo data are drawn into the working directory'
 print('download folder', paths.download_folder())

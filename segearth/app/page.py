@@ -1,33 +1,40 @@
-"""The page in the browser, with Gradio. Offline: system fonts, no scripts from elsewhere, no analytics."""
+"""The page in the browser, with Gradio, and its pictures and tables.
+
+Offline: system fonts, no scripts from elsewhere, no analytics.
+"""
 
 from __future__ import annotations
 
 import html
 import logging
-import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # read when gradio is imported
-
 import gradio as gr
+import matplotlib
 import numpy as np
 from PIL import Image
 
-from segearth.app.examples import WORDS, example_scenes
-from segearth.app.pictures import area_table, class_map, map_over_scene, score_maps
 from segearth.app.session import Answer, NobodyWaitsError, Request, Session
 from segearth.app.uploads import Limits, without_paths
 from segearth.errors import DataError, UserError
+from segearth.io.panels import Palette, colour_map, overlay
+from segearth.maps.area import ClassArea
+from segearth.maps.labelling import NO_DATA
 from segearth.models.dense_clip import ATTENTION_NAMES
+from segearth.paths import PROJECT_ROOT
 from segearth.weights.encoders import ENCODERS
 from simfeatup.errors import UpsamplerError
 
 logger = logging.getLogger(__name__)
+
+EXAMPLES = sorted((Path(__file__).parent / 'examples').glob('*.tif'))
+"""Scenes of :func:`segearth.demo.scene.make_scene` as GeoTIFFs; the last number of each name is its seed."""
+WORDS = PROJECT_ROOT / 'configs' / 'cls_demo.txt'  # classes of such scenes
 
 TITLE = 'SegEarth: name classes in words, get a map'
 INTRODUCTION = f"""# {TITLE}
@@ -53,21 +60,22 @@ DEFECT = 'Something went wrong on the server, whose log says what. Other setting
 CLOSE_TOASTS = '(...values) => {document.querySelectorAll(".toast-close").forEach(each => each.click()); return values}'
 TOAST_SECONDS = 10
 BLEND = 'map'  # beginning of the names of such pictures
+SCORE_COLOURS = 'viridis'  # readable for colour-blind eyes
 
 
 def build_page(session: Session) -> gr.Blocks:
-    """Builds the page. Gradio keeps its files in the folder of the session from then on.
+    """Builds the page.
 
     Args:
-        session: Does the work.
+        session: Does the work; Gradio is to keep its files in its folder (:func:`segearth.app.server.set_environment`).
     """
-    os.environ['GRADIO_TEMP_DIR'] = str(session.storage.folder)  # read when components are made, and at uploads
+    words = WORDS.read_text().strip()
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)
         answer = gr.State(time_to_live=session.limits.kept_seconds)
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                inputs = _inputs(session.limits)
+                inputs = _inputs(session.limits, words)
                 run = gr.Button('Make the map', variant='primary', elem_id='run')
             with gr.Column(scale=2):
                 status = gr.HTML(elem_id='status')
@@ -93,10 +101,10 @@ def build_page(session: Session) -> gr.Blocks:
                     files = gr.File(
                         label=_kept(session.limits), file_count='multiple', elem_id='files', interactive=False
                     )
-        gr.Examples([[str(path), WORDS] for path in example_scenes()], inputs[:2], label='Examples', elem_id='examples')
+        gr.Examples([[str(path), words] for path in EXAMPLES], inputs[:2], label='Examples', elem_id='examples')
 
         def segment(user: gr.Request, *values: Any, progress: gr.Progress = gr.Progress()) -> dict[Any, Any]:  # noqa: B008
-            with _mistakes(NOT_MADE, session) as mistake:
+            with _mistakes(NOT_MADE, session) as mistakes:
                 found = session.segment(
                     Request(*values), lambda done, total: progress((done, total), 'windows'), str(user.session_hash)
                 )
@@ -109,10 +117,10 @@ def build_page(session: Session) -> gr.Blocks:
                     files: found.files,
                     status: _summary(found, values[0]),
                 }
-            return {status: mistake.text}
+            return {status: ''.join(mistakes)}
 
         def compare_parts(user: gr.Request, *values: Any, progress: gr.Progress = gr.Progress()) -> dict[Any, Any]:  # noqa: B008
-            with _mistakes(NOT_SHOWN, session) as mistake:
+            with _mistakes(NOT_SHOWN, session) as mistakes:
                 found = session.compare(
                     Request(*values), lambda done, total: progress((done, total), 'maps'), str(user.session_hash)
                 )
@@ -126,7 +134,7 @@ def build_page(session: Session) -> gr.Blocks:
                     upsampling: gr.update(value=pairs[1], visible=has_both),
                     notes: '' if has_both else WITHOUT_UPSAMPLER,
                 }
-            return {notes: mistake.text}
+            return {notes: ''.join(mistakes)}
 
         def fade(found: Answer | None, value: float) -> Any:
             with _mistakes(NOT_SHOWN, session):
@@ -148,12 +156,51 @@ def build_page(session: Session) -> gr.Blocks:
     return page
 
 
-def _inputs(limits: Limits) -> list:
+def map_over_scene(answer: Answer, opacity: float) -> np.ndarray:
+    """(h, w, 3) uint8: the classes over the scene, which shows through where there is no data."""
+    blended = overlay(answer.picture, answer.labels, answer.palette, opacity)
+    return np.where((answer.labels == NO_DATA)[..., None], answer.picture, blended)
+
+
+def class_map(labels: np.ndarray, palette: Palette) -> np.ndarray:
+    """(h, w, 3) uint8, white where there is no data."""
+    picture = colour_map(labels, palette)
+    picture[labels == NO_DATA] = 255
+    return picture
+
+
+def score_maps(answer: Answer) -> list[tuple[np.ndarray, str]]:
+    """One picture a class, its probability from dark (0) to bright (1), with a caption."""
+    colours = matplotlib.colormaps[SCORE_COLOURS]
+    return [
+        (colours(probability.astype(np.float32), bytes=True)[..., :3], name)
+        for probability, name in zip(answer.probabilities, answer.class_names, strict=True)
+    ]
+
+
+def area_table(areas: Sequence[ClassArea], palette: Palette) -> str:
+    """Legend and areas, in HTML."""
+    is_known = any(row.hectares is not None for row in areas)
+    rows = []
+    for row, colour in zip(areas, palette, strict=True):
+        square = (
+            f'<span class="legend" style="background: rgb({", ".join(str(int(value)) for value in colour)})"></span>'
+        )
+        hectares = f'<td>{row.hectares:.2f}</td>' if row.hectares is not None else ''
+        rows.append(
+            f'<tr><td>{square}{html.escape(row.name)}</td><td>{row.share:.1%}</td><td>{row.pixels}</td>{hectares}</tr>'
+        )
+    head = '<th>class</th><th>share</th><th>pixels</th>' + ('<th>hectares</th>' if is_known else '')
+    note = '' if is_known else '<p>The image has no coordinate reference system, so its areas are unknown.</p>'
+    return f'<table class="areas"><tr>{head}</tr>{"".join(rows)}</table>{note}'
+
+
+def _inputs(limits: Limits, words: str) -> list:
     """Fields in the order of :class:`Request`."""
     encoders = list(dict.fromkeys(['Demo', *(record.clip_type for record in ENCODERS)]))
     size = f'at most {limits.upload_bytes / 2**20:g} MB and {limits.pixels / 1e6:g} million pixels'
     upload = gr.File(label=f'image or GeoTIFF, {size}', type='filepath', elem_id='upload')
-    words = gr.Textbox(WORDS, lines=7, label='classes, one a line, commas between synonyms', elem_id='words')
+    classes = gr.Textbox(words, lines=7, label='classes, one a line, commas between synonyms', elem_id='words')
     encoder = gr.Dropdown(encoders, value='Demo', label='encoder', elem_id='encoder')
     with gr.Accordion('Method', open=False):
         attention = gr.Dropdown(list(ATTENTION_NAMES), value='SegEarth', label='attention')
@@ -163,28 +210,19 @@ def _inputs(limits: Limits) -> list:
     with gr.Accordion('Reading', open=False):
         sensor = gr.Radio([('optical', 'optical'), ('radar', 'sar')], value='optical', label='sensor')
         bands = gr.Textbox('', label='bands: red, green, blue, as in 4,3,2', placeholder='the usual ones')
-    return [upload, words, encoder, attention, weight, threshold, with_upsampling, sensor, bands]
-
-
-@dataclass
-class _Mistake:
-    text: str = ''  # HTML
+    return [upload, classes, encoder, attention, weight, threshold, with_upsampling, sensor, bands]
 
 
 @contextmanager
-def _mistakes(title: str, session: Session) -> Iterator[_Mistake]:
+def _mistakes(title: str, session: Session) -> Iterator[list[str]]:
     """Shows mistakes of the user's as messages, without paths and as plain text; all else is for the log alone.
 
-    Args:
-        title: Heading of the messages.
-        session: Whose folder is not to be named.
-
     Yields:
-        What to put on the page if the block does not return.
+        What to put on the page, as HTML, if the block does not return.
     """
-    mistake = _Mistake()
+    shown: list[str] = []
     try:
-        yield mistake
+        yield shown
         return
     except (UserError, UpsamplerError) as error:
         message = without_paths(str(error), session.storage.folder)
@@ -195,7 +233,7 @@ def _mistakes(title: str, session: Session) -> Iterator[_Mistake]:
         message = DEFECT
     message = html.escape(message)
     gr.Warning(f'<strong>{title}</strong><br>{message}', TOAST_SECONDS)
-    mistake.text = f'<div class="mistake"><strong>{title}</strong>: {message}</div>'
+    shown.append(f'<div class="mistake"><strong>{title}</strong>: {message}</div>')
 
 
 def _file(folder: Path, name: str, array: np.ndarray) -> str:

@@ -1,4 +1,9 @@
-"""Serves the page: address, password, and an end that leaves nothing behind."""
+"""Serves the page: address, password, what of Gradio's interface is open, and an end that leaves nothing behind.
+
+Gradio serves more than this page uses: it fetches addresses for its visitors, and cuts videos. So a layer before it
+lets through what the page needs, and uploads for which there is room. Files in a request have to be uploads, so that
+neither an address nor another file of the server can be named in their place.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +11,80 @@ import hmac
 import ipaddress
 import logging
 import os
+import re
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import anyio
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from segearth.app.guard import Guard, keep_files_inside
 from segearth.app.page import CSS, FONT, MONO_FONT, build_page
 from segearth.app.session import Session
+from segearth.app.storage import Storage
 from segearth.app.uploads import Limits
 from segearth.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-ENDING = [getattr(signal, name) for name in ('SIGTERM', 'SIGHUP') if hasattr(signal, name)]
+OPEN = re.compile(
+    r'/|/(config|login|logout|theme\.css|favicon\.ico|robots\.txt|manifest\.json|pwa_icon.*|(static|assets|svelte)/.+)'
+    r'|/gradio_api/(startup-events|app_id|login_check|info|openapi\.json|theme\.css|upload|upload_progress|queue/(join|data)'
+    r'|(run|api|call)/.+|heartbeat/.+|reset|cancel|file(=|/)(?!\w+:/).+)/?'
+)
+UPLOAD = re.compile(r'/gradio_api/upload/?')
+FORM_BYTES = 2**20  # of a request that is no upload, and of what surrounds the file in one
 MOST_WAITING = 20  # presses of all users together
 STATES = 200  # browser sessions whose last map can be faded
 LOGIN = 'Any user name, and the password that you were given.'
+
+
+class Guard:
+    """A layer in front of Gradio that lets through what the page needs.
+
+    Args:
+        app: Gradio's.
+        storage: Where uploads go.
+        upload_bytes: Largest file.
+    """
+
+    def __init__(self, app: ASGIApp, storage: Storage, upload_bytes: int) -> None:
+        self._app = app
+        self._storage = storage
+        self._upload_bytes = upload_bytes
+        self._coming = 0  # bytes of uploads that are on their way
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or answers why not."""
+        if scope['type'] != 'http':
+            return await self._app(scope, receive, send)
+        if not OPEN.fullmatch(scope['path']):
+            return await PlainTextResponse('not a part of this page', 404)(scope, receive, send)
+        if scope['method'] not in ('POST', 'PUT', 'PATCH'):
+            return await self._app(scope, receive, send)
+        length = dict(scope['headers']).get(b'content-length', b'')
+        if not length.isdigit():
+            return await PlainTextResponse('the length of the request is missing', 411)(scope, receive, send)
+        is_upload = UPLOAD.fullmatch(scope['path']) is not None
+        allowed = FORM_BYTES + (self._upload_bytes if is_upload else 0)
+        if int(length) > allowed:
+            text = f'the request has {int(length)} bytes, allowed are {allowed}'
+            return await PlainTextResponse(text, 413)(scope, receive, send)
+        if not is_upload:
+            return await self._app(scope, receive, send)
+        coming = self._coming = self._coming + int(length)
+        try:
+            if not await anyio.to_thread.run_sync(self._storage.make_room, coming):
+                text = 'too many uploads are on their way: try again in a minute'
+                return await PlainTextResponse(text, 503)(scope, receive, send)
+            return await self._app(scope, receive, send)
+        finally:
+            self._coming -= int(length)
 
 
 def launch(
@@ -47,42 +103,51 @@ def launch(
     Raises:
         ConfigError: The address is taken or not this machine's.
     """
-    host = host.strip('[]')  # around an address of IPv6 they are Gradio's
-    _check_address(host, port)
-    keep_files_inside(page, session.storage)
+    _keep_files_inside(page, session.storage)
     session.storage.keep_present()
     guard = Middleware(Guard, storage=session.storage, upload_bytes=session.limits.upload_bytes)
     page.queue(max_size=MOST_WAITING)
     try:
-        with _without_proxy(host):
-            _, url, _ = page.launch(
-                server_name=f'[{host}]' if ':' in host else host,
-                server_port=port,
-                auth=(lambda _, given: hmac.compare_digest(given.encode(), password.encode())) if password else None,
-                auth_message=LOGIN,
-                app_kwargs={'middleware': [guard]},
-                max_file_size=session.limits.upload_bytes,
-                state_session_capacity=STATES,
-                theme=gr.themes.Default(font=FONT, font_mono=MONO_FONT),
-                css=CSS,
-                share=False,
-                ssr_mode=False,
-                footer_links=[],
-                quiet=True,
-                show_error=False,
-                inbrowser=is_opened,
-                prevent_thread_lock=True,
-            )
-        return url
+        _, url, _ = page.launch(
+            server_name=f'[{host}]' if ':' in host else host,
+            server_port=port,
+            auth=(lambda _, given: hmac.compare_digest(given.encode(), password.encode())) if password else None,
+            auth_message=LOGIN,
+            app_kwargs={'middleware': [guard]},
+            max_file_size=session.limits.upload_bytes,
+            state_session_capacity=STATES,
+            theme=gr.themes.Default(font=FONT, font_mono=MONO_FONT),
+            css=CSS,
+            share=False,
+            ssr_mode=False,
+            footer_links=[],
+            quiet=True,
+            show_error=False,
+            inbrowser=is_opened,
+            prevent_thread_lock=True,
+        )
     except (OSError, ValueError) as error:
         raise _no_address(host, port, error) from error
+    return url
 
 
 def serve(
     host: str, port: int | None, limits: Limits, device: str | None, is_opened: bool, password: str | None = None
 ) -> None:
-    """Serves the page until it is interrupted, or told to end by SIGTERM or SIGHUP; arguments as for :func:`launch`."""
-    host = host.strip('[]')
+    """Serves the page until an interruption, as a program whose environment is its own.
+
+    Args:
+        host: As for :func:`launch`.
+        port: As for :func:`launch`.
+        limits: What the page accepts.
+        device: Where to run; None for CUDA where present.
+        is_opened: As for :func:`launch`.
+        password: As for :func:`launch`.
+
+    Raises:
+        ConfigError: As for :func:`launch`.
+    """
+    host = host.strip('[]')  # around an address of IPv6 they are Gradio's
     _check_address(host, port)
     if password is None and not _is_this_machine(host):
         logger.warning(
@@ -90,19 +155,25 @@ def serve(
             '--password or $SEGEARTH_PASSWORD',
             host,
         )
-    with _signals_end():
-        session = Session(limits, device)
-        try:
-            page = build_page(session)
-            url = launch(page, session, host, port, password, is_opened)
-            logger.info('%s is ready for the browser; Ctrl-C ends it', url)
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            logger.info('the page has ended; uploads and results are deleted')
-        finally:
-            for number in (signal.SIGINT, *ENDING):
-                signal.signal(number, signal.SIG_IGN)
-            session.close()
+    session = Session(limits, device)
+    try:
+        set_environment(session, host)
+        url = launch(build_page(session), session, host, port, password, is_opened)
+        logger.info('%s is ready for the browser; Ctrl-C ends it', url)
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        logger.info('the page has ended; uploads and results are deleted')
+    finally:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        session.close()
+        signal.signal(signal.SIGINT, before)
+
+
+def set_environment(session: Session, host: str) -> None:
+    """Tells Gradio, by this process's environment, where files go, and to ask its own page without a proxy."""
+    os.environ['GRADIO_TEMP_DIR'] = str(session.storage.folder)
+    around = [os.environ.get('NO_PROXY'), os.environ.get('no_proxy'), 'localhost', '127.0.0.1', host]
+    os.environ['NO_PROXY'] = os.environ['no_proxy'] = ','.join(filter(None, around))
 
 
 def serve_and_exit(*arguments: Any) -> NoReturn:
@@ -116,36 +187,22 @@ def serve_and_exit(*arguments: Any) -> NoReturn:
     os._exit(0)
 
 
-@contextmanager
-def _signals_end() -> Iterator[None]:
-    """Has the signals of systemd, Slurm, Docker and closed terminals do what Ctrl-C does; nohup's choice stays."""
+def _keep_files_inside(page: gr.Blocks, storage: Storage) -> None:
+    """Has the components of a page take files of the storage only, and leave them where they are.
 
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
+    Gradio would fetch an address that a request names as a file, and copies each result once more.
+    """
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
-    for number in ENDING:
-        if before[number] != signal.SIG_IGN:
-            signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def stay(path: Any) -> str:
+        if storage.folder not in storage.folder.joinpath(str(path)).resolve().parents:
+            raise ValueError(f'{path} is no upload and no result')
+        return str(path)
 
+    async def stay_async(path: Any) -> str:
+        return stay(path)
 
-@contextmanager
-def _without_proxy(host: str) -> Iterator[None]:
-    """Gradio asks its own page whether it is there; a proxy of the environment would have no answer."""
-    before = {name: os.environ.get(name) for name in ('NO_PROXY', 'no_proxy')}
-    os.environ.update(dict.fromkeys(before, ','.join(filter(None, [*before.values(), 'localhost', '127.0.0.1', host]))))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+    for block in page.blocks.values():
+        vars(block).update(move_resource_to_block_cache=stay, async_move_resource_to_block_cache=stay_async)
 
 
 def _check_address(host: str, port: int | None) -> None:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from segearth.app.page import DEFECT, build_page
-from segearth.app.server import launch
+from segearth.app.server import launch, set_environment
 from segearth.app.session import Session
 from segearth.app.uploads import Limits
 from segearth.errors import ConfigError
@@ -15,12 +15,12 @@ TIMEOUT = 60_000  # milliseconds
 
 
 @pytest.fixture(scope='module')
-def url(browser, tmp_path_factory):
+def url(browser):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('SEGEARTH_CACHE', str(tmp_path_factory.mktemp('cache')))
-        patch.setenv('GRADIO_TEMP_DIR', '')
-        patch.setattr('segearth.app.examples.SIZE', 128)
+        for name in ('GRADIO_TEMP_DIR', 'NO_PROXY', 'no_proxy'):
+            patch.setenv(name, '')
         session = Session(Limits(pixels=300_000), make_segmenter=_segmenter)
+        set_environment(session, '127.0.0.1')
         blocks = build_page(session)
         url = launch(blocks, session, '127.0.0.1', None)
         yield url

@@ -14,9 +14,10 @@ from PIL import Image
 
 from segearth.app import server
 from segearth.app.page import build_page
-from segearth.app.server import launch
+from segearth.app.server import launch, set_environment
 from segearth.app.session import Session
 from segearth.app.uploads import Limits
+from segearth.cli import TOLD_TO_END, interrupt_when_told_to_end
 from segearth.commands import main
 from segearth.errors import ConfigError
 from tests.app.conftest import TinySegmenter
@@ -25,13 +26,13 @@ PASSWORD = 'a word & ü'
 
 
 @pytest.fixture(scope='module', params=[None, PASSWORD], ids=['open', 'password'])
-def served(request, tmp_path_factory):
+def served(request):
     """Address and session of a page, and its password."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('SEGEARTH_CACHE', str(tmp_path_factory.mktemp('cache')))
-        patch.setenv('GRADIO_TEMP_DIR', '')
-        patch.setattr('segearth.app.examples.SIZE', 128)
+        for name in ('GRADIO_TEMP_DIR', 'NO_PROXY', 'no_proxy'):
+            patch.setenv(name, '')
         session = Session(Limits(upload_bytes=2**20, kept_uploads=2), make_segmenter=TinySegmenter)
+        set_environment(session, '127.0.0.1')
         page = build_page(session)
         url = launch(page, session, '127.0.0.1', None, request.param)
         yield url.rstrip('/'), session, request.param
@@ -166,18 +167,27 @@ def test_where_the_password_comes_from(arguments, environment, expected, monkeyp
     assert found == [expected]
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_as_an_interruption_does(number, monkeypatch, tmp_path):
     def told(*arguments):
         assert list(tmp_path.iterdir())
         os.kill(os.getpid(), number)
         time.sleep(60)
 
+    for name in ('GRADIO_TEMP_DIR', 'NO_PROXY', 'no_proxy'):
+        monkeypatch.setenv(name, '')
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
     monkeypatch.setattr(server, 'build_page', told)
-    before = signal.getsignal(number)
-    server.serve('127.0.0.1', None, Limits(), None, False)
-    assert not list(tmp_path.iterdir()) and signal.getsignal(number) is before
+    before = {each: signal.getsignal(each) for each in (*TOLD_TO_END, signal.SIGINT, signal.SIGCHLD)}
+    hook = sys.excepthook
+    try:
+        interrupt_when_told_to_end()  # as every program does
+        server.serve('127.0.0.1', None, Limits(), None, False)
+        assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGINT) is before[signal.SIGINT]
+    finally:
+        sys.excepthook = hook
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_a_command_that_is_terminated_leaves_nothing(tmp_path):
