@@ -123,6 +123,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     require('maps', 'pyproj')
     from segearth.freed_memory import keep_freed_memory
     from segearth.io.outputs import check_results
+    from segearth.io.raster import read_band_numbers
     from segearth.maps.grid import BLOCK_SIDE
     from segearth.maps.labelling import SegmenterModel
     from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_files
@@ -131,8 +132,9 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     settings = _segmenter_settings(arguments)
     sensor, ignore_alpha = settings.get('sensor', 'optical'), settings.get('ignore_alpha', False)
+    bands = read_band_numbers(arguments.bands)
     sources = [
-        SceneSource(path, _band_numbers(arguments.bands), sensor, arguments.resolution, ignore_alpha)
+        SceneSource(path, bands, sensor, arguments.resolution, ignore_alpha)
         for path in find_scenes(arguments.scenes)
     ]
     names = []
@@ -197,13 +199,6 @@ def _segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     names = ('clip_type', 'vit_type', 'clip_path', 'model_type', 'cls_token_lambda', 'prob_thd', 'bg_idx', 'feature_up',
              'window_batch_size', 'device', 'precision', 'sensor', 'ignore_alpha')  # fmt: skip
     return settings | {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-
-
-def _band_numbers(text: str | None) -> tuple[int, ...] | None:
-    try:
-        return None if text is None else tuple(int(number) for number in text.split(','))
-    except ValueError:
-        raise ConfigError(f'--bands is {text!r}; expected numbers from 1, as in 4,3,2') from None
 
 
 def _runner(arguments: argparse.Namespace, settings: dict[str, Any]) -> AbstractContextManager[Any]:

@@ -20,7 +20,7 @@ MAY_IMPORT_MMSEG = (
 )  # fmt: skip
 MAY_IMPORT_DEMO = (
     'segearth.demo', 'segearth.datasets.demo', 'segearth.datasets.demo_sar', 'segearth.training', 'segearth.alignearth',
-    'segearth.app.examples', 'tools',
+    'tools',
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from segearth.errors import ConfigError
 from segearth.io.atomic import replacing
 from segearth.io.gdal_files import local_name, name_of_results
 from segearth.io.outputs import check_results, make_folder, writing
+from segearth.io.raster import read_band_numbers
 from segearth.models.dense_clip import ATTENTION_NAMES
 from segearth.segmenter import READERS, Segmentation, Segmenter
 
@@ -69,7 +70,7 @@ def main() -> None:
         feature_up=not arguments.no_upsampling,
         resize=None if arguments.full_size else (448, 448),
         sensor=arguments.sensor,
-        bands=_band_numbers(arguments.bands),
+        bands=read_band_numbers(arguments.bands),
         device=arguments.device,
         cls_token_lambda=arguments.cls_token_lambda,
         prob_thd=arguments.threshold,
@@ -86,13 +87,6 @@ def main() -> None:
 def _output_names(folder: Path, image: str) -> tuple[Path, Path]:
     name = name_of_results(image)
     return folder / f'{name}.png', folder / f'{name}_labels.png'
-
-
-def _band_numbers(text: str | None) -> tuple[int, ...] | None:
-    try:
-        return None if text is None else tuple(int(number) for number in text.split(','))
-    except ValueError:
-        raise ConfigError(f'--bands is {text!r}; expected numbers from 1, as in 4,3,2') from None
 
 
 def _save(result: Segmentation, picture: Path, labels: Path) -> None:

@@ -24,6 +24,7 @@ from segearth.app.uploads import Limits, check_words, open_upload
 from segearth.errors import ConfigError, DataError
 from segearth.io.panels import Palette, palette_of
 from segearth.io.pictures import decide_stretch
+from segearth.io.raster import read_band_numbers
 from segearth.maps.area import ClassArea, read_areas
 from segearth.maps.grid import WindowGrid
 from segearth.maps.labelling import SegmenterModel, WindowModel, label_block
@@ -39,7 +40,6 @@ from segearth.text.vocabulary import Vocabulary
 KEPT_MODELS = 2
 SECONDS_TO_STOP = 20  # a window takes less
 UPLOADED = 'upload'
-SHOWN_INPUT = 40  # characters of a wrong one
 
 
 class NobodyWaitsError(Exception):
@@ -221,12 +221,7 @@ class Session:
 
     @contextmanager
     def _opened(self, request: Request, owner: str) -> Iterator[tuple[SceneSource, rasterio.DatasetReader]]:
-        try:
-            bands = tuple(int(number) for number in request.bands.split(',')) if request.bands.strip() else None
-        except ValueError:
-            raise ConfigError(
-                f'bands are {request.bands[:SHOWN_INPUT]!r}; expected numbers from 1, as in 4,3,2'
-            ) from None
+        bands = read_band_numbers(request.bands.strip() or None, 'bands are')
         if self.storage.has_ended(owner):  # while waiting for others
             raise NobodyWaitsError
         path = Path(str(request.path))

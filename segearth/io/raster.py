@@ -129,8 +129,12 @@ def read_raster(image: ImageInput, is_picture: bool = True, bands: tuple[int, ..
         return Raster(select_bands(raster.bands, bands, name_of(image)), raster.nodata, raster.is_palette, raster.valid)
 
 
-def read_band_numbers(text: str | None) -> tuple[int, ...] | None:
-    """Band numbers that a user has typed, such as "4,3,2"; None for nothing.
+def read_band_numbers(text: str | None, place: str = '--bands is') -> tuple[int, ...] | None:
+    """Band numbers that a user has typed, such as "4,3,2"; None stays None.
+
+    Args:
+        text: As typed.
+        place: Where it was, the beginning of the message.
 
     Raises:
         ConfigError: The text is something else.
@@ -140,9 +144,7 @@ def read_band_numbers(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(number) for number in text.split(','))
     except ValueError:
-        raise ConfigError(
-            f'bands are {text[:SHOWN_INPUT]!r}; expected numbers from 1, as in 4,3,2 (--bands 4,3,2)'
-        ) from None
+        raise ConfigError(f'{place} {text[:SHOWN_INPUT]!r}; expected numbers from 1, as in 4,3,2') from None
 
 
 def select_bands(bands: np.ndarray, selection: tuple[int, ...] | None, path: str | os.PathLike[str]) -> np.ndarray:
@@ -222,8 +224,8 @@ def _of_pillow(image: Image.Image, is_picture: bool) -> Raster:
         return Raster(bands, None, has_table)
     tags = getattr(image, 'tag_v2', {})  # a TIFF that was opened with Pillow
     nodata = None
-    with suppress(TypeError, ValueError):  # none is given, or no number
-        nodata = float(tags.get(NODATA_TAG))
+    with suppress(ValueError):  # it is no number
+        nodata = float(tags[NODATA_TAG]) if NODATA_TAG in tags else None
     valid = None if nodata is None else (bands != nodata).any(axis=0)
     if mode.startswith('I;16') and tags.get(PHOTOMETRIC) == 0:  # 0 is white; Pillow turns 8 bits round, not these
         bands = np.iinfo(np.uint16).max - bands
