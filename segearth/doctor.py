@@ -25,7 +25,7 @@ from segearth.paths import cache_folder, weights_folders
 if TYPE_CHECKING:
     from simfeatup.proof import FastPath
 
-Row = tuple[str, str]
+Rows = Iterator[tuple[str, str]]
 
 VARIABLES = {
     'SEGEARTH_ONEDNN': "0: no private operators of oneDNN in the encoder",
@@ -52,23 +52,26 @@ FEATURES = ('sse4_1', 'avx', 'avx2', 'fma', 'avx512f', 'avx512bw', 'avx512_bf16'
 GIB = 2**30
 
 
-def _system() -> Iterator[Row]:
-    yield 'segearth', f'{segearth.__version__} in {Path(segearth.__file__).parent}'
-    yield 'system', f'{platform.platform()}, {" ".join(platform.libc_ver())}'
-    yield 'Python', f'{platform.python_version()} ({sys.executable})'
-    yield 'packages', ', '.join(map(_version, PACKAGES))
+def _processor_name() -> str:
+    with suppress(OSError):  # it is Linux that has this file
+        for line in Path('/proc/cpuinfo').read_text(errors='replace').splitlines():
+            if line.startswith('model name'):
+                return line.split(':', 1)[1].strip()
+    return platform.processor() or 'unknown'
 
 
-def _processor() -> Iterator[Row]:
+def _cores() -> str:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return f'{usable} of {os.cpu_count()} usable'
+
+
+def _instructions() -> str:
     from segearth.device import processor_features
 
-    yield 'name', f'{_processor_name()} ({platform.machine()})'
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    yield 'cores', f'{usable} of {os.cpu_count()} usable'
-    yield 'instructions', ' '.join(name for name in FEATURES if name in processor_features()) or 'unknown'
+    return ' '.join(name for name in FEATURES if name in processor_features()) or 'unknown'
 
 
-def _libraries() -> Iterator[Row]:
+def _torch() -> Rows:
     import torch
 
     yield 'torch sees', f'{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads'
@@ -77,22 +80,22 @@ def _libraries() -> Iterator[Row]:
     yield 'oneDNN', ', limited to '.join(filter(None, [*(built[:1] or ['none']), limit]))
 
 
-def _compiler() -> Iterator[Row]:
+def _compiler() -> str:
     import numba
     from llvmlite import binding
 
     name = numba.config.CPU_NAME or binding.get_host_cpu_name()
-    yield 'numba sees', name + (', switched off by NUMBA_DISABLE_JIT' if numba.config.DISABLE_JIT else '')
+    return f'numba sees {name}' + (', switched off by NUMBA_DISABLE_JIT' if numba.config.DISABLE_JIT else '')
 
 
-def _memory() -> Iterator[Row]:
+def _memory() -> str:
     import psutil
 
     memory = psutil.virtual_memory()
-    yield 'memory', f'{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free'
+    return f'{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free'
 
 
-def _devices() -> Iterator[Row]:
+def _devices() -> Rows:
     import torch
 
     if not torch.cuda.is_available():
@@ -102,7 +105,7 @@ def _devices() -> Iterator[Row]:
         yield f'cuda:{index}', f'{device.name}, {device.total_memory / GIB:.0f} GiB, sm_{device.major}{device.minor}'
 
 
-def _encoder_paths() -> Iterator[Row]:
+def _encoder_paths() -> Rows:
     import torch
 
     from segearth.freed_memory import MALLOC, VARIABLES, keep_freed_memory
@@ -117,7 +120,7 @@ def _encoder_paths() -> Iterator[Row]:
     yield from [(MALLOC.name, f'left to {", ".join(own)}')] if own else _verdicts(MALLOC)
 
 
-def _upsampler_paths() -> Iterator[Row]:
+def _upsampler_paths() -> Rows:
     import torch
 
     from simfeatup import build_upsampler
@@ -137,7 +140,7 @@ def _upsampler_paths() -> Iterator[Row]:
         yield from _verdicts(path)
 
 
-def _verdicts(path: FastPath) -> Iterator[Row]:
+def _verdicts(path: FastPath) -> Rows:
     """What a fast path's proofs have given, those that went well in one row."""
     if not path.is_on():
         yield path.name, f'turned off by {path.variable}'
@@ -153,7 +156,7 @@ def _verdicts(path: FastPath) -> Iterator[Row]:
             yield path.name, f'not used{f" for {case}" if case else ""}: {reason}. Instead: {path.instead}'
 
 
-def _precisions() -> Iterator[Row]:
+def _precisions() -> Rows:
     import torch
 
     from segearth.device import is_slow_on_cpu
@@ -167,7 +170,7 @@ def _precisions() -> Iterator[Row]:
     yield AUTO, f'{resolve_precision(AUTO, device)} on {device}'.removeprefix('torch.')
 
 
-def _folders() -> Iterator[Row]:
+def _folders() -> Rows:
     from simfeatup.cpu.cache import cache_folder as loops_folder
 
     yield 'cache', _writable(cache_folder())
@@ -179,7 +182,7 @@ def _folders() -> Iterator[Row]:
     yield 'Hugging Face', _writable(Path(constants.HF_HUB_CACHE))
 
 
-def _encoders() -> Iterator[Row]:
+def _encoders() -> Rows:
     from segearth.weights.catalogue import catalogue
     from segearth.weights.sources import locate
 
@@ -188,27 +191,32 @@ def _encoders() -> Iterator[Row]:
     yield 'not here', ', '.join(name for name, path in found.items() if path is None) or 'none'
 
 
-def _environment() -> Iterator[Row]:
+def _environment() -> Rows:
     for name, value in sorted(os.environ.items()):
         if name in VARIABLES or name.startswith(OTHERS):
             yield name, '(set)' if any(word in name for word in SECRETS) else value
 
 
-CHECKS: tuple[tuple[str, Callable[[], Iterator[Row]]], ...] = (
-    ('versions', _system),
-    ('processor', _processor),
-    ('processor', _libraries),
-    ('processor', _compiler),
-    ('processor', _memory),
-    ('devices', _devices),
-    ('fast paths', _encoder_paths),
-    ('fast paths', _upsampler_paths),
-    ('precision', _precisions),
-    ('folders', _folders),
-    ('weights', _encoders),
-    ('environment', _environment),
+CHECKS: tuple[tuple[str, str, Callable[[], str | Rows]], ...] = (
+    ('versions', 'segearth', lambda: f'{segearth.__version__} in {Path(segearth.__file__).parent}'),
+    ('versions', 'system', lambda: f'{platform.platform()}, {" ".join(platform.libc_ver())}'),
+    ('versions', 'Python', lambda: f'{platform.python_version()} ({sys.executable})'),
+    ('versions', 'packages', lambda: ', '.join(map(_version, PACKAGES))),
+    ('processor', 'name', lambda: f'{_processor_name()} ({platform.machine()})'),
+    ('processor', 'cores', _cores),
+    ('processor', 'instructions', _instructions),
+    ('processor', 'torch', _torch),
+    ('processor', 'compiler', _compiler),
+    ('processor', 'memory', _memory),
+    ('devices', 'CUDA', _devices),
+    ('fast paths', 'encoder paths', _encoder_paths),
+    ('fast paths', 'upsampler paths', _upsampler_paths),
+    ('precision', 'precisions', _precisions),
+    ('folders', 'folders', _folders),
+    ('weights', 'encoders', _encoders),
+    ('environment', 'variables', _environment),
 )
-"""Section -> what yields its rows (name, value). A check that fails has one row, called as the function."""
+"""Section, name, and what finds a value, or the names and values of several rows."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -234,20 +242,20 @@ def report() -> None:
     level = log.level
     log.setLevel(logging.ERROR)  # what is not used stands in the report
     try:
-        for section, check in CHECKS:
-            for name, value in _rows(check):
-                print(f'{section}: {name}: {value}', flush=True)
+        for section, name, check in CHECKS:
+            for row, value in _rows(name, check):
+                print(f'{section}: {row}: {value}', flush=True)
     finally:
         log.setLevel(level)
 
 
-def _rows(check: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+def _rows(name: str, check: Callable[[], str | Rows]) -> Rows:
     try:
-        for name, value in check():
-            yield name, ' '.join(value.split())
+        found = check()
+        for row, value in [(name, found)] if isinstance(found, str) else found:
+            yield row, ' '.join(value.split())
     except Exception as error:  # a report of what is broken does not break
-        what = ' '.join(f'{type(error).__name__}: {error}'.split())
-        yield check.__name__.strip('_').replace('_', ' '), f'unknown ({what})'
+        yield name, f'unknown ({" ".join(f"{type(error).__name__}: {error}".split())})'
 
 
 def _version(package: str) -> str:
@@ -255,14 +263,6 @@ def _version(package: str) -> str:
         return f'{package} {version(package)}'
     except PackageNotFoundError:
         return f'{package} missing'
-
-
-def _processor_name() -> str:
-    with suppress(OSError):  # it is Linux that has this file
-        for line in Path('/proc/cpuinfo').read_text(errors='replace').splitlines():
-            if line.startswith('model name'):
-                return line.split(':', 1)[1].strip()
-    return platform.processor() or 'unknown'
 
 
 def _writable(folder: Path) -> str:

@@ -15,7 +15,7 @@ def test_the_report(capsys, monkeypatch):
     commands.main(['doctor'])
     text = capsys.readouterr().out
     lines = text.splitlines()
-    for section, _ in doctor.CHECKS:
+    for section, _, _ in doctor.CHECKS:
         assert any(line.startswith(f'{section}: ') for line in lines)
     assert 'unknown (' not in text
     ready = next(line for line in lines if line.startswith('weights: ready: '))
@@ -47,7 +47,7 @@ def test_what_is_turned_off_is_named(capsys, monkeypatch):
 
 
 def test_on_a_terminal(capsys, monkeypatch):
-    monkeypatch.setattr(doctor, 'CHECKS', (('things', lambda: iter([('a [b]', 'c')])),))
+    monkeypatch.setattr(doctor, 'CHECKS', (('things', 'thing', lambda: 'a [b]'),))
     monkeypatch.setattr(sys.stdout, 'isatty', lambda: True, raising=False)
     doctor.main([])
     assert 'a [b]' in capsys.readouterr().out
