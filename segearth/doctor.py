@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +40,8 @@ VARIABLES = {
     'SEGEARTH_CACHE': 'folder of what can be computed again',
 }
 """Environment variables of this project, and what they do."""
-OTHERS = ('CUDA_', 'GOMP_', 'HF_', 'KMP_', 'MALLOC_', 'MKL_', 'NUMBA_', 'OMP_', 'ONEDNN_', 'ATEN_', 'TORCH_', 'TRITON_')
+OTHERS = ('CUDA_', 'GOMP_', 'HF_', 'KMP_', 'MALLOC_', 'MKL_', 'NUMBA_', 'OMP_', 'ONEDNN_', 'DNNL_', 'ATEN_', 'TORCH_',
+          'TRITON_')  # fmt: skip
 """Beginnings of other libraries' variables that change what runs."""
 SECRETS = ('TOKEN', 'KEY', 'SECRET', 'PASSWORD')
 PACKAGES = (
@@ -66,9 +68,8 @@ def _cores() -> str:
 
 
 def _instructions() -> str:
-    from segearth.device import processor_features
-
-    return ' '.join(name for name in FEATURES if name in processor_features()) or 'unknown'
+    present = import_module('segearth.device').processor_features()
+    return ' '.join(name for name in FEATURES if name in present) or 'unknown'
 
 
 def _torch() -> Rows:
@@ -76,22 +77,15 @@ def _torch() -> Rows:
 
     yield 'torch sees', f'{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads'
     built = [line.strip(' -') for line in torch.__config__.show().splitlines() if 'MKL-DNN' in line]
-    limit = os.environ.get('ONEDNN_MAX_CPU_ISA') or os.environ.get('DNNL_MAX_CPU_ISA')
-    yield 'oneDNN', ', limited to '.join(filter(None, [*(built[:1] or ['none']), limit]))
+    yield 'oneDNN', ''.join(built) or 'none'
 
 
 def _compiler() -> str:
-    import numba
-    from llvmlite import binding
-
-    name = numba.config.CPU_NAME or binding.get_host_cpu_name()
-    return f'numba sees {name}' + (', switched off by NUMBA_DISABLE_JIT' if numba.config.DISABLE_JIT else '')
+    return f'numba sees {import_module("numba").config.CPU_NAME or import_module("llvmlite.binding").get_host_cpu_name()}'
 
 
 def _memory() -> str:
-    import psutil
-
-    memory = psutil.virtual_memory()
+    memory = import_module('psutil').virtual_memory()
     return f'{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free'
 
 
