@@ -81,7 +81,8 @@ def _torch() -> Rows:
 
 
 def _compiler() -> str:
-    return f'numba sees {import_module("numba").config.CPU_NAME or import_module("llvmlite.binding").get_host_cpu_name()}'
+    name = import_module('numba').config.CPU_NAME or import_module('llvmlite.binding').get_host_cpu_name()
+    return f'numba sees {name}'
 
 
 def _memory() -> str:
@@ -158,8 +159,7 @@ def _precisions() -> Rows:
 
     for name, dtype in PRECISIONS.items():
         if dtype != torch.float32:
-            slow = 'no instructions for it: slower than fp32'
-            yield name, f'on this processor {slow if is_slow_on_cpu(dtype) else "instructions for it"}'
+            yield name, f'on this processor {"no " if is_slow_on_cpu(dtype) else ""}instructions for it'
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     yield AUTO, f'{resolve_precision(AUTO, device)} on {device}'.removeprefix('torch.')
 

@@ -17,9 +17,8 @@ from PIL import Image
 
 from segearth.device import in_plain_torch
 from segearth.errors import ConfigError
-from segearth.io.fitting import fit_image
 from segearth.io.panels import Palette, colour_map, draw_panels, overlay, palette_of
-from segearth.io.pictures import read_optical, read_sar
+from segearth.io.pictures import fit_image, read_optical, read_sar
 from segearth.io.raster import ImageInput
 from segearth.models.open_vocabulary import build_segmenter, embed_vocabulary
 from segearth.text.vocabulary import Vocabulary

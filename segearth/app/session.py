@@ -128,7 +128,7 @@ class Session:
         self._make_segmenter = partial(make_segmenter, device=device)
         self._segmenters: OrderedDict[tuple, Any] = OrderedDict()
         self._lock = threading.Lock()
-        self.storage = Storage(self.limits.kept_bytes, self.limits.kept_seconds)
+        self.storage = Storage(self.limits.kept_uploads * self.limits.upload_bytes, self.limits.kept_seconds)
 
     def segment(self, request: Request, progress: Progress = lambda done, total: None, owner: str = '') -> Answer:
         """Makes the map of an uploaded file.
@@ -147,28 +147,15 @@ class Session:
             out = self.storage.new_folder(owner)
             legend = MapLegend(segmenter.class_names, segmenter.palette)
             runner = _KeepingRunner()
+            options = MapOptions(with_scores=True, with_polygons=True)
+            model, progress = SegmenterModel(segmenter.model), self._while_wanted(progress, owner)
             files = predict_to_files(
-                source,
-                SegmenterModel(segmenter.model),
-                legend,
-                out,
-                MapOptions(with_scores=True, with_polygons=True),
-                dataset=dataset,
-                runner=runner,
-                progress=self._while_wanted(progress, owner),
+                source, model, legend, out, options, dataset=dataset, runner=runner, progress=progress
             )
             paths = _with_archive(files)
         self.storage.replace(out, owner, 'map')
-        return Answer(
-            runner.picture,
-            runner.labels,
-            runner.probabilities,
-            legend.class_names,
-            legend.palette,
-            read_areas(files.areas),
-            out,
-            paths,
-        )
+        shown = runner.picture, runner.labels, runner.probabilities
+        return Answer(*shown, legend.class_names, legend.palette, read_areas(files.areas), out, paths)
 
     def compare(self, request: Request, progress: Progress = lambda done, total: None, owner: str = '') -> Comparison:
         """Maps an uploaded file with and without Global Bias Alleviation and upsampling; arguments as for segment.
@@ -250,20 +237,12 @@ class Session:
         key = request.clip_type, request.attention, request.with_upsampling
         segmenter = self._segmenters.pop(key, None)
         if segmenter is None:
-            segmenter = self._make_segmenter(
-                words,
-                clip_type=request.clip_type,
-                model_type=request.attention,
-                feature_up=request.with_upsampling,
-                palette=palette,
-            )
+            names = 'clip_type', 'model_type', 'feature_up'
+            segmenter = self._make_segmenter(words, palette=palette, **dict(zip(names, key, strict=True)))
         else:
             segmenter.set_classes(words, palette)
-        segmenter.model.settings = replace(
-            segmenter.model.settings,
-            cls_token_weight=request.cls_token_weight,
-            prob_threshold=request.prob_threshold,
-        )
+        changed = {'cls_token_weight': request.cls_token_weight, 'prob_threshold': request.prob_threshold}
+        segmenter.model.settings = replace(segmenter.model.settings, **changed)
         self._segmenters[key] = segmenter
         while len(self._segmenters) > KEPT_MODELS:
             self._segmenters.popitem(last=False)
@@ -274,13 +253,7 @@ class _KeepingRunner:
     """Computes blocks here and keeps reduced copies of what the page shows."""
 
     def __call__(
-        self,
-        plan: MapPlan,
-        missing: Sequence[int],
-        model: WindowModel,
-        scene: Scene,
-        workspace: Workspace,
-        progress: Progress,
+        self, plan: MapPlan, missing: Sequence[int], model: WindowModel, scene: Scene, space: Workspace, tell: Progress
     ) -> None:
         size = tuple(-(-side // plan.step) for side in plan.grid.shape)
         self.picture = np.zeros((*size, 3), np.uint8)
@@ -291,9 +264,9 @@ class _KeepingRunner:
             strip = reduced(probabilities.transpose(1, 2, 0), top, left, plan.step)
             place_reduced(self.probabilities.transpose(1, 2, 0), strip, top, left, plan.step)
 
-        run_blocks(plan, missing, model, scene, workspace, progress, keep)
+        run_blocks(plan, missing, model, scene, space, tell, keep)
         for index, (y1, x1, _, _) in enumerate(plan.blocks):
-            arrays = workspace.load_block(index)
+            arrays = space.load_block(index)
             place_reduced(self.picture, arrays['picture'], y1, x1, plan.step)
             place_reduced(self.labels, reduced(arrays['labels'], y1, x1, plan.step), y1, x1, plan.step)
 

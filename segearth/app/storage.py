@@ -61,11 +61,7 @@ class Storage:
         self._kept.update(self.folder.iterdir())
 
     def new_folder(self, owner: str) -> Path:
-        """An empty folder of a name that cannot be guessed.
-
-        Args:
-            owner: Browser session.
-        """
+        """An empty folder of a name that cannot be guessed, for a browser session."""
         path = Path(tempfile.mkdtemp(dir=self.folder, prefix='result-'))
         self.claim(path, owner)
         return path
@@ -139,10 +135,7 @@ class Storage:
 
 
 def remove_leftovers() -> None:
-    """Removes folders of pages that ended without doing so, such as by SIGKILL.
-
-    Only real folders of this user with a lock file that no process holds.
-    """
+    """Removes what killed pages left: only real folders of this user, with a lock file that no process holds."""
     for folder in Path(tempfile.gettempdir()).glob(f'{PREFIX}*'):
         lock = folder / LOCK
         try:

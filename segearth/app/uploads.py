@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from segearth.errors import ConfigError, DataError
+from segearth.io.gdal_files import open_quietly
 from segearth.paths import PROJECT_ROOT, cache_folder, weights_folders
 from segearth.text.vocabulary import Vocabulary
 
@@ -59,19 +59,10 @@ class Limits:
     kept_seconds: float = 3600
     kept_uploads: int = 20
 
-    @property
-    def kept_bytes(self) -> int:
-        """Room on the disk."""
-        return self.kept_uploads * self.upload_bytes
-
 
 @contextmanager
 def open_upload(path: str, limits: Limits) -> Iterator[rasterio.DatasetReader]:
     """Opens an uploaded file.
-
-    Args:
-        path: Of the file.
-        limits: For its size.
 
     Raises:
         DataError: The file is too large, of another format, damaged, or refers to other files.
@@ -88,10 +79,9 @@ def open_upload(path: str, limits: Limits) -> Iterator[rasterio.DatasetReader]:
             f'{name} cannot be opened as a raster: this page takes GeoTIFF, JPEG 2000, PNG and JPEG, and the file is '
             'none of these, whatever its name says'
         )
-    with warnings.catch_warnings(), rasterio.Env(**ALONE):
-        warnings.simplefilter('ignore', NotGeoreferencedWarning)
+    with rasterio.Env(**ALONE):
         try:
-            dataset = rasterio.open(path, driver=driver)
+            dataset = open_quietly(path, driver=driver)
         except (RasterioError, OSError, ValueError) as error:
             logger.info('refused upload %s: %s', name, error)
             raise DataError(f'{name} cannot be opened as a raster: it is damaged or incomplete') from error
@@ -101,11 +91,7 @@ def open_upload(path: str, limits: Limits) -> Iterator[rasterio.DatasetReader]:
 
 
 def check_words(words: str, limits: Limits) -> list[str]:
-    """Classes that were typed, one an entry, if they are not too many.
-
-    Args:
-        words: One class a line, commas between synonyms.
-        limits: For their number and length.
+    """Classes that were typed, one a line with commas between synonyms, if they are not too many.
 
     Raises:
         ConfigError: They are too many or too long, or no classes.
@@ -126,12 +112,7 @@ def check_words(words: str, limits: Limits) -> list[str]:
 
 
 def without_paths(message: str, *folders: Path) -> str:
-    """A message in which files are called by their names, without the folders of the server.
-
-    Args:
-        message: For the user.
-        folders: Known ones, which may have spaces in their names.
-    """
+    """A message in which files are called by their names alone; known folders may have spaces in theirs."""
     known = [*folders, cache_folder(), *weights_folders(), PROJECT_ROOT, Path.cwd(), Path.home()]
     for folder in sorted({str(folder) for folder in known} - {'/'}, key=len, reverse=True):
         message = message.replace(folder, '/…')

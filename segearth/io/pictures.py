@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from segearth.errors import ConfigError, DataError
@@ -82,7 +83,7 @@ class Stretch:
             mean = np.rint(bands.mean(axis=0, dtype=np.float32)).astype(np.uint8)
             bands = np.concatenate([bands, mean[None]])
         picture = bands.transpose(1, 2, 0)
-        return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+        return np.broadcast_to(picture, (*picture.shape[:2], 3)).copy()
 
 
 def read_optical(image: ImageInput, bands: tuple[int, ...] | None = None) -> np.ndarray:
@@ -111,7 +112,7 @@ def read_optical(image: ImageInput, bands: tuple[int, ...] | None = None) -> np.
     if selected.dtype.kind == 'c':
         raise DataError(f'{name_of(image)} holds complex numbers: a radar image; give sensor="sar", or LoadSARImage')
     is_picture = selected.dtype == np.uint8
-    limits = None if is_picture else (percentile_limits(_numbers(selected, raster.valid)),)
+    limits = None if is_picture else (_percentile_limits(_numbers(selected, raster.valid)),)
     return Stretch('optical', limits)(selected, raster.valid)
 
 
@@ -121,14 +122,10 @@ def read_sar(
     """Reads a radar image as a picture, (H, W, 3) uint8.
 
     Args:
-        image: File (GeoTIFF, PNG, JPEG and the like), image of Pillow, or array (H, W), (H, W, B).
+        image: As for :func:`read_optical`, as are the errors.
         bands: Numbers of one or two bands, from 1; None takes all.
         scale: As for :func:`sar_to_rgb`.
         db_ranges: As for :func:`sar_to_rgb`.
-
-    Raises:
-        DataError: The image cannot be read, or its bands need to be chosen.
-        MissingFileError: There is no such file.
     """
     raster = read_raster(image, bands=bands)
     try:
@@ -149,7 +146,7 @@ def sar_to_rgb(
         valid: (H, W) bool, where there is data; None for everywhere.
 
     Returns:
-        (H, W, 3) uint8; the channels in the order red, green, blue.
+        (H, W, 3) uint8, RGB.
 
     Raises:
         ConfigError: Unknown ``scale``.
@@ -170,24 +167,7 @@ def sar_to_rgb(
 
 def stretch_to_uint8(bands: np.ndarray) -> np.ndarray:
     """Brings numbers (B, H, W) of any type into [0, 255] by the rule for optical images."""
-    return bands if bands.dtype == np.uint8 else _scale_to_uint8(bands, (percentile_limits(bands),))
-
-
-def percentile_limits(values: np.ndarray) -> tuple[float, float]:
-    """Black and white of a stretch.
-
-    Args:
-        values: Numbers of any shape; those that are not finite do not count.
-
-    Returns:
-        2nd and 98th percentile; smallest and largest number where these are equal (a small object on an empty
-        ground); (0, 1) without any number.
-    """
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return 0.0, 1.0
-    low, high = (float(value) for value in np.percentile(values, STRETCH_PERCENTILES))
-    return (low, high) if low < high else (float(values.min()), float(values.max()))
+    return bands if bands.dtype == np.uint8 else _scale_to_uint8(bands, (_percentile_limits(bands),))
 
 
 def decide_stretch(scene: Any, setting: str = 'auto') -> Stretch:
@@ -205,14 +185,30 @@ def decide_stretch(scene: Any, setting: str = 'auto') -> Stretch:
     explicit = _explicit_limits(setting)
     if sensor == 'sar' and not scene.is_picture:
         if setting == 'none':
-            raise ConfigError(
-                '--stretch none takes numbers as 0 to 255, which this radar scene is not in; leave it out'
-            )
+            raise ConfigError('--stretch none takes numbers as 0 to 255, which this radar scene has not; leave it out')
         values = _backscatter(_sample(scene))
         return _radar_stretch(values, limits=explicit and (explicit,) * len(values), is_fixed=setting == 'auto')
     if explicit is None and (setting == 'none' or (setting == 'auto' and scene.is_picture)):
         return Stretch(sensor, None)
-    return Stretch(sensor, (explicit or percentile_limits(_sample(scene)),))
+    return Stretch(sensor, (explicit or _percentile_limits(_sample(scene)),))
+
+
+def fitted_size(sides: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
+    """(height, width) of an image fitted into a size as mmcv does it, but that no side becomes shorter than a pixel.
+
+    Args:
+        sides: (height, width) of the image in pixels.
+        size: Two numbers of pixels, of which the larger holds for the image's longer side, as in mmcv.
+    """
+    scale = min(max(size) / max(sides), min(size) / min(sides))
+    height, width = (max(int(side * scale + 0.5), 1) for side in sides)
+    return height, width
+
+
+def fit_image(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Fits an image (H, W, C) into a size (:func:`fitted_size`), bilinearly."""
+    height, width = fitted_size(image.shape[:2], size)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _explicit_limits(setting: str) -> tuple[float, float] | None:
@@ -225,6 +221,15 @@ def _explicit_limits(setting: str) -> tuple[float, float] | None:
     if not low < high:
         raise ConfigError(f'--stretch is {setting!r}; allowed: percentile, none, or black,white as in 0,3000')
     return low, high
+
+
+def _percentile_limits(values: np.ndarray) -> tuple[float, float]:
+    """Smallest and largest number where the percentiles are equal, as for a small object on an empty ground."""
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(values, STRETCH_PERCENTILES))
+    return (low, high) if low < high else (float(values.min()), float(values.max()))
 
 
 def _radar_stretch(

@@ -35,8 +35,14 @@ ImageInput = str | os.PathLike | Image.Image | np.ndarray
 
 GDAL_SUFFIXES = frozenset({'.tif', '.tiff', '.jp2', '.vrt', '.img'})
 GDAL_FORMATS = frozenset({'TIFF', 'JPEG2000'})  # of Pillow's, left to GDAL whatever the file's name
-PLAIN_MODES = frozenset({'1', 'L', 'RGB', 'P', 'I', 'F'})  # arrays of these hold the file's numbers; also I;16 and kin
-COLOUR_MODES = frozenset({'PA', 'RGBA', 'RGBX', 'RGBa', 'CMYK', 'YCbCr', 'HSV'})  # Pillow makes them RGB
+PLAIN_MODES = {
+    **{mode: mode for mode in ('1', 'L', 'RGB', 'P', 'I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N')},  # as in the file
+    **dict.fromkeys(('PA', 'RGBA', 'RGBX', 'RGBa', 'CMYK', 'YCbCr', 'HSV'), 'RGB'),
+    'LA': 'L',
+}
+"""Mode of an image of Pillow -> mode whose array holds its numbers, without alpha."""
+PICTURE_MODES = {**PLAIN_MODES, '1': 'L', 'P': 'RGB'}
+"""The same for pictures, whose colour tables are looked up."""
 ORIENTATION, PHOTOMETRIC, NODATA_TAG = 0x0112, 0x0106, 42113  # tags of EXIF, TIFF and GDAL
 REDUCED_LAYOUT = re.compile(r'\b(?![IF];)\w+;16')  # of Pillow's decoders, such as RGB;16B
 SHOWN_INPUT = 40  # characters of a wrong one
@@ -75,16 +81,7 @@ class Raster:
 
 
 def read_info(path: str | os.PathLike[str], is_picture: bool = True) -> RasterInfo:
-    """Reads the header of a file; takes well under a millisecond.
-
-    Args:
-        path: File to look at.
-        is_picture: As for :func:`read_raster`.
-
-    Raises:
-        MissingFileError: There is no such file.
-        UnreadableFileError: The header cannot be read.
-    """
+    """Reads the header of a file, in well under a millisecond; ``is_picture`` and errors are as for read_raster."""
     with _reading(path), _decoder(path) as source:
         if isinstance(source, DatasetReader):
             numbers = bands_without_alpha(source)
@@ -253,28 +250,18 @@ def _of_array(image: np.ndarray, takes_all: bool) -> Raster:
 
 
 def _plain_mode(image: Image.Image, is_picture: bool) -> str:
-    """Pillow mode to convert to: without alpha, without a colour table for pictures."""
-    if image.mode == 'LA' or (image.mode == '1' and is_picture):
-        return 'L'
-    if image.mode == 'P' and is_picture:
-        return 'RGB'
-    if image.mode in PLAIN_MODES or image.mode.startswith('I;16'):
-        return image.mode
-    if image.mode not in COLOUR_MODES:
+    modes = PICTURE_MODES if is_picture else PLAIN_MODES
+    if image.mode not in modes:
         raise DataError(f'{name_of(image)} has mode {image.mode}; convert it to RGB first')
-    return 'RGB'
+    return modes[image.mode]
 
 
 def _is_reduced(image: Image.Image) -> bool:
     """Pillow reads, or has read, a file of 16 bits a colour, and keeps the upper 8 of them."""
-    tiles = getattr(image, 'tile', None)
-    name = getattr(image, 'filename', None)
+    tiles, name = (getattr(image, attribute, None) for attribute in ('tile', 'filename'))
     if not tiles and name:  # read already: ask the file
-        try:
-            with Image.open(name) as fresh:
-                tiles = fresh.tile
-        except OSError:
-            tiles = None
+        with suppress(OSError), Image.open(name) as fresh:
+            tiles = fresh.tile
     return any(REDUCED_LAYOUT.search(str(tile[3])) for tile in tiles or ())
 
 
@@ -282,12 +269,10 @@ def _tiff_orientation(source: DatasetReader) -> int:
     """The camera's mark in a TIFF, which GDAL does not tell; a file that lies on the ground is never turned."""
     if source.driver != 'GTiff' or source.count > 4 or source.crs is not None or not source.transform.is_identity:
         return 1
-    try:
-        with Image.open(source.name) as image:
-            orientation = image.getexif().get(ORIENTATION, 1)
-    except (OSError, ValueError, SyntaxError):  # kinds of TIFF that Pillow does not know are none of a camera
-        return 1
-    return orientation if orientation in _TURNS else 1
+    with suppress(OSError, ValueError, SyntaxError), Image.open(source.name) as image:
+        orientation = image.getexif().get(ORIENTATION, 1)
+        return orientation if orientation in _TURNS else 1
+    return 1  # kinds of TIFF that Pillow does not know are none of a camera
 
 
 def name_of(image: ImageInput) -> str:

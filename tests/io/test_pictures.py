@@ -9,9 +9,8 @@ from PIL import Image
 
 from segearth.datasets.transforms import Resize
 from segearth.errors import DataError, MissingFileError
-from segearth.io.fitting import fit_image
 from segearth.io.gdal_files import name_of_results
-from segearth.io.pictures import decide_stretch, read_optical, read_sar
+from segearth.io.pictures import decide_stretch, fit_image, read_optical, read_sar
 from segearth.io.raster import read_info
 from segearth.maps.scene import SceneSource, find_scenes, open_scene
 

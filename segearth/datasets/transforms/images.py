@@ -10,8 +10,7 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets import transforms as mmseg_transforms
 from mmseg.registry import TRANSFORMS
 
-from segearth.io.fitting import fitted_size
-from segearth.io.pictures import read_optical, read_sar
+from segearth.io.pictures import fitted_size, read_optical, read_sar
 
 
 class _LoadPicture(BaseTransform):
