@@ -214,11 +214,7 @@ CHECKS: tuple[tuple[str, str, Callable[[], str | Rows]], ...] = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the report.
-
-    Args:
-        arguments: Command line without the program's name; None for the process's own.
-    """
+    """Prints the report; None for the process's own command line."""
     parser = argparse.ArgumentParser(
         prog='segearth doctor',
         description='Shows what this machine has and which fast paths are in use, for bug reports. Downloads nothing; '

@@ -34,9 +34,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('images', nargs='+', type=local_name, metavar='IMAGE', help='image files, GeoTIFFs too')
     parser.add_argument('--classes', required=True, help='classes in words, as in "building; road; water,river"')
     parser.add_argument('--out', type=Path, default=Path('outputs'), help='folder of the results')
-    parser.add_argument('--clip-type', default='Demo', help='encoder; Demo knows generated scenes only')
+    parser.add_argument('--encoder', '--clip-type', default='Demo', help='Demo knows generated scenes only')
     parser.add_argument('--vit-type', help='size of the encoder, such as ViT-B/16')
-    parser.add_argument('--clip-path', help='weight file that overrides the record of the encoder')
+    parser.add_argument('--weights', '--clip-path', help='weight file that overrides the record of the encoder')
     parser.add_argument('--attention', default='SegEarth', choices=ATTENTION_NAMES)
     parser.add_argument('--lambda', dest='cls_token_lambda', type=float, default=-0.3, help='Global Bias Alleviation')
     parser.add_argument('--threshold', type=float, default=0.0, help='pixels below this probability become background')
@@ -63,9 +63,9 @@ def main() -> None:
         raise ConfigError(f'results exist already: {", ".join(taken)}; give --overwrite or another --out')
     segmenter = Segmenter(
         arguments.classes,
-        arguments.clip_type,
+        arguments.encoder,
         arguments.vit_type,
-        clip_path=arguments.clip_path,
+        clip_path=arguments.weights,
         model_type=arguments.attention,
         feature_up=not arguments.no_upsampling,
         resize=None if arguments.full_size else (448, 448),

@@ -48,7 +48,7 @@ class Guard:
     """A layer in front of Gradio that lets through what the page needs.
 
     Args:
-        app: Gradio's.
+        app: Application of Gradio.
         storage: Where uploads go.
         upload_bytes: Largest file.
     """
@@ -93,7 +93,7 @@ def launch(
     """Serves a page until it is closed; returns its address at once.
 
     Args:
-        page: Built by :func:`segearth.app.page.build_page`.
+        page: Page that :func:`segearth.app.page.build_page` has built.
         session: Its session.
         host: Address to listen on.
         port: None for the first free one.
@@ -136,16 +136,7 @@ def serve(
 ) -> None:
     """Serves the page until an interruption, as a program whose environment is its own.
 
-    Args:
-        host: As for :func:`launch`.
-        port: As for :func:`launch`.
-        limits: What the page accepts.
-        device: Where to run; None for CUDA where present.
-        is_opened: As for :func:`launch`.
-        password: As for :func:`launch`.
-
-    Raises:
-        ConfigError: As for :func:`launch`.
+    Arguments and errors are those of :class:`segearth.app.session.Session` and :func:`launch`.
     """
     host = host.strip('[]')  # around an address of IPv6 they are Gradio's
     _check_address(host, port)

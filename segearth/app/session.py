@@ -53,8 +53,8 @@ class Request:
     Attributes:
         path: Uploaded file.
         words: One class a line, commas between synonyms.
-        clip_type: Encoder.
-        attention: Of the dense read-out.
+        encoder: Name of the image encoder, such as 'Demo'.
+        attention: Attention of the dense read-out.
         cls_token_weight: lambda of Global Bias Alleviation.
         prob_threshold: Less probable pixels get the first class.
         with_upsampling: Use SimFeatUp where the encoder has an upsampler.
@@ -64,7 +64,7 @@ class Request:
 
     path: str | None
     words: str
-    clip_type: str = 'Demo'
+    encoder: str = 'Demo'
     attention: str = 'SegEarth'
     cls_token_weight: float = -0.3
     prob_threshold: float = 0.0
@@ -79,13 +79,13 @@ class Answer:
 
     Attributes:
         picture: (h, w, 3) uint8, the scene, reduced to the screen.
-        labels: (h, w) uint8, likewise.
-        probabilities: (K, h, w) float16 in [0, 1], likewise.
+        labels: (h, w) uint8, reduced likewise.
+        probabilities: (K, h, w) float16 in [0, 1], reduced likewise.
         class_names: K names.
         palette: K colours.
         areas: One row a class, of the scene at its full size.
-        folder: Of the results.
-        files: To download: all results in one archive, then one by one.
+        folder: Folder of the results.
+        files: Paths to download: all results in one archive, then one by one.
     """
 
     picture: np.ndarray
@@ -103,7 +103,7 @@ class Comparison:
     """Label maps (h, w) without and with a part of the method; None where the encoder has no such part.
 
     Attributes:
-        folder: For pictures of them.
+        folder: Folder for pictures of them.
     """
 
     bias_alleviation: tuple[np.ndarray, np.ndarray]
@@ -234,7 +234,7 @@ class Session:
     def _segmenter(self, request: Request, words: list[str]) -> Segmenter:
         """A segmenter with the words and settings of the request; encoders are kept."""
         palette = palette_of(Vocabulary.from_classes(words).class_names)
-        key = request.clip_type, request.attention, request.with_upsampling
+        key = request.encoder, request.attention, request.with_upsampling
         segmenter = self._segmenters.pop(key, None)
         if segmenter is None:
             names = 'clip_type', 'model_type', 'feature_up'

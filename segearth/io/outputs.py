@@ -40,7 +40,11 @@ def check_results(results: Mapping[str, Sequence[Path]]) -> None:
 
 
 def make_folder(out: Path) -> None:
-    """Makes the folder of results; raises ResultsError if it is a file, or may not be made."""
+    """Makes the folder of results.
+
+    Raises:
+        ResultsError: It is a file, or may not be made.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,7 +53,11 @@ def make_folder(out: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what a full or protected disk raises into a ResultsError about what was being written."""
+    """Turns a full disk, or one that may not be written to, into a message about what was being written.
+
+    Raises:
+        ResultsError: The system refused.
+    """
     try:
         yield
     except OSError as error:

@@ -72,7 +72,7 @@ def test_encoder_stays_when_words_change(session, scene):
 
 
 def test_comparison_shows_each_part_of_the_method(session, scene):
-    found = session.compare(Request(scene, 'water\nroad\ntree', clip_type='CLIP'))
+    found = session.compare(Request(scene, 'water\nroad\ntree', encoder='CLIP'))
     assert found.bias_alleviation[0].shape == (100, 120) and found.upsampling is not None
     assert (found.bias_alleviation[1] == found.upsampling[1]).all()
     assert session.compare(Request(scene, 'water\nroad')).upsampling is None

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -74,3 +77,21 @@ def test_bands_count_from_1():
     assert select_bands(bands, (3, 1), 'x').ravel().tolist() == [2, 0]
     with pytest.raises(DataError, match='x has 3 bands.*band 4'):
         select_bands(bands, (4,), 'x')
+
+
+def test_reading_files_needs_no_torch_and_leaves_the_process_as_it_is(write):
+    path = write('a.tif', NOISE.transpose(2, 0, 1))  # somewhere not on the ground, of which rasterio warns
+    program = f"""
+import os, sys, warnings
+import cv2, numpy, PIL.Image, rasterio.shutil, segearth
+before = dict(os.environ), list(warnings.filters)
+from segearth.io import atomic, gdal_files, outputs, panels, pictures, raster
+assert before == (dict(os.environ), list(warnings.filters))
+warnings.simplefilter('error')
+assert pictures.read_optical({str(path)!r}).shape == (40, 60, 3)
+print(*(name for name in sys.modules if name.split('.')[0] in ('torch', 'mmseg', 'mmengine', 'mmcv', 'segearth')))
+"""
+    run = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    known = ('segearth', 'segearth.errors', 'segearth.paths')
+    assert [name for name in run.stdout.split() if name not in known and not name.startswith('segearth.io')] == []
