@@ -11,7 +11,6 @@ import logging
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -256,15 +255,9 @@ def _version(package: str) -> str:
 
 
 def _writable(folder: Path) -> str:
-    if not folder.is_dir():
-        parent = next((parent for parent in folder.parents if parent.is_dir()), None)
-        can = parent is not None and os.access(parent, os.W_OK)
-        return f'{folder} (not there yet{"" if can else ", and cannot be made"})'
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        return f'{folder} (cannot be written)'
-    return str(folder)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    notes = ['not there yet'] * (there != folder) + ['cannot be written'] * (not os.access(there, os.W_OK))
+    return f'{folder} ({", ".join(notes)})' if notes else str(folder)
 
 
 if __name__ == '__main__':
