@@ -20,7 +20,7 @@ from segearth.app.uploads import Limits
 from segearth.cli import TOLD_TO_END, interrupt_when_told_to_end
 from segearth.commands import main
 from segearth.errors import ConfigError
-from tests.app.conftest import TinySegmenter
+from tests.app.conftest import CHANGED, TinySegmenter
 
 PASSWORD = 'a word & ü'
 
@@ -29,7 +29,7 @@ PASSWORD = 'a word & ü'
 def served(request):
     """Address and session of a page, and its password."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ('GRADIO_TEMP_DIR', 'NO_PROXY', 'no_proxy'):
+        for name in CHANGED:
             patch.setenv(name, '')
         session = Session(Limits(upload_bytes=2**20, kept_uploads=2), make_segmenter=TinySegmenter)
         set_environment(session, '127.0.0.1')
@@ -174,7 +174,7 @@ def test_signals_end_as_an_interruption_does(number, monkeypatch, tmp_path):
         os.kill(os.getpid(), number)
         time.sleep(60)
 
-    for name in ('GRADIO_TEMP_DIR', 'NO_PROXY', 'no_proxy'):
+    for name in CHANGED:
         monkeypatch.setenv(name, '')
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
     monkeypatch.setattr(server, 'build_page', told)
