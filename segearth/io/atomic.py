@@ -56,7 +56,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes a whole file.
 
     Raises:
-        OSError: As of :func:`replacing`.
+        OSError: It cannot be written; what was there before is untouched.
     """
     with replacing(path) as part:
         part.write_bytes(data)

@@ -149,7 +149,7 @@ class BandReader:
     file says that 0 is white; other numbers get the scale and offset that the file declares.
 
     Attributes:
-        numbers: Of the bands, from 1.
+        numbers: Numbers of the bands, from 1.
         dtype: NumPy type of what is read.
         is_masked_by_alpha: An alpha band says where there is data.
     """

@@ -54,7 +54,7 @@ class RasterInfo:
 
     Attributes:
         size: (height, width) in pixels.
-        num_bands: Without alpha.
+        num_bands: Number of bands, without alpha.
         is_palette: The numbers are places in a colour table (Pillow mode P).
     """
 
@@ -130,7 +130,7 @@ def read_band_numbers(text: str | None, place: str = '--bands is') -> tuple[int,
     """Band numbers that a user has typed, such as "4,3,2"; None stays None.
 
     Args:
-        text: As typed.
+        text: What was typed.
         place: Where it was, the beginning of the message.
 
     Raises:
