@@ -24,6 +24,7 @@ ATTENTION_HELP = 'attention of the dense read-out'
 PROGRAMS = {  # commands with a command line of their own: module, help
     'eval': ('segearth.evaluation.program', 'evaluate a config on its data set'),
     'download-weights': ('segearth.weights.program', 'fetch the weights of encoders and upsamplers'),
+    'doctor': ('segearth.doctor', 'show what this machine has and which fast paths are in use'),
 }
 
 
@@ -61,9 +62,6 @@ def _parser() -> argparse.ArgumentParser:
     app.set_defaults(run=_app)
     for name, (_, summary) in PROGRAMS.items():  # for the list in the help; main() has started them before
         commands.add_parser(name, help=summary)
-    commands.add_parser('doctor', help='show what this machine has and which fast paths are in use').set_defaults(
-        run=_doctor
-    )
     return parser
 
 
@@ -251,12 +249,6 @@ def _password(given: str | None) -> str | None:
     if given is not None and not given.strip():
         raise ConfigError('the password is empty; give one, or leave --password and $SEGEARTH_PASSWORD out')
     return given
-
-
-def _doctor(_: argparse.Namespace) -> None:
-    from segearth.doctor import report
-
-    report()
 
 
 if __name__ == '__main__':
