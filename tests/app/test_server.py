@@ -181,9 +181,11 @@ def test_signals_end_as_an_interruption_does(number, monkeypatch, tmp_path):
     before = {each: signal.getsignal(each) for each in (*TOLD_TO_END, signal.SIGINT, signal.SIGCHLD)}
     hook = sys.excepthook
     try:
+        for each in before:  # nohup and shells in the background have some ignored
+            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
         interrupt_when_told_to_end()  # as every program does
         server.serve('127.0.0.1', None, Limits(), None, False)
-        assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGINT) is before[signal.SIGINT]
+        assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         sys.excepthook = hook
         for each, handler in before.items():
