@@ -8,13 +8,14 @@ puts them there). That folder alone decides: what lies beside an installed packa
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from segearth.errors import MissingFileError
+from segearth.errors import ConfigError, MissingFileError
 
 _PACKAGE = Path(__file__).resolve().parent
 IS_INSTALLED = (_PACKAGE / 'shipped').is_dir()
@@ -83,6 +84,22 @@ def restore_remedy(path: str) -> str:
     if IS_INSTALLED:
         return 'It belongs to the package: install segearth again.'
     return f'It belongs to the repository: "git checkout -- {path}" brings it back.'
+
+
+def require(extra: str, *modules: str) -> None:
+    """Checks that the packages of an extra are installed.
+
+    Args:
+        extra: Group of optional dependencies in pyproject.toml.
+        *modules: Names of the modules that are about to be imported.
+
+    Raises:
+        ConfigError: Some are missing.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        package = f"'segearth[{extra}]'" if IS_INSTALLED else f"-e '.[{extra}]'"
+        raise ConfigError(f'this needs {", ".join(missing)}, not installed here: pip install {package}')
 
 
 def find_config(name: str | os.PathLike[str], patterns: Sequence[str] = ('cfg_*.py',)) -> Path:

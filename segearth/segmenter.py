@@ -21,6 +21,7 @@ from segearth.io.panels import Palette, colour_map, draw_panels, overlay, palett
 from segearth.io.pictures import fit_image, read_optical, read_sar
 from segearth.io.raster import ImageInput
 from segearth.models.open_vocabulary import build_segmenter, embed_vocabulary
+from segearth.paths import require
 from segearth.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -169,11 +170,9 @@ class Segmenter:
         out: str | os.PathLike | None = None,
         **options: Any,
     ) -> Path | rasterio.DatasetReader | xarray.DataArray:
-        """Maps a georeferenced scene of any size; arguments and result of :func:`segearth.maps.api.predict_scene`."""
-        from segearth.maps.optional import require
-
+        """Maps a georeferenced scene of any size; see :func:`segearth.maps.predict.predict_scene`."""
         require('maps', 'pyproj')
-        from segearth.maps.api import predict_scene
+        from segearth.maps.predict import predict_scene
 
         return predict_scene(self, scene, out, **options)
 
@@ -183,3 +182,32 @@ def _palette_for(vocabulary: Vocabulary, palette: Palette | None) -> Palette:
     if len(palette) != vocabulary.num_classes:
         raise ConfigError(f'palette has {len(palette)} colours for {vocabulary.num_classes} classes')
     return palette
+
+
+def predict(
+    scene: str | os.PathLike | rasterio.DatasetReader | xarray.DataArray,
+    classes: Sequence[str] | Mapping[str, Sequence[str]] | str,
+    out: str | os.PathLike | None = None,
+    **arguments: Any,
+) -> Path | rasterio.DatasetReader | xarray.DataArray:
+    """Maps one scene; for several scenes build a :class:`Segmenter` once and call its ``predict_scene``.
+
+    Args:
+        scene: Path, open rasterio dataset or DataArray, see :func:`segearth.maps.predict.predict_scene`.
+        classes: As for :class:`Segmenter`.
+        out: Folder of the results.
+        **arguments: Those of :func:`segearth.maps.predict.predict_scene` (resolution, stretch, scores, polygons,
+            min_area, block_side, resume, overwrite, progress, runner) and of :class:`Segmenter` (all others).
+
+    Raises:
+        segearth.errors.UserError: Something cannot be used; the message says why.
+
+    Example:
+        >>> segearth.predict('scene.tif', 'building; road; water,river', out='maps')
+        PosixPath('maps/scene_classes.tif')
+    """
+    require('maps', 'pyproj')
+    from segearth.maps.predict import SCENE_ARGUMENTS
+
+    of_scene = {name: arguments.pop(name) for name in SCENE_ARGUMENTS & set(arguments)}
+    return Segmenter(classes, **arguments).predict_scene(scene, out, **of_scene)

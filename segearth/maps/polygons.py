@@ -17,10 +17,9 @@ import rasterio
 import shapely
 from rasterio.features import rasterize, shapes
 
-from segearth.maps.area import SQUARE_METRES_A_HECTARE
-from segearth.maps.geotiff import as_window
-from segearth.maps.ground import PixelAreas
+from segearth.maps.areas import SQUARE_METRES_A_HECTARE, PixelAreas
 from segearth.maps.labelling import NO_DATA
+from segearth.maps.scene import as_window
 
 STRIP_ROWS = 512
 LAYER = 'classes'

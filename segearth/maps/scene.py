@@ -38,13 +38,19 @@ from segearth.io.gdal_files import (
     open_dataset,
     with_plain_alpha,
 )
-from segearth.maps.ground import pixel_size
+from segearth.maps.areas import pixel_size
 
 logger = logging.getLogger(__name__)
 
 RASTER_SUFFIXES = frozenset({'.tif', '.tiff', '.jp2', '.vrt', '.img', '.png', '.jpg', '.jpeg'})
-RESULT_ENDINGS = ('_classes', '_scores', '_overview')  # of our own files, which a folder of scenes may hold too
-AREAS_ENDING = '_areas.csv'  # and which always lie beside this one
+RESULT_ENDINGS = {
+    'overview': '_overview.png',
+    'areas': '_areas.csv',
+    'scores': '_scores.tif',
+    'polygons': '_polygons.gpkg',
+    'classes': '_classes.tif',
+}
+"""What stands behind a scene's name in its results, which a folder of scenes may hold too."""
 GDAL_CACHE_MB = 256  # GDAL's default is a share of the machine's memory
 LONGEST_SIDE = 2**31 - 1  # of a GDAL raster
 BANDS_REMEDY = {
@@ -77,7 +83,6 @@ class Scene:
 
     Attributes:
         name: For file names, see :func:`segearth.io.gdal_files.name_of_results`.
-        driver: GDAL's name of the file format.
         bands: Numbers of the bands that are read.
         crs: Coordinate reference system, or None.
         transform: Pixel to map coordinates; the identity where the file has none.
@@ -90,7 +95,6 @@ class Scene:
         self._native = native
         self.source = source
         self.name = name_of_results(source.path)
-        self.driver = native.driver
         self.bands = choose_bands(native, source)
         self.crs = native.crs
         self.transform = dataset.transform
@@ -98,11 +102,6 @@ class Scene:
         self._reader = BandReader(native, self.bands)
         self.dtype = self._reader.dtype
         self.is_masked_by_alpha = self._reader.is_masked_by_alpha
-
-    @property
-    def is_north_up(self) -> bool:
-        """Rows run along a parallel or the map's x axis."""
-        return self.transform.b == 0 and self.transform.d == 0
 
     @property
     def is_picture(self) -> bool:
@@ -127,10 +126,10 @@ class Scene:
         Raises:
             DataError: The file is damaged.
         """
-        y1, x1, y2, x2 = box
         try:
-            return self._reader.read(self._dataset, Window(x1, y1, x2 - x1, y2 - y1), size)
+            return self._reader.read(self._dataset, as_window(box), size)
         except (RasterioError, OSError) as error:
+            y1, x1, y2, x2 = box
             reason = error.__cause__ or error
             raise DataError(
                 f'{self.source.path} cannot be read in rows {y1} to {y2}, columns {x1} to {x2} ({reason}). The file is '
@@ -205,10 +204,8 @@ def find_scenes(names: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 def _is_result(path: Path) -> bool:
     """A file of this program's, not a scene of the user's that happens to be called so."""
-    return any(
-        path.stem.endswith(ending) and path.with_name(path.stem.removesuffix(ending) + AREAS_ENDING).exists()
-        for ending in RESULT_ENDINGS
-    )
+    names = (path.name.removesuffix(ending) for ending in RESULT_ENDINGS.values() if path.name.endswith(ending))
+    return any(path.with_name(name + RESULT_ENDINGS['areas']).exists() for name in names)
 
 
 def choose_bands(dataset: rasterio.DatasetReader, source: SceneSource) -> list[int]:
@@ -266,3 +263,9 @@ def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: 
         resampling=Resampling.nearest if has_table else Resampling.bilinear if is_finer else Resampling.average,
         add_alpha=has_mask_band and not has_alpha,
     )
+
+
+def as_window(box: Box) -> Window:
+    """The box as rasterio has it."""
+    y1, x1, y2, x2 = box
+    return Window(x1, y1, x2 - x1, y2 - y1)
