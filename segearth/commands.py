@@ -120,7 +120,6 @@ def _add_app_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    require('maps', 'pyproj')
     from segearth.freed_memory import keep_freed_memory
     from segearth.io.outputs import check_results
     from segearth.io.raster import read_band_numbers

@@ -21,7 +21,6 @@ from segearth.io.panels import Palette, colour_map, draw_panels, overlay, palett
 from segearth.io.pictures import fit_image, read_optical, read_sar
 from segearth.io.raster import ImageInput
 from segearth.models.open_vocabulary import build_segmenter, embed_vocabulary
-from segearth.paths import require
 from segearth.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -171,7 +170,6 @@ class Segmenter:
         **options: Any,
     ) -> Path | rasterio.DatasetReader | xarray.DataArray:
         """Maps a georeferenced scene of any size; see :func:`segearth.maps.predict.predict_scene`."""
-        require('maps', 'pyproj')
         from segearth.maps.predict import predict_scene
 
         return predict_scene(self, scene, out, **options)
@@ -206,7 +204,6 @@ def predict(
         >>> segearth.predict('scene.tif', 'building; road; water,river', out='maps')
         PosixPath('maps/scene_classes.tif')
     """
-    require('maps', 'pyproj')
     from segearth.maps.predict import SCENE_ARGUMENTS
 
     of_scene = {name: arguments.pop(name) for name in SCENE_ARGUMENTS & set(arguments)}

@@ -5,3 +5,7 @@ scored and its pixels labelled (labelling.py), block by block here (run.py) or o
 disk until all are done (workspace.py), and made into Cloud Optimized GeoTIFFs (results.py), areas (areas.py), polygons
 (polygons.py) and a quick look (quicklook.py). predict.py joins them; configuration.py reads a data set's config.
 """
+
+from segearth.paths import require
+
+require('maps', 'pyproj')  # in words, instead of an ImportError

@@ -102,15 +102,14 @@ def predict_scene(
     Raises:
         segearth.errors.UserError: Something cannot be used; the message says why.
     """
+    dataset, array = None, None
     with tempfile.TemporaryDirectory(prefix='segearth-') as scratch:
-        dataset, array = None, None
         if isinstance(scene, str | os.PathLike):
-            path = os.fspath(scene)
-            out = out or DEFAULT_OUT
+            path, out = os.fspath(scene), out or DEFAULT_OUT
         elif isinstance(scene, DatasetReader):
-            dataset, path = scene, scene.name
+            path, dataset = scene.name, scene
         elif type(scene).__module__.startswith('xarray.'):
-            array, path = scene, _to_file(scene, Path(scratch))
+            path, array = _to_file(scene, Path(scratch)), scene
         else:
             raise DataError(
                 f'a scene is a path, an open rasterio dataset or an xarray.DataArray, not a {type(scene).__name__}; '
@@ -147,26 +146,17 @@ def predict_to_files(
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> MapFiles:
-    """Maps one scene.
+    """Maps one scene to the files of a folder; what is not said here is as in :func:`predict_scene`.
 
-    Args:
-        source: The scene.
-        model: Scores windows.
-        legend: Names and colours.
-        out: Folder of the results.
-        options: How.
-        dataset: Read instead of opening ``source.path``.
-        runner: Who computes the blocks.
-        resume: Go on with an unfinished run of the same settings.
-        overwrite: Replace results.
-        progress: Told how far the windows are.
+    The scene is opened by ``source`` (an open ``dataset`` is read in its place), the ``model`` scores its windows, and
+    ``legend`` gives the names and colours of the classes.
 
     Raises:
         segearth.errors.UserError: The scene, the options or the folder cannot be used; the message says why.
     """
-    options = options or MapOptions()
-    out = Path(out)
-    require('maps', 'pyproj', *(('geopandas', 'pyogrio', 'shapely') if options.polygons else ()))
+    options, out = options or MapOptions(), Path(out)
+    if options.polygons:
+        require('maps', 'geopandas', 'pyogrio', 'shapely')
     if len(legend.class_names) > NO_DATA:
         raise ConfigError(f'{len(legend.class_names)} classes; a map of 8 bits has room for {NO_DATA}: split the list')
     if not options.min_area >= 0:

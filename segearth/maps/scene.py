@@ -1,8 +1,7 @@
 """A scene on disk, read box by box: bands, what is valid in them, where they lie on the ground.
 
-Anything that GDAL opens, cloud paths included. With ``resolution`` the scene is resampled while it is read, by GDAL's
-warper onto a finer or coarser grid with the same origin and axes, so every pixel has the same value whichever box it is
-read with.
+With ``resolution`` the scene is resampled while it is read, by GDAL's warper onto a finer or coarser grid with the same
+origin and axes, so every pixel has the same value whichever box it is read with.
 """
 
 from __future__ import annotations
@@ -82,17 +81,19 @@ class Scene:
     """An open scene.
 
     Attributes:
+        source: What was opened, and how.
         name: For file names, see :func:`segearth.io.gdal_files.name_of_results`.
         bands: Numbers of the bands that are read.
+        height, width: In pixels.
         crs: Coordinate reference system, or None.
         transform: Pixel to map coordinates; the identity where the file has none.
-        dtype: NumPy type of the bands as they are read.
+        is_picture: The bands are 8-bit numbers, which need no stretch.
         is_masked_by_alpha: An alpha band says where there is data.
+        has_overviews: Reduced copies are in the file, so that a small picture of it is read fast.
     """
 
     def __init__(self, dataset: rasterio.DatasetReader, source: SceneSource, native: rasterio.DatasetReader) -> None:
         self._dataset = dataset
-        self._native = native
         self.source = source
         self.name = name_of_results(source.path)
         self.bands = choose_bands(native, source)
@@ -100,18 +101,9 @@ class Scene:
         self.transform = dataset.transform
         self.height, self.width = dataset.shape
         self._reader = BandReader(native, self.bands)
-        self.dtype = self._reader.dtype
+        self.is_picture = self._reader.dtype == np.uint8
         self.is_masked_by_alpha = self._reader.is_masked_by_alpha
-
-    @property
-    def is_picture(self) -> bool:
-        """The bands are 8-bit numbers, which need no stretch."""
-        return self.dtype == np.uint8
-
-    @property
-    def has_overviews(self) -> bool:
-        """Reduced copies are in the file, so that a small picture of it is read fast."""
-        return bool(self._native.overviews(self.bands[0]))
+        self.has_overviews = bool(native.overviews(self.bands[0]))
 
     def read(self, box: Box, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Reads a box.
@@ -163,9 +155,8 @@ def open_scene(source: SceneSource, dataset: rasterio.DatasetReader | None = Non
         if native.crs is None and native.gcps[0]:
             logger.warning('%s has ground control points only; the map is left without georeference. To have one, run '
                            'gdalwarp on the scene first', source.path)  # fmt: skip
-        reader = native
-        if source.resolution is not None:
-            reader = stack.enter_context(_resampled(native, source, source.resolution))
+        resolution = source.resolution
+        reader = native if resolution is None else stack.enter_context(_resampled(native, source, resolution))
         yield Scene(reader, source, native)
 
 
@@ -196,8 +187,7 @@ def find_scenes(names: Iterable[str | os.PathLike[str]]) -> list[str]:
             raise MissingFileError(f'scene not found: {name}; give a raster file, a folder, a pattern or a GDAL path')
         scenes = sorted(str(entry) for entry in matches if not _is_result(entry))
         if not scenes:
-            endings = ' '.join(sorted(RASTER_SUFFIXES))
-            raise DataError(f'no scenes in {name}; looked for files that end in {endings}')
+            raise DataError(f'no scenes in {name}; looked for files that end in {" ".join(sorted(RASTER_SUFFIXES))}')
         found += scenes
     return list(dict.fromkeys(found))
 
@@ -252,16 +242,14 @@ def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: 
             f'would be {height} x {width} pixels. Choose a value nearer to its own'
         )
     has_mask_band = MaskFlags.per_dataset in native.mask_flag_enums[0]
-    has_alpha = ColorInterp.alpha in native.colorinterp
-    is_finer = factors[0] < 1
-    has_table = is_palette(native, bands_without_alpha(native))
+    resampling = Resampling.bilinear if factors[0] < 1 else Resampling.average
     return WarpedVRT(
         native,
         transform=native.transform @ Affine.scale(factors[1], factors[0]),
         height=height,
         width=width,
-        resampling=Resampling.nearest if has_table else Resampling.bilinear if is_finer else Resampling.average,
-        add_alpha=has_mask_band and not has_alpha,
+        resampling=Resampling.nearest if is_palette(native, bands_without_alpha(native)) else resampling,
+        add_alpha=has_mask_band and ColorInterp.alpha not in native.colorinterp,
     )
 
 

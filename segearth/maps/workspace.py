@@ -50,11 +50,7 @@ class Workspace:
             write_bytes(self._settings, json.dumps(settings, indent=1, sort_keys=True).encode())
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Compares the settings of the run with those that it is to go on with.
-
-        Raises:
-            ResultsError: They differ, or cannot be read.
-        """
+        """Raises a ResultsError if the run cannot go on with these settings, for it had others."""
         try:
             known = json.loads(self._settings.read_text())
         except (OSError, ValueError) as error:
@@ -66,11 +62,7 @@ class Workspace:
         return self._block_path(index).is_file()
 
     def save_block(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keeps the arrays of a finished block.
-
-        Raises:
-            ResultsError: The disk is full or not writable.
-        """
+        """Keeps the arrays of a finished block; a ResultsError says that the disk is full or not writable."""
         path = self._block_path(index)
         with writing(path), replacing(path) as part, part.open('wb') as file:
             np.savez_compressed(file, **dict[str, Any](arrays))
@@ -89,12 +81,9 @@ class Workspace:
         return folder
 
     def publish(self, results: Mapping[Path, Path]) -> None:
-        """Gives finished files their final names, in order, and removes the folder.
+        """Gives finished files (temporary -> final path) their names, in order, and removes the folder.
 
         Whenever it is interrupted, a resumed run makes the files again from the blocks, or finds all of them in place.
-
-        Args:
-            results: Temporary file -> final path.
         """
         for temporary, final in results.items():
             with writing(final):
@@ -192,13 +181,12 @@ def _is_finished(settings: Mapping[str, Any], results: Sequence[Path], possible:
 
 def _compare(old: Mapping[str, Any], new: Mapping[str, Any], place: Path) -> None:
     keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    shown = [f'{key} was {_short(old.get(key))}, is {_short(new.get(key))}' for key in keys[:SHOWN_DIFFERENCES]]
+    if len(keys) > len(shown):
+        shown.append(f'{len(keys) - len(shown)} more')
     if keys:
-        shown = '; '.join(
-            f'{key} was {_short(old.get(key))}, is {_short(new.get(key))}' for key in keys[:SHOWN_DIFFERENCES]
-        )
-        more = f' and {len(keys) - SHOWN_DIFFERENCES} more' if len(keys) > SHOWN_DIFFERENCES else ''
         raise ResultsError(
-            f'{place} was made with other settings ({shown}{more}): give the same ones to --resume, or --overwrite'
+            f'{place} was made with other settings ({"; ".join(shown)}): give the same ones to --resume, or --overwrite'
         )
 
 

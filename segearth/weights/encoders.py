@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,92 +68,86 @@ def _encoder(clip_type: str, vit_type: str, **facts: Any) -> EncoderRecord:
     return EncoderRecord(name=name, group=clip_type, vit_type=vit_type, **facts)
 
 
-def _unknown(page: str) -> str:
-    return f'unknown, see {page}'
+def _encoders(clip_type: str, sizes: Mapping[str, Mapping[str, Any]], **shared: Any) -> list[EncoderRecord]:
+    """The sizes of an encoder; shared facts hold for all of them."""
+    shared = {'licence': f'unknown, see {shared["home"]}', **shared}
+    return [
+        _encoder(clip_type, size, **OPEN_CLIP_SIZES.get(size, {}), **shared, **facts) for size, facts in sizes.items()
+    ]
 
 
-_OPENAI: dict[str, Any] = dict(
-    clip_type='CLIP', quick_gelu=True, tag='openai',
-    home='https://github.com/openai/CLIP', licence='MIT', paper='CLIP, arXiv 2103.00020',
-)  # fmt: skip
-_LAION: dict[str, Any] = dict(
-    clip_type='OpenCLIP', quick_gelu=False,
-    home='https://github.com/mlfoundations/open_clip', licence='MIT', paper='OpenCLIP, arXiv 2212.07143',
-)  # fmt: skip
-_METACLIP: dict[str, Any] = dict(
-    clip_type='MetaCLIP', quick_gelu=True, tag='metaclip_fullcc',
-    home='https://github.com/facebookresearch/MetaCLIP', licence='CC-BY-NC-4.0', paper='MetaCLIP, arXiv 2309.16671',
-)  # fmt: skip
-_REMOTECLIP: dict[str, Any] = dict(
-    clip_type='RemoteCLIP', quick_gelu=False,
-    home='https://github.com/ChenDelong1999/RemoteCLIP', licence='Apache-2.0', paper='RemoteCLIP, arXiv 2306.11029',
-)  # fmt: skip
-_GEORSCLIP: dict[str, Any] = dict(
-    clip_type='GeoRSCLIP', quick_gelu=False,
-    home='https://github.com/om-ai-lab/RS5M', licence=_unknown(f'{HUGGING_FACE}/Zilun/GeoRSCLIP'),
-    paper='RS5M and GeoRSCLIP, arXiv 2306.11300',
-)  # fmt: skip
-_SKYCLIP: dict[str, Any] = dict(
-    clip_type='SkyCLIP', quick_gelu=False,
-    home='https://github.com/wangzhecheng/SkyScript', licence=_unknown('https://github.com/wangzhecheng/SkyScript'),
-    paper='SkyScript, arXiv 2312.12856',
-)  # fmt: skip
+B16, B32, L14, H14 = 'ViT-B/16', 'ViT-B/32', 'ViT-L/14', 'ViT-H/14'
+OPEN_CLIP_SIZES: dict[str, dict[str, Any]] = {
+    size: {'architecture': size.replace('/', '-'), 'patch_size': int(size[-2:])} for size in (B16, B32, L14, H14)
+}
 _SKYSCRIPT_FILES = 'https://opendatasharing.s3.us-west-2.amazonaws.com/SkyScript/ckpt'
-_BLIP: dict[str, Any] = dict(
-    clip_type='BLIP', patch_size=16, needs=(TOKENIZER.name,), quick_gelu=False,
-    home='https://github.com/salesforce/BLIP', licence='BSD-3-Clause', paper='BLIP, arXiv 2201.12086',
-)  # fmt: skip
 _BLIP_FILES = 'https://storage.googleapis.com/sfr-vision-language-research/BLIP/models'
 _DEMO: dict[str, Any] = dict(
-    vit_type=ANY_SIZE, patch_size=0, quick_gelu=False, model_config='demo/demo_clip.json',
-    home=OURS, licence='Apache-2.0', paper=f'none: a small demonstration model, see {OURS}',
+    patch_size=0, quick_gelu=False, model_config='demo/demo_clip.json', home=OURS, licence='Apache-2.0',
+    paper=f'none: a small demonstration model, see {OURS}',
 )  # fmt: skip
-_B16: dict[str, Any] = dict(vit_type='ViT-B/16', architecture='ViT-B-16', patch_size=16)
-_B32: dict[str, Any] = dict(vit_type='ViT-B/32', architecture='ViT-B-32', patch_size=32)
-_L14: dict[str, Any] = dict(vit_type='ViT-L/14', architecture='ViT-L-14', patch_size=14)
-_H14: dict[str, Any] = dict(vit_type='ViT-H/14', architecture='ViT-H-14', patch_size=14)
 
 ENCODERS: tuple[EncoderRecord, ...] = (
-    _encoder(**_OPENAI, **_B16),
-    _encoder(**_OPENAI, **_L14),
-    _encoder(**_LAION, **_B16, tag='laion2b_s34b_b88k'),
-    _encoder(**_LAION, **_L14, tag='laion2b_s32b_b82k'),
-    _encoder(**_METACLIP, **_B16),
-    _encoder(**_METACLIP, **_L14),
-    _encoder(
-        'CLIPSelf', **_B16, quick_gelu=False, file='openai_vitb16_coco_clipself_patches.pt',
-        home='https://github.com/wusize/CLIPSelf', licence=_unknown('https://github.com/wusize/CLIPSelf'),
-        paper='CLIPSelf, arXiv 2310.01403',
+    *_encoders(
+        'CLIP', {B16: {}, L14: {}}, tag='openai', quick_gelu=True,
+        home='https://github.com/openai/CLIP', licence='MIT', paper='CLIP, arXiv 2103.00020',
     ),
-    _encoder(
-        'AlignEarth', **_B16, quick_gelu=False, file='AlignEarth-SAR-ViT-B-16.pt',
+    *_encoders(
+        'OpenCLIP', {B16: {'tag': 'laion2b_s34b_b88k'}, L14: {'tag': 'laion2b_s32b_b82k'}}, quick_gelu=False,
+        home='https://github.com/mlfoundations/open_clip', licence='MIT', paper='OpenCLIP, arXiv 2212.07143',
+    ),
+    *_encoders(
+        'MetaCLIP', {B16: {}, L14: {}}, tag='metaclip_fullcc', quick_gelu=True,
+        home='https://github.com/facebookresearch/MetaCLIP', licence='CC-BY-NC-4.0', paper='MetaCLIP, arXiv 2309.16671',
+    ),
+    *_encoders(
+        'CLIPSelf', {B16: {'file': 'openai_vitb16_coco_clipself_patches.pt'}}, quick_gelu=False,
+        home='https://github.com/wusize/CLIPSelf', paper='CLIPSelf, arXiv 2310.01403',
+    ),
+    *_encoders(
+        'AlignEarth', {B16: {'file': 'AlignEarth-SAR-ViT-B-16.pt'}}, quick_gelu=False,
         hub='likyoo/AlignEarth-SAR-ViT-B-16/AlignEarth-SAR-ViT-B-16.pt',
         home='https://github.com/earth-insights/SegEarth-OV-2',
-        licence=_unknown(f'{HUGGING_FACE}/likyoo/AlignEarth-SAR-ViT-B-16'),
+        licence=f'unknown, see {HUGGING_FACE}/likyoo/AlignEarth-SAR-ViT-B-16',
         paper='SegEarth-OV-2, arXiv 2508.18067',
     ),
-    _encoder(**_REMOTECLIP, **_B32, file='RemoteCLIP-ViT-B-32.pt', hub='chendelong/RemoteCLIP/RemoteCLIP-ViT-B-32.pt'),
-    _encoder(**_REMOTECLIP, **_L14, file='RemoteCLIP-ViT-L-14.pt', hub='chendelong/RemoteCLIP/RemoteCLIP-ViT-L-14.pt'),
-    _encoder(**_GEORSCLIP, **_B32, file='RS5M_ViT-B-32.pt', hub='Zilun/GeoRSCLIP/ckpt/RS5M_ViT-B-32.pt'),
-    _encoder(**_GEORSCLIP, **_L14, file='RS5M_ViT-L-14.pt', hub='Zilun/GeoRSCLIP/ckpt/RS5M_ViT-L-14.pt'),
-    _encoder(**_GEORSCLIP, **_H14, file='RS5M_ViT-H-14.pt', hub='Zilun/GeoRSCLIP/ckpt/RS5M_ViT-H-14.pt'),
-    _encoder(
-        **_SKYCLIP, **_B32, file='SkyCLIP_ViT_B32_top50pct/epoch_20.pt',
-        url=f'{_SKYSCRIPT_FILES}/SkyCLIP_ViT_B32_top50pct.zip',
+    *_encoders(
+        'RemoteCLIP', {
+            B32: {'file': 'RemoteCLIP-ViT-B-32.pt', 'hub': 'chendelong/RemoteCLIP/RemoteCLIP-ViT-B-32.pt'},
+            L14: {'file': 'RemoteCLIP-ViT-L-14.pt', 'hub': 'chendelong/RemoteCLIP/RemoteCLIP-ViT-L-14.pt'},
+        }, quick_gelu=False,
+        home='https://github.com/ChenDelong1999/RemoteCLIP', licence='Apache-2.0', paper='RemoteCLIP, arXiv 2306.11029',
     ),
-    _encoder(
-        **_SKYCLIP, **_L14, file='SkyCLIP_ViT_L14_top30pct_filtered_by_CLIP_laion_RS/epoch_20.pt',
-        url=f'{_SKYSCRIPT_FILES}/SkyCLIP_ViT_L14_top30pct_filtered_by_CLIP_laion_RS.zip',
+    *_encoders(
+        'GeoRSCLIP', {
+            B32: {'file': 'RS5M_ViT-B-32.pt', 'hub': 'Zilun/GeoRSCLIP/ckpt/RS5M_ViT-B-32.pt'},
+            L14: {'file': 'RS5M_ViT-L-14.pt', 'hub': 'Zilun/GeoRSCLIP/ckpt/RS5M_ViT-L-14.pt'},
+            H14: {'file': 'RS5M_ViT-H-14.pt', 'hub': 'Zilun/GeoRSCLIP/ckpt/RS5M_ViT-H-14.pt'},
+        }, quick_gelu=False,
+        home='https://github.com/om-ai-lab/RS5M', licence=f'unknown, see {HUGGING_FACE}/Zilun/GeoRSCLIP',
+        paper='RS5M and GeoRSCLIP, arXiv 2306.11300',
     ),
-    _encoder(
-        'ALIP', **_B32, quick_gelu=False, file='ALIP_YFCC15M_B32.pt',
-        home='https://github.com/deepglint/ALIP', licence=_unknown('https://github.com/deepglint/ALIP'),
-        paper='ALIP, arXiv 2308.08428',
+    *_encoders(
+        'SkyCLIP', {
+            size: {'file': f'{name}/epoch_20.pt', 'url': f'{_SKYSCRIPT_FILES}/{name}.zip'} for size, name in {
+                B32: 'SkyCLIP_ViT_B32_top50pct', L14: 'SkyCLIP_ViT_L14_top30pct_filtered_by_CLIP_laion_RS',
+            }.items()
+        }, quick_gelu=False,
+        home='https://github.com/wangzhecheng/SkyScript', paper='SkyScript, arXiv 2312.12856',
     ),
-    _encoder(**_BLIP, vit_type='base', file='model_base_14M.pth', url=f'{_BLIP_FILES}/model_base_14M.pth'),
-    _encoder(**_BLIP, vit_type='large', file='model_large.pth', url=f'{_BLIP_FILES}/model_large.pth'),
-    _encoder('Demo', **_DEMO, file='demo/demo_clip.safetensors'),
-    _encoder('DemoSAR', **_DEMO, file='demo/demo_sar.safetensors'),
+    *_encoders(
+        'ALIP', {B32: {'file': 'ALIP_YFCC15M_B32.pt'}}, quick_gelu=False,
+        home='https://github.com/deepglint/ALIP', paper='ALIP, arXiv 2308.08428',
+    ),
+    *_encoders(
+        'BLIP', {
+            'base': {'file': 'model_base_14M.pth', 'url': f'{_BLIP_FILES}/model_base_14M.pth'},
+            'large': {'file': 'model_large.pth', 'url': f'{_BLIP_FILES}/model_large.pth'},
+        }, patch_size=16, quick_gelu=False, needs=(TOKENIZER.name,),
+        home='https://github.com/salesforce/BLIP', licence='BSD-3-Clause', paper='BLIP, arXiv 2201.12086',
+    ),
+    *_encoders('Demo', {ANY_SIZE: {'file': 'demo/demo_clip.safetensors'}}, **_DEMO),
+    *_encoders('DemoSAR', {ANY_SIZE: {'file': 'demo/demo_sar.safetensors'}}, **_DEMO),
 )  # fmt: skip
 
 

@@ -1,8 +1,7 @@
 """All that can be fetched, and the way of each to its place: one function for each kind of source.
 
-Made of the tables of encoders and upsamplers, so that a new row there is offered here too. Files on Hugging Face, and
-the repositories behind open_clip's tags, go through huggingface_hub (mirrors by ``HF_ENDPOINT``, proxies, tokens,
-resuming, a cache), everything else through transfer.py. What is there is never fetched again.
+Files on Hugging Face, and the repositories behind open_clip's tags, go through huggingface_hub (mirrors by
+``HF_ENDPOINT``, proxies, tokens, resuming, a cache), everything else through transfer.py.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +127,7 @@ def install(record: WeightRecord, progress: Progress = lambda *_: None) -> Path:
     try:
         with disk_errors_named(download_folder()):
             path = INSTALLERS[record.source](record, target, progress)
-            if path == target:
+            if record.file:
                 write_note(path)
             return path
     except UserError as error:
@@ -141,12 +140,9 @@ def fetch_tag(record: WeightRecord) -> Path:
     Raises:
         DownloadError: They could not be fetched.
     """
-    path = locate(record)
-    if path is not None:
-        return path
     repository = _tag_repository(record)
     what = f"open_clip's tag {record.tag!r} of {record.architecture} ({repository})"
-    return _from_hub(what, repository, TAG_FILES)[0]
+    return locate(record) or _from_hub(what, repository, TAG_FILES)[0]
 
 
 def _fetch_archive(record: WeightRecord, target: Path, progress: Progress) -> Path:
@@ -188,9 +184,10 @@ def _fetch_hub_file(record: WeightRecord, target: Path, _: Progress) -> Path:
 def _from_hub(what: str, repository: str, names: Sequence[str], **place: Any) -> tuple[Path, Checksum | None]:
     """The first of the files that a repository has, and what Hugging Face states of its content.
 
-    The file's metadata are asked for first: without a network the download itself fails only after most of a minute.
+    The metadata are asked for first: without a network the download itself fails only after most of a minute.
     """
-    with _hub_errors_named(what):
+    refuse_offline(what)
+    try:
         *others, held = names
         for name in others:
             with contextlib.suppress(EntryNotFoundError):
@@ -198,6 +195,11 @@ def _from_hub(what: str, repository: str, names: Sequence[str], **place: Any) ->
                 held = name
         published = _as_sha256(get_hf_file_metadata(hf_hub_url(repository, held)).etag or '')
         return Path(hf_hub_download(repository, held, **place)), published
+    except Exception as error:  # the client and its HTTP client have no base class in common
+        if isinstance(error, PermissionError) or getattr(error, 'errno', None) in FULL_DISK:
+            raise
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise DownloadError(f'{what} could not be fetched from Hugging Face ({reason})') from error
 
 
 def _as_sha256(text: str) -> Checksum | None:
@@ -207,18 +209,6 @@ def _as_sha256(text: str) -> Checksum | None:
 
 def _tag_repository(record: WeightRecord) -> str:
     return open_clip.get_pretrained_cfg(record.architecture, record.tag)['hf_hub'].strip('/')
-
-
-@contextlib.contextmanager
-def _hub_errors_named(what: str) -> Iterator[None]:
-    refuse_offline(what)
-    try:
-        yield
-    except Exception as error:  # the client and its HTTP client have no base class in common
-        if isinstance(error, PermissionError) or getattr(error, 'errno', None) in FULL_DISK:
-            raise
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise DownloadError(f'{what} could not be fetched from Hugging Face ({reason})') from error
 
 
 INSTALLERS: dict[str, Callable[[WeightRecord, Path, Progress], Path]] = {

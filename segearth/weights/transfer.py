@@ -1,14 +1,10 @@
 """One file over HTTP: resumed after an interruption, checked, and in place only when it is whole.
 
-The bytes go to ``FILE.part``. A second run continues there if the server says, by the validator (ETag or
-Last-Modified) that was kept in ``FILE.part.validator``, that it still serves the same content; or, without one, if a
-checksum will tell at the end. (The client of Hugging Face, which sources.py takes for the files there, resumes without
-a validator elsewhere, and pooch and torch.hub not at all.) The standard library's client reads the usual proxy
-variables (``https_proxy``, ``no_proxy``).
-
-Publishers state a sha256, a git blob id, or nothing. What is known is compared; of every fetched file the sha256 is
-written beside it (``FILE.sha256``, the format of ``sha256sum -c``), so that later damage shows even where the
-publisher states nothing.
+A second run continues ``FILE.part`` if the server says, by the validator (ETag or Last-Modified) that was kept, that it
+still serves the same content; or, without one, if a checksum will tell at the end. (Hugging Face's client, which
+sources.py takes for the files there, resumes others unasked, pooch and torch.hub none.) Publishers state a sha256, a
+git blob id, or nothing: what is known is compared, and of every fetched file the sha256 is written beside it
+(``FILE.sha256``, for ``sha256sum -c``), so that later damage shows even where the publisher states nothing.
 
 Source: RFC 9110, section 14 (range requests) and section 13.1.5 (If-Range).
 """
@@ -96,21 +92,14 @@ def fetch(url: str, target: Path, checksum: Checksum | None = None, progress: Pr
 
 
 def refuse_offline(what: str, alternative: str = '') -> None:
-    """Stops before the network is asked.
-
-    Raises:
-        DownloadError: Offline mode is on.
-    """
+    """Raises a :class:`DownloadError` if offline mode is on."""
     if constants.HF_HUB_OFFLINE:
         raise DownloadError(f'{what} was not fetched: offline mode is on (HF_HUB_OFFLINE). Unset it{alternative}')
 
 
 @contextlib.contextmanager
 def one_process(lock: Path) -> Iterator[None]:
-    """Lets one process at a time pass, and removes the lock file when the work is done.
-
-    A process that waited on a removed lock finds the result there, so two can never work at once.
-    """
+    """Lets one process at a time pass; who waited on a lock file that is removed by then finds the result there."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
         yield
@@ -119,25 +108,17 @@ def one_process(lock: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_errors_named(folder: Path) -> Iterator[None]:
-    """Turns the errors of a full or read-only disk into messages.
-
-    Raises:
-        DownloadError: No space left on the folder's disk, or no right to write there.
-    """
+    """Turns the errors of a full or read-only disk into a :class:`DownloadError`."""
     try:
         yield
-    except UserError:
-        raise
     except OSError as error:
         if error.errno in FULL_DISK:
-            raise DownloadError(
-                f'no space left on the disk of {folder}. What has arrived is kept: make space and run again'
-            ) from error
-        if isinstance(error, PermissionError):
-            raise DownloadError(
-                f'{folder} cannot be written ({error}); set SEGEARTH_WEIGHTS to a folder of yours'
-            ) from error
-        raise
+            message = f'no space left on the disk of {folder}. What has arrived is kept: make space and run again'
+        elif isinstance(error, PermissionError):
+            message = f'{folder} cannot be written ({error}); set SEGEARTH_WEIGHTS to a folder of yours'
+        else:
+            raise
+        raise DownloadError(message) from error
 
 
 def digest(path: Path, kind: str) -> str:
