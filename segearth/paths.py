@@ -7,7 +7,6 @@ puts them there). That folder alone decides: what lies beside an installed packa
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 import tempfile
@@ -15,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from segearth.errors import ConfigError, MissingFileError
+from segearth.errors import ConfigError, MissingFileError, did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parent
 IS_INSTALLED = (_PACKAGE / 'shipped').is_dir()
@@ -115,8 +114,7 @@ def find_config(name: str | os.PathLike[str], patterns: Sequence[str] = ('cfg_*.
     path = Path(name) if Path(name).suffix else Path(f'{name}.py')
     folder = PROJECT_ROOT / 'configs'
     known = sorted(found.relative_to(folder).as_posix() for pattern in patterns for found in folder.glob(pattern))
-    near = difflib.get_close_matches(path.name, known, n=3, cutoff=0.5)
-    remedy = f'Did you mean {" or ".join(near)}?' if near else f'In configs/ there are: {", ".join(known)}.'
+    remedy = did_you_mean(path.name, known).strip() or f'In configs/ there are: {", ".join(known)}.'
     return find_file(path, config_folders(), 'config', remedy)
 
 

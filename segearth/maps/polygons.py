@@ -27,8 +27,8 @@ LAYER = 'classes'
 
 def write_polygons(
     target: Path, labels_path: Path, scores_path: Path, class_names: Sequence[str], areas: PixelAreas
-) -> int:
-    """Writes one polygon a region; returns their number.
+) -> None:
+    """Writes one polygon a region.
 
     Args:
         target: New GeoPackage; columns class, class_id, pixels, hectares (left out without a coordinate reference
@@ -66,7 +66,6 @@ def write_polygons(
         except RuntimeError as error:  # what pyogrio raises when the disk is full
             raise OSError(str(error)) from error
     target.write_bytes(content.getbuffer())
-    return len(frame)
 
 
 def _zonal_sums(polygons: np.ndarray, scores_path: Path, areas: PixelAreas) -> np.ndarray:

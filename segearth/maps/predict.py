@@ -24,7 +24,7 @@ from segearth.maps.areas import PixelAreas
 from segearth.maps.grid import BLOCK_SIDE, WindowGrid
 from segearth.maps.labelling import NO_DATA, SegmenterModel, WindowModel
 from segearth.maps.quicklook import reduction
-from segearth.maps.results import TILE, MapFiles, MapLegend, write_results
+from segearth.maps.results import TILED, MapFiles, MapLegend, write_results
 from segearth.maps.run import MapPlan, MapRun, Progress, Runner, run_blocks
 from segearth.maps.scene import Scene, SceneSource, open_scene
 from segearth.maps.workspace import open_workspace
@@ -223,7 +223,7 @@ def _to_file(array: xarray.DataArray, folder: Path) -> str:
     name = str(array.name or 'scene').replace('/', '_')
     path = folder / f'{name}.tif'
     try:
-        array.rio.to_raster(path, windowed=True, tiled=True, blockxsize=TILE, blockysize=TILE)
+        array.rio.to_raster(path, windowed=True, **TILED)
     except Exception as error:  # rioxarray passes on what it meets: missing dimensions, types GDAL lacks
         raise DataError(
             f'the DataArray cannot be read as a raster ({error}): it needs dimensions (band, y, x), regular '

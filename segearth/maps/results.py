@@ -34,13 +34,8 @@ from segearth.maps.workspace import SETTINGS_TAG
 logger = logging.getLogger(__name__)
 
 TILE = 512  # pixels, side of a tile of the result
-COG_OPTIONS = {
-    'driver': 'COG',
-    'compress': 'DEFLATE',
-    'blocksize': TILE,
-    'bigtiff': 'IF_SAFER',
-    'overview_resampling': 'NEAREST',
-}
+TILED = {'tiled': True, 'blockxsize': TILE, 'blockysize': TILE, 'bigtiff': 'IF_SAFER'}
+COG = {'compress': 'DEFLATE', 'blocksize': TILE, 'bigtiff': 'IF_SAFER', 'overview_resampling': 'NEAREST'}
 
 
 @dataclass(frozen=True)
@@ -90,15 +85,7 @@ class MapFiles:
 def write_results(
     run: MapRun, files: MapFiles, legend: MapLegend, areas: PixelAreas, min_area: float, settings: Mapping[str, Any]
 ) -> dict[Path, Path]:
-    """Makes all results of a run whose blocks are done, in the workspace's folder.
-
-    Args:
-        run: The run.
-        files: What is wanted, and where it will go.
-        legend: Names and colours.
-        areas: Of the scene's pixels.
-        min_area: As in :class:`segearth.maps.predict.MapOptions`.
-        settings: Kept in the map.
+    """Makes the wanted files of a run whose blocks are done, in the workspace's folder.
 
     Returns:
         Temporary file -> final path, the GeoTIFF of class ids last.
@@ -151,21 +138,10 @@ def write_results(
 
 def write_blocks(path: Path, scene: Scene, dtype: str, nodata: float, blocks: Iterable[tuple[Box, np.ndarray]]) -> None:
     """Writes a temporary GeoTIFF block by block, uncompressed, in the scene's grid."""
-    profile = {
-        'driver': 'GTiff',
-        'height': scene.height,
-        'width': scene.width,
-        'count': 1,
-        'dtype': dtype,
-        'nodata': nodata,
-        'tiled': True,
-        'blockxsize': TILE,
-        'blockysize': TILE,
-        'bigtiff': 'IF_SAFER',
-    }
+    profile = {'height': scene.height, 'width': scene.width, 'count': 1, 'dtype': dtype, 'nodata': nodata, **TILED}
     if scene.crs is not None or not scene.transform.is_identity:
         profile |= {'crs': scene.crs, 'transform': scene.transform}
-    with rasterio.open(path, 'w', **profile) as dataset:
+    with rasterio.open(path, 'w', driver='GTiff', **profile) as dataset:
         for box, values in blocks:
             dataset.write(values, 1, window=as_window(box))
 
@@ -188,7 +164,7 @@ def optimise(source: Path, target: Path, **options: Any) -> None:
         OSError: The disk is full or not writable.
     """
     try:
-        rasterio.shutil.copy(source, target, **COG_OPTIONS, **options)
+        rasterio.shutil.copy(source, target, driver='COG', **COG, **options)
     except CPLE_BaseError as error:  # GDAL's own, which rasterio passes on here
         raise OSError(str(error)) from error
 

@@ -115,11 +115,10 @@ def open_workspace(
 
     Args:
         out: Folder of the results; made if need be.
-        name: Of the scene.
+        name: Name of the scene.
         settings: All that the results depend on.
         results: Final paths.
-        possible: Those of a run that makes all kinds of results; none may be there before, so that none of another run
-            stays beside the new ones.
+        possible: Those of a run that makes all kinds of results; none of another run may stay beside the new ones.
         resume: Go on with an unfinished run of the same settings, or leave a finished one as it is.
         overwrite: Begin anew whatever there is; old results stay until the new ones are complete.
 

@@ -13,7 +13,6 @@ Source: SegEarth-OV-2 (arXiv 2508.18067), its list of encoders, pretrained tags 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import Any
 
 import open_clip
 
-from segearth.errors import ConfigError
+from segearth.errors import ConfigError, did_you_mean
 from segearth.weights.records import HUGGING_FACE, OURS, WeightRecord
 
 ANY_SIZE = 'any'
@@ -183,8 +182,7 @@ def get_record(clip_type: str, vit_type: str | None = None) -> EncoderRecord:
 def _architecture_record(architecture: str, vit_type: str | None) -> EncoderRecord:
     config = open_clip.get_model_config(architecture) if architecture in open_clip.list_models() else None
     if config is None:
-        near = difflib.get_close_matches(str(architecture), [*clip_types(), *open_clip.list_models()], n=3, cutoff=0.5)
-        hint = f' Did you mean {" or ".join(near)}?' if near else ''
+        hint = did_you_mean(str(architecture), [*clip_types(), *open_clip.list_models()])
         raise ConfigError(
             f'unknown clip_type {architecture!r}.{hint} Known: {", ".join(clip_types())}; or, with clip_path, any '
             'architecture of open_clip.list_models(), such as ViT-B-16 or ViT-L-14-quickgelu'

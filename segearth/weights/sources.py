@@ -7,7 +7,6 @@ Files on Hugging Face, and the repositories behind open_clip's tags, go through 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ import open_clip
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
 
-from segearth.errors import CheckpointError, ConfigError, MissingFileError, UserError
+from segearth.errors import CheckpointError, ConfigError, MissingFileError, UserError, did_you_mean
 from segearth.io.atomic import replacing
 from segearth.paths import download_folder, find_file, weights_folders
 from segearth.weights.encoders import ENCODERS, TOKENIZER
@@ -62,9 +61,7 @@ def select(names: Sequence[str]) -> list[WeightRecord]:
     for name in names:
         found = [one for one in records.values() if name.lower() in (one.name.lower(), one.group.lower())]
         if not found:
-            known = {part for one in records.values() for part in (one.group, one.name)}
-            near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
-            hint = f' Did you mean {" or ".join(near)}?' if near else ''
+            hint = did_you_mean(name, [part for one in records.values() for part in (one.group, one.name)])
             raise ConfigError(f'unknown weights {name!r}.{hint} Known: {", ".join(records)}')
         for one in found:
             chosen |= {one.name: one} | {needed: records[needed] for needed in one.needs}

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import http.client
 import logging
 import os
@@ -29,6 +28,7 @@ from pathlib import Path
 
 from filelock import FileLock
 from huggingface_hub import constants
+from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from segearth.errors import CheckpointError, UserError
 from segearth.io.atomic import write_bytes
@@ -123,13 +123,8 @@ def disk_errors_named(folder: Path) -> Iterator[None]:
 
 def digest(path: Path, kind: str) -> str:
     """The checksum of a file in hexadecimal digits; kinds as :class:`segearth.weights.records.Checksum` has them."""
-    algorithm = hashlib.sha256()
-    if kind == 'git blob':
-        algorithm = hashlib.sha1(f'blob {path.stat().st_size}\0'.encode(), usedforsecurity=False)
     with path.open('rb') as file:
-        while chunk := file.read(CHUNK):
-            algorithm.update(chunk)
-    return algorithm.hexdigest()
+        return git_hash(file.read()) if kind == 'git blob' else sha_fileobj(file).hex()
 
 
 def verify(path: Path, checksum: Checksum | None) -> None:
