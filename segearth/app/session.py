@@ -271,7 +271,7 @@ class _KeepingRunner:
 def _label_whole(model: SegmenterModel, picture: np.ndarray, valid: np.ndarray) -> np.ndarray:
     shape = valid.shape
     grid = WindowGrid(shape, model.crop_size, model.stride)
-    labels = label_block(model, picture, valid, (0, 0, *shape), grid).labels
+    labels = label_block(model, picture, valid, (0, 0, *shape), grid)['labels']
     return reduced(labels, 0, 0, reduction(*shape))
 
 

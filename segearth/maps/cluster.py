@@ -80,11 +80,10 @@ class DaskRunner:
                 future.release()
                 run.advance(plan.grid.num_windows([plan.blocks[index]]))
         except SchedulerLostError:
-            blocks.clear()  # nobody is left to cancel them
+            raise  # nobody is left to cancel tasks
+        except BaseException:
+            self._client.cancel(list(blocks))
             raise
-        finally:
-            if blocks:
-                self._client.cancel(list(blocks))
 
     def _submit(self, plan: MapPlan, index: int) -> Future:
         path = plan.source.path

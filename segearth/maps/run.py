@@ -103,17 +103,16 @@ def compute_block(
     """Reads and labels one block; the last two arguments are those of :func:`segearth.maps.labelling.label_block`.
 
     Returns:
-        ``labels`` (h, w) uint8, ``picture`` (h', w', 3) uint8 reduced, and ``scores`` (h, w) float16 if asked for.
+        What that returns, and ``picture`` (h', w', 3) uint8, the block reduced.
     """
     y1, x1, y2, x2 = box = plan.blocks[index]
     top, left, *_ = region = plan.grid.region(box)
     bands, valid = scene.read(region)
     picture = plan.stretch(bands, valid)
     del bands  # of 13 floats a pixel it would be larger than everything else
-    block = label_block(model, picture, valid, box, plan.grid, plan.with_scores, on_windows, on_probabilities)
+    arrays = label_block(model, picture, valid, box, plan.grid, plan.with_scores, on_windows, on_probabilities)
     inside = picture[y1 - top : y2 - top, x1 - left : x2 - left]
-    arrays = {'labels': block.labels, 'picture': reduced(inside, y1, x1, plan.step)}
-    return arrays if block.scores is None else arrays | {'scores': block.scores}
+    return arrays | {'picture': reduced(inside, y1, x1, plan.step)}
 
 
 def reduced(values: np.ndarray, top: int, left: int, step: int) -> np.ndarray:
