@@ -41,7 +41,7 @@ class MapOptions:
     """How a scene becomes a map.
 
     Attributes:
-        stretch: Numbers to picture: 'auto', 'percentile', 'none' or 'black,white' (io/stretch.py).
+        stretch: Numbers to picture: 'auto', 'percentile', 'none' or 'black,white' (io/pictures.py).
         scores: Also a raster of the probability of each pixel's class.
         polygons: Also polygons, as GeoPackage.
         min_area: Regions that are smaller are merged into their largest neighbour: square metres, or pixels for a scene
