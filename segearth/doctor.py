@@ -176,8 +176,7 @@ def _folders() -> Rows:
 
 
 def _encoders() -> Rows:
-    from segearth.weights.catalogue import catalogue
-    from segearth.weights.sources import locate
+    from segearth.weights.sources import catalogue, locate
 
     found = {item.name: locate(item) for item in catalogue()}
     yield 'ready', ', '.join(name for name, path in found.items() if path is not None) or 'none'

@@ -31,7 +31,7 @@ from segearth.models.checkpoints import load_state_dict, read_state_dict, tensor
 from segearth.models.dense_clip import DenseCLIP
 from segearth.paths import find_file, weights_folders
 from segearth.weights.encoders import ENCODERS, EncoderRecord, get_record
-from segearth.weights.hub import fetch_tag
+from segearth.weights.sources import fetch_tag
 from segearth.weights.transfer import DownloadError
 from simfeatup.archives import is_torchscript
 
@@ -156,7 +156,7 @@ def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:
             + (f', or use one of the encoders of this architecture: {tags}' if tags else '')
         )
     try:
-        return fetch_tag(record.architecture, record.tag)
+        return fetch_tag(record)
     except DownloadError as error:
         raise MissingFileError(
             f'{what} not found: it is not in the cache ({constants.HF_HUB_CACHE}), and {error}. '
