@@ -7,8 +7,9 @@ import pytest
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, TRANSFORMS
 
-from segearth.datasets import RemoteSensingDataset, WaterDataset, WHUDataset, WHUSARDataset
+from segearth.datasets.base import RemoteSensingDataset
 from segearth.datasets.checks import check_files_exist, check_headers, find_broken
+from segearth.datasets.sets import WaterDataset, WHUDataset, WHUSARDataset
 from segearth.errors import ConfigError, DataError, MissingFileError
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
