@@ -22,13 +22,13 @@ class _LoadPicture(BaseTransform):
     def __init__(self, to_float32: bool = False) -> None:
         self.to_float32 = to_float32
 
-    def read(self, path: str) -> np.ndarray:
-        """Reads a file as (H, W, 3) uint8, RGB."""
+    def _read(self, path: str) -> np.ndarray:
+        """(H, W, 3) uint8, RGB."""
         raise NotImplementedError
 
     def transform(self, results: dict) -> dict:
         """Adds the image to a sample."""
-        image = np.ascontiguousarray(self.read(results['img_path'])[..., ::-1])
+        image = np.ascontiguousarray(self._read(results['img_path'])[..., ::-1])
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
@@ -54,8 +54,7 @@ class LoadOpticalImage(_LoadPicture):
         super().__init__(to_float32)
         self.bands = tuple(bands) if bands else None
 
-    def read(self, path: str) -> np.ndarray:
-        """Reads a file as (H, W, 3) uint8, RGB."""
+    def _read(self, path: str) -> np.ndarray:
         return read_optical(path, self.bands)
 
 
@@ -86,8 +85,7 @@ class LoadSARImage(_LoadPicture):
         self.scale = scale
         self.db_ranges = tuple(db_ranges) if db_ranges else None
 
-    def read(self, path: str) -> np.ndarray:
-        """Reads a file as (H, W, 3) uint8."""
+    def _read(self, path: str) -> np.ndarray:
         return read_sar(path, self.bands, self.scale, self.db_ranges)
 
 

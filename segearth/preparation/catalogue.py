@@ -9,7 +9,6 @@ from segearth.preparation.label_rules import Colours, Ids, Polygons, Threshold
 from segearth.preparation.recipe import Recipe
 from segearth.preparation.tiling import Tiling
 
-BLACK_AND_WHITE = Threshold(128)
 ISPRS_COLOURS = Colours((
     ((0, 0, 0), 0),  # boundary between objects; ignored, as the data set classes reduce the zero label
     ((255, 255, 255), 1),  # impervious surface
@@ -68,7 +67,6 @@ def _road_test_set(name: str, title: str, folder: str) -> Recipe:
         source=f'GlobalRoadSet_Val (or {folder} in it: img, and gt or label)',
         image=rf'{folder}/img/(?P<key>[^/]+){ANY_PICTURE}',
         label=rf'{folder}/(gt|label)/(?P<key>[^/]+){ANY_PICTURE}',
-        rule=BLACK_AND_WHITE,
         data_folder='GlobalRoadSet_Val',
         image_folder=f'{folder}/img',
         label_folder=f'{folder}/label_cvt',
@@ -83,7 +81,6 @@ BINARY_SETS = (
         source='the cropped aerial tiles: val/image, val/label',
         image=r'val/image/(?P<key>[^/]+)\.(png|tiff?)',
         label=r'val/label/(?P<key>[^/]+)\.(png|tiff?)',
-        rule=BLACK_AND_WHITE,
         data_folder='WHU-BD',
         image_folder='val/image',
         label_folder='val/label_cvt',
@@ -94,7 +91,6 @@ BINARY_SETS = (
         source='the cropped tiles of satellite data set II: test/image, test/label',
         image=r'test/image/(?P<key>[^/]+)\.(png|tiff?)',
         label=r'test/label/(?P<key>[^/]+)\.(png|tiff?)',
-        rule=BLACK_AND_WHITE,
         data_folder='WHU_Sat_II',
         image_folder=f'{WHU_SATELLITE_FOLDER}/image',
         label_folder=f'{WHU_SATELLITE_FOLDER}/label_cvt',
@@ -107,7 +103,6 @@ BINARY_SETS = (
         source='AerialImageDataset: train/images, train/gt',
         image=r'train/images/(?P<key>[a-z-]+\d+)\.tiff?',
         label=r'train/gt/(?P<key>[a-z-]+\d+)\.tiff?',
-        rule=BLACK_AND_WHITE,
         data_folder='Inria',
         image_folder='AerialImageDataset/train/img_dir/split_test',
         label_folder='AerialImageDataset/train/ann_dir/split_test',
@@ -131,7 +126,6 @@ BINARY_SETS = (
         source='CHN6-CUG: val with ..._sat.jpg and ..._mask.png',
         image=r'val/([^/]+/)*(?P<key>[^/]+)_sat\.jpe?g',
         label=r'val/([^/]+/)*(?P<key>[^/]+)_mask\.png',
-        rule=BLACK_AND_WHITE,
         data_folder='CHN6-CUG',
         image_folder='val/image_cvt',
         label_folder='val/label_cvt',
@@ -143,7 +137,6 @@ BINARY_SETS = (
         source='GlobalRoadSet_Val (or DeepGlobe_test_1530 in it: ..._sat.jpg, ..._mask.png)',
         image=r'DeepGlobe_test_1530/([^/]+/)*(?P<key>[^/]+)_sat\.jpe?g',
         label=r'DeepGlobe_test_1530/([^/]+/)*(?P<key>[^/]+)_mask\.png',
-        rule=BLACK_AND_WHITE,
         data_folder='GlobalRoadSet_Val',
         image_folder='DeepGlobe_test_1530/image_cvt',
         label_folder='DeepGlobe_test_1530/label_cvt',
@@ -157,7 +150,6 @@ BINARY_SETS = (
         source='WaterBodiesDatasetPreprocessed: Images, Masks',
         image=r'Images/(?P<key>water_body_\d+)\.jpe?g',
         label=r'Masks/(?P<key>water_body_\d+)\.(jpe?g|png)',
-        rule=BLACK_AND_WHITE,
         data_folder='water-body-segmentation-in-satellite-images',
         image_folder=f'{WATER_FOLDER}/Images',
         label_folder=f'{WATER_FOLDER}/Masks_cvt',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segearth.preparation.label_rules import LabelRule
+from segearth.preparation.label_rules import LabelRule, Threshold
 from segearth.preparation.tiling import Tiling
 
 
@@ -19,10 +19,10 @@ class Recipe:
         image: Regular expression for the paths of the images, small and capital letters alike. It is tried at the
             end of the path, from the beginning of a folder's or file's name on, and its named groups make the name.
         label: The same for the labels; for :class:`~segearth.preparation.label_rules.Polygons` the file of all labels.
-        rule: From the published mask to ids.
         data_folder: Folder of the set, below the folder of all data sets.
         image_folder: Folder of the images, below `data_folder`.
         label_folder: Folder of the labels, below `data_folder`.
+        rule: From the published mask to ids; by default of one class, black and white.
         config: Config that reads the result, below configs/; ``cfg_NAME.py`` if empty.
         image_suffix: Ending of the images written; images with this ending are copied, others encoded anew.
         label_suffix: Ending of the labels written.
@@ -41,10 +41,10 @@ class Recipe:
     source: str
     image: str
     label: str
-    rule: LabelRule
     data_folder: str
     image_folder: str
     label_folder: str
+    rule: LabelRule = Threshold(128)
     config: str = ''
     image_suffix: str = '.png'
     label_suffix: str = '.png'

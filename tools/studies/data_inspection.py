@@ -50,15 +50,14 @@ class Inspection:
     errors: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
-
-@dataclass
-class _Pair:
-    """One image with its label, as far as it could be read."""
-
-    modes: tuple[str, str] | None = None
-    size: tuple[int, int] | None = None
-    pixels: np.ndarray | None = None
-    error: str | None = None
+    def add(self, pair: Inspection) -> None:
+        """Adds what was found of one pair, but for its errors."""
+        self.num_sound += pair.num_sound
+        self.image_modes += pair.image_modes
+        self.label_modes += pair.label_modes
+        self.sizes += pair.sizes
+        self.pixels += pair.pixels
+        self.images += pair.images
 
 
 def inspect_dataset(
@@ -94,8 +93,8 @@ def inspect_dataset(
     with ThreadPoolExecutor(num_threads) as pool:
         for done, pair in enumerate(pool.map(read, complete), 1):
             report(done, len(complete))
-            _add(found, pair)
-            failures += [pair.error] if pair.error else []
+            found.add(pair)
+            failures += pair.errors
     found.errors += failures[:MAX_SHOWN]
     if len(failures) > MAX_SHOWN:
         found.errors.append(f'... and {len(failures) - MAX_SHOWN} more files like these')
@@ -115,22 +114,27 @@ def share_ignored(found: Inspection, dataset: BaseDataset) -> float:
     return float(found.pixels[class_of_id(dataset) == IGNORE_INDEX].sum() / max(found.pixels.sum(), 1))
 
 
-def _read(loader: LoadSegLabel, num_ids: int, paths: tuple[str, str]) -> _Pair:
+def _read(loader: LoadSegLabel, num_ids: int, paths: tuple[str, str]) -> Inspection:
+    """One image with its label, as far as it can be read."""
+    found = Inspection()
     image, label = paths
-    pair = _Pair()
     try:
-        pair.size, label_size = read_info(image).size, read_info(label, is_picture=False).size
-        pair.modes = _mode(image), _mode(label)
+        size, label_size = read_info(image).size, read_info(label, is_picture=False).size
+        found.image_modes[_mode(image)] += 1
+        found.label_modes[_mode(label)] += 1
+        found.sizes[size] += 1
         try:
             ids = read_label(label, num_ids, loader.accept_palette, loader.accept_mask_255)
         except UserError as error:
-            pair.error = str(error)
+            found.errors = [str(error)]
             ids = read_label(label, accept_palette=True, accept_mask_255=True)  # whatever is there, to tell of it
-        pair.pixels = np.bincount(ids.ravel(), minlength=NUM_IDS)
-        check_sizes(label_size, pair.size, label, image)
+        found.pixels = np.bincount(ids.ravel(), minlength=NUM_IDS)
+        found.images = (found.pixels > 0).astype(np.int64)
+        check_sizes(label_size, size, label, image)
     except UserError as error:
-        pair.error = str(error)
-    return pair
+        found.errors = [str(error)]
+    found.num_sound = int(not found.errors)
+    return found
 
 
 def _mode(path: str) -> str:
@@ -140,17 +144,6 @@ def _mode(path: str) -> str:
             return image.mode
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return f'{read_info(path, is_picture=False).num_bands} bands'
-
-
-def _add(found: Inspection, pair: _Pair) -> None:
-    found.num_sound += pair.error is None
-    if pair.modes is not None and pair.size is not None:
-        found.image_modes[pair.modes[0]] += 1
-        found.label_modes[pair.modes[1]] += 1
-        found.sizes[pair.size] += 1
-    if pair.pixels is not None:
-        found.pixels += pair.pixels
-        found.images += pair.pixels > 0
 
 
 def _remark_on_strays(found: Inspection, dataset: BaseDataset, labels: Sequence[str | None]) -> None:
