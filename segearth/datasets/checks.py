@@ -50,7 +50,7 @@ def check_folders(
         data_root: Folder before the others; None or '' for none.
         data_prefix: ``img_path`` and ``seg_map_path``, relative to it or absolute.
         ann_file: File with the names of the images, if any.
-        name: For the message.
+        name: Name of the data set, for the message.
 
     Raises:
         MissingFileError: One of them does not exist.

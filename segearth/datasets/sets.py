@@ -185,7 +185,7 @@ class DDHR_Korea_SARDataset(RemoteSensingDataset):  # noqa: N801 - the original'
 
 @DATASETS.register_module()
 class DDHR_Shandong_SARDataset(RemoteSensingDataset):  # noqa: N801 - the original's registered name
-    """DDHRNet, Shandong: see :class:`DDHR_Korea_SARDataset`."""
+    """DDHRNet, Shandong: tiles as of :class:`DDHR_Korea_SARDataset`."""
 
     METAINFO = _classes(farmland=CROPLAND, greenery=FOREST, road=WHITE, building=BUILDING, water=WATER)
     DEFAULTS = JPEG
@@ -193,7 +193,7 @@ class DDHR_Shandong_SARDataset(RemoteSensingDataset):  # noqa: N801 - the origin
 
 @DATASETS.register_module()
 class DDHR_Xian_SARDataset(RemoteSensingDataset):  # noqa: N801 - the original's registered name
-    """DDHRNet, Xi'an: see :class:`DDHR_Korea_SARDataset`."""
+    """DDHRNet, Xi'an: tiles as of :class:`DDHR_Korea_SARDataset`."""
 
     METAINFO = _classes(building=BUILDING, road=WHITE, farmland=CROPLAND, greenery=FOREST, water=WATER)
     DEFAULTS = JPEG

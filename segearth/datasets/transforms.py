@@ -98,7 +98,7 @@ class LoadSegLabel(mmseg_transforms.LoadAnnotations):
     Args:
         accept_palette: Take the numbers of a palette file (mode P) for class ids.
         accept_mask_255: Take a two-class label of 0 and 255 as it is, 255 being ignored.
-        reduce_zero_label: As in mmseg; leave it to the data set.
+        reduce_zero_label: Id 0 is not evaluated, and the others count from 1; leave it to the data set.
 
     Raises:
         DataError: The file cannot be read, is not a label of the classes, or is not of the image's size.

@@ -74,9 +74,9 @@ def check_sizes(label_size: tuple[int, ...], image_size: tuple[int, ...], label:
 
     Args:
         label_size: (height, width) in pixels.
-        image_size: The same of the image.
-        label: Its file, for the message.
-        image: The same of the image.
+        image_size: (height, width) of the image.
+        label: File of the label, for the message.
+        image: File of the image, for the message.
 
     Raises:
         DataError: It is not.

@@ -29,6 +29,7 @@ from segearth.io.gdal_files import (
     is_palette,
     local_name,
     open_dataset,
+    open_quietly,
 )
 
 FileInput = str | os.PathLike | FileContent
@@ -186,7 +187,7 @@ def _decoder(file: FileInput) -> Iterator[DatasetReader | Image.Image]:
             if image.format not in GDAL_FORMATS and not _is_reduced(image):
                 yield image
                 return
-        with MemoryFile(file.getvalue()) as memory, memory.open() as dataset:
+        with MemoryFile(file.getvalue()) as memory, open_quietly(memory.name) as dataset:
             yield dataset
         return
     name = local_name(file)

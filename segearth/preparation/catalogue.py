@@ -39,8 +39,8 @@ YESEG_IDS = Ids(IGNORE_INDEX + 1, ((1, 0), (2, 1), (3, 2), (4, 3), (5, 4), (6, 5
 BY_ROWS = '{name}_{y1}_{y2}_{x1}_{x2}'  # how the original names the tiles of iSAID and UAVid
 INRIA_TILING = Tiling(window=(1000, 1000), stride=(1000, 1000))
 ISPRS_TILING = Tiling(window=(512, 512), stride=(512, 512))  # mmsegmentation's converter asks for 256 but steps by 512
-ISAID_TILING = Tiling(window=(896, 896), stride=(512, 512), crop_name=BY_ROWS, is_padded=True)
-UAVID_TILING = Tiling(window=(1080, 1280), stride=(1080, 1280), crop_name=BY_ROWS)  # 1280 wide
+ISAID_TILING = Tiling(window=(896, 896), stride=(512, 512), tile_name=BY_ROWS, is_padded=True)
+UAVID_TILING = Tiling(window=(1080, 1280), stride=(1080, 1280), tile_name=BY_ROWS)  # 1280 wide
 
 INRIA_TEST = {  # numbers of the images whose tiles are evaluated; published labels are those of the training part
     'vienna': (3, 6, 9, 11, 15, 18, 20),

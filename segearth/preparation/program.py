@@ -29,7 +29,7 @@ def run_converter(program: str, description: str, arguments: Sequence[str] | Non
         arguments: Command line; None for that of the process.
 
     Raises:
-        UserError: See :func:`segearth.preparation.prepare.prepare`.
+        UserError: The source cannot be used, or the result cannot be written (:func:`~.prepare.prepare`).
     """
     recipes = PROGRAMS[program]
     chosen = _build_parser(recipes, description).parse_args(arguments)
@@ -64,7 +64,7 @@ def _build_parser(recipes: dict[str, Recipe], description: str) -> argparse.Argu
         parser.set_defaults(name=name)
     data = Path(os.environ.get('SEGEARTH_DATA') or 'data')
     parser.add_argument('sources', nargs='+', metavar='SOURCE', help='folder or zip archive as downloaded')
-    parser.add_argument('--out', type=Path, default=data, metavar='DIR', help='folder of all data sets')
+    parser.add_argument('--out', type=Path, default=data, metavar='FOLDER', help='folder of all data sets')
     parser.add_argument('--jobs', type=positive, default=os.cpu_count() or 1, help='processes (default: all cores)')
     parser.add_argument('--list', metavar='FILE', help='names of the images to take, one a line')
     parser.add_argument('--link', action='store_true', help='link to images that need no change rather than copy them')

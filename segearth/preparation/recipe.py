@@ -18,11 +18,11 @@ class Recipe:
         source: What to give to the program, for the help and for messages.
         image: Regular expression for the paths of the images, small and capital letters alike. It is tried at the
             end of the path, from the beginning of a folder's or file's name on, and its named groups make the name.
-        label: The same for the labels; for :class:`~segearth.preparation.label_rules.Polygons` the file of all labels.
+        label: Regular expression for the paths of the labels; for :class:`Polygons`, for the one file of all labels.
         data_folder: Folder of the set, below the folder of all data sets.
         image_folder: Folder of the images, below `data_folder`.
         label_folder: Folder of the labels, below `data_folder`.
-        rule: From the published mask to ids; by default of one class, black and white.
+        rule: What makes class ids of the published mask; by default that is of one class, black and white.
         config: Config that reads the result, below configs/; ``cfg_NAME.py`` if empty.
         image_suffix: Ending of the images written; images with this ending are copied, others encoded anew.
         label_suffix: Ending of the labels written.

@@ -50,3 +50,10 @@ def test_faults_of_the_source(tmp_path: Path, source: Path) -> None:
     (source / 'annotations' / 'test2017.json').unlink()
     with pytest.raises(DataError, match='1 images and 0 labels. Expected: .*test2017.json'):
         prepare(HRSID, [source], tmp_path)
+
+
+def test_a_list_chooses_among_the_images(tmp_path: Path, source: Path) -> None:
+    names = tmp_path / 'list.txt'
+    names.write_text('P0002_0_800_0_800.jpg\n')
+    with pytest.raises(DataError, match='1 images have no label: P0002_0_800_0_800'):
+        prepare(HRSID, [source], tmp_path, list_file=names)

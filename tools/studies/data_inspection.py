@@ -32,7 +32,7 @@ class Inspection:
         num_pairs: Images of the data set, labelled or not.
         num_sound: Pairs that were looked at and have no fault.
         image_modes: How many images of each mode, in Pillow's words (RGB, L, P, F, ...).
-        label_modes: The same of the labels.
+        label_modes: How many labels of each mode.
         sizes: How many images of each size (height, width).
         pixels: (256,) pixels of each label id.
         images: (256,) images that have it.
@@ -69,7 +69,7 @@ def inspect_dataset(
     """Reads the headers of the images and all of the labels.
 
     Args:
-        dataset: Of this project or of mmseg.
+        dataset: A data set of this project or of mmseg.
         indices: Places to look at; None for all.
         num_threads: Files read at once.
         report: Told how many pairs are read, and how many there are.

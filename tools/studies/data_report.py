@@ -92,7 +92,7 @@ def draw_contact_sheet(dataset: BaseDataset, indices: Sequence[int]) -> Image.Im
     """Draws images above their labels, with a legend of the classes.
 
     Args:
-        dataset: Of this project or of mmseg; the first step of its pipeline loads images.
+        dataset: A data set of this project or of mmseg; the first step of its pipeline loads images.
         indices: Places of the images; those that cannot be read are left out.
 
     Returns:
