@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -24,8 +23,6 @@ LUMA = np.array([299, 587, 114], dtype=np.uint32)  # thousandths of red, green, 
 LOSSY_SUFFIXES = frozenset({'.jpg', '.jpeg'})
 
 Colour = tuple[int, int, int]
-Polygon = Sequence[float]
-"""x1, y1, x2, y2, ... in pixels."""
 
 
 class LabelRule(ABC):
@@ -137,13 +134,13 @@ class Polygons(LabelRule):
         draw = ImageDraw.Draw(mask)
         for polygon in read_polygons(pair.label)[pair.name]:
             if len(polygon) >= 6:  # two corners have no inside
-                draw.polygon(list(polygon), fill=1)
+                draw.polygon(polygon, fill=1)
         return np.array(mask)
 
 
 @lru_cache(maxsize=1)
-def read_polygons(member: Member) -> dict[str, list[Polygon]]:
-    """Polygons of each image, by its name without suffix, from annotations in COCO's format.
+def read_polygons(member: Member) -> dict[str, list[list[float]]]:
+    """Polygons (x1, y1, x2, y2, ... in pixels) of each image, by its name without suffix, from COCO's format.
 
     Raises:
         DataError: The file is not of that format.
@@ -152,7 +149,7 @@ def read_polygons(member: Member) -> dict[str, list[Polygon]]:
     try:
         content = json.load(file)
         names = {image['id']: PurePosixPath(image['file_name']).stem for image in content['images']}
-        found: dict[str, list[Polygon]] = {name: [] for name in names.values()}
+        found: dict[str, list[list[float]]] = {name: [] for name in names.values()}
         for annotation in content['annotations']:
             polygons = [[float(number) for number in part] for part in annotation['segmentation']]
             found[names[annotation['image_id']]] += polygons
