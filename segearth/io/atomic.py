@@ -62,6 +62,12 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         part.write_bytes(data)
 
 
+def remove_left_over(folder: Path) -> None:
+    """Removes what killed processes left half-written in a folder; nobody else may be writing into it."""
+    for part in folder.glob('.*.*-????????.tmp'):
+        part.unlink(missing_ok=True)
+
+
 def _take_rights(part: Path, target: Path) -> None:
     """Gives a new file the mode, owner, group and access list of the one that it replaces."""
     known = target.stat()
