@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import contextlib
 import os
@@ -10,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from segearth.errors import UserError
 from simfeatup.errors import UpsamplerError
@@ -24,14 +25,10 @@ _program: int | None = None  # its process; forks of it inherit the handlers
 
 
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a program's main function and ends the process; a signal that tells it to end is an interruption.
+    """Runs a program's main function, which may return an exit code, and ends the process.
 
-    Args:
-        main: Returns the exit code, or None for success.
-
-    Raises:
-        SystemExit: Always; with code 2 after a :class:`segearth.errors.UserError` or
-            :class:`simfeatup.errors.UpsamplerError` (the message goes to stderr), 130 after an interruption.
+    The code is 2 after a :class:`segearth.errors.UserError` or :class:`simfeatup.errors.UpsamplerError`, whose message
+    goes to stderr, and 130 after an interruption, such as a signal that tells the process to end.
     """
     try:
         interrupt_when_told_to_end()
@@ -50,6 +47,29 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
         code = EXIT_CLOSED_PIPE
     atexit.register(_end_quietly)  # the last one registered runs first
     sys.exit(code or 0)
+
+
+def add_segmenter_options(options: argparse._ActionsContainer) -> None:
+    """Adds what says which model segments, and how, to a parser or a group; :func:`segmenter_settings` reads it."""
+    options.add_argument('--encoder', '--clip-type', dest='clip_type', help='default: Demo, for generated scenes only')
+    options.add_argument('--vit-type', help='size of the encoder, such as ViT-B/16')
+    options.add_argument('--weights', '--clip-path', dest='clip_path', help='weight file that overrides the encoder\'s')
+    options.add_argument('--attention', dest='model_type', help='of the dense read-out, default SegEarth')
+    options.add_argument('--lambda', dest='cls_token_lambda', type=float, help='Global Bias Alleviation, default -0.3')
+    options.add_argument('--threshold', dest='prob_thd', type=float, help='less probable pixels become background')
+    options.add_argument('--background', dest='bg_idx', type=int, help='number of the background class, from 0')
+    options.add_argument('--no-upsampling', dest='feature_up', action='store_false', default=None, help='no SimFeatUp')
+    options.add_argument('--window-batch', dest='window_batch_size', type=int, help='windows encoded at once; default: '
+                         'as many as the free memory holds')  # fmt: skip
+    options.add_argument('--device', help='cpu, cuda, cuda:1 ...')
+    options.add_argument('--precision', choices=('auto', 'fp32', 'bf16', 'fp16'))
+
+
+def segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of :class:`segearth.Segmenter` that were given, without classes and bands."""
+    names = ('clip_type', 'vit_type', 'clip_path', 'model_type', 'cls_token_lambda', 'prob_thd', 'bg_idx', 'feature_up',
+             'window_batch_size', 'device', 'precision', 'sensor', 'ignore_alpha')  # fmt: skip
+    return {name: value for name, value in vars(arguments).items() if name in names and value is not None}
 
 
 def _end_quietly() -> None:

@@ -18,11 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segearth.cli import run_cli
+from segearth.cli import add_segmenter_options, run_cli, segmenter_settings
 from segearth.errors import ConfigError, DataError, UserError
 from segearth.paths import require
 
-ATTENTION_HELP = 'attention of the dense read-out'
 PROGRAMS = {  # commands with a command line of their own: module, help
     'eval': ('segearth.evaluation.program', 'evaluate a config on its data set'),
     'download-weights': ('segearth.weights.program', 'fetch the weights of encoders and upsamplers'),
@@ -36,11 +35,7 @@ def entry() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Runs a subcommand.
-
-    Args:
-        arguments: Command line without the program's name; None for the process's own.
-    """
+    """Runs a subcommand; without arguments that of the process's command line."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and arguments[0] in PROGRAMS:
         return importlib.import_module(PROGRAMS[arguments[0]][0]).run(arguments[1:], f'segearth {arguments[0]}')
@@ -74,17 +69,7 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     words.add_argument('--classes', help='classes in words, as in "building; road; water,river"')
     words.add_argument('--classes-file', help='file with one class a line, commas between synonyms')
     words.add_argument('--config', help='configuration of a data set, such as configs/cfg_loveda.py')
-    words.add_argument('--encoder', dest='clip_type', help='default: Demo, which knows generated scenes only')
-    words.add_argument('--vit-type', help='size of the encoder, such as ViT-B/16')
-    words.add_argument('--weights', dest='clip_path', help='weight file that overrides that of the encoder')
-    words.add_argument('--attention', dest='model_type', help=ATTENTION_HELP)
-    words.add_argument('--lambda', dest='cls_token_lambda', type=float, help='Global Bias Alleviation, default -0.3')
-    words.add_argument('--threshold', dest='prob_thd', type=float, help='less probable pixels become background')
-    words.add_argument('--background', dest='bg_idx', type=int, help='number of the background class, from 0')
-    words.add_argument('--no-upsampling', dest='feature_up', action='store_false', default=None, help='no SimFeatUp')
-    words.add_argument('--window-batch', dest='window_batch_size', type=int, help='windows encoded at once, default 8')
-    words.add_argument('--device', help='cpu, cuda, cuda:1 ...')
-    words.add_argument('--precision', choices=('auto', 'fp32', 'bf16', 'fp16'))
+    add_segmenter_options(words)
     reading = parser.add_argument_group('reading')
     reading.add_argument('--bands', help='numbers of the red, green and blue band from 1, as in 4,3,2')
     reading.add_argument('--stretch', default='auto', metavar='percentile|none|A,B', help='numbers to picture; '
@@ -124,6 +109,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     from segearth.maps.grid import BLOCK_SIDE
     from segearth.maps.predict import MapOptions, parts_of, predict_to_files
     from segearth.maps.results import MapFiles
+    from segearth.maps.run import run_blocks
     from segearth.maps.scene import SceneSource, find_scenes, open_scene
     from segearth.progress import progress_bar
     from segearth.segmenter import Segmenter
@@ -131,41 +117,30 @@ def _predict(arguments: argparse.Namespace) -> None:
     settings = _segmenter_settings(arguments)
     sensor, ignore_alpha = settings.get('sensor', 'optical'), settings.get('ignore_alpha', False)
     bands = read_band_numbers(arguments.bands)
-    sources = [
-        SceneSource(path, bands, sensor, arguments.resolution, ignore_alpha)
-        for path in find_scenes(arguments.scenes)
-    ]
+    paths = find_scenes(arguments.scenes)
+    sources = [SceneSource(path, bands, sensor, arguments.resolution, ignore_alpha) for path in paths]
     names = []
     for source in sources:  # all of them before the first is begun: a typing error should not cost a night
         with open_scene(source) as scene:
             names.append(scene.name)
-    check_results(
-        {source.path: MapFiles.of(arguments.out, name).paths for source, name in zip(sources, names, strict=True)}
-    )
-    options = MapOptions(
-        arguments.stretch,
-        arguments.scores,
-        arguments.polygons,
-        arguments.min_area,
-        BLOCK_SIDE if arguments.block_size is None else arguments.block_size,
-    )
+    check_results({path: MapFiles.of(arguments.out, name).paths for path, name in zip(paths, names, strict=True)})
+    block_side = BLOCK_SIDE if arguments.block_size is None else arguments.block_size
+    options = MapOptions(arguments.stretch, arguments.scores, arguments.polygons, arguments.min_area, block_side)
     keep_freed_memory(limited=True)
-    segmenter = Segmenter(**settings)
+    parts = parts_of(Segmenter(**settings))
+    context: AbstractContextManager[Any] = nullcontext(run_blocks)
+    if (arguments.scheduler, arguments.workers) != (None, None):
+        require('maps', 'distributed')
+        from segearth.maps.cluster import dask_runner
+
+        context = dask_runner(partial(Segmenter, **settings), arguments.scheduler, arguments.workers)
     failures = []
-    with _runner(arguments, settings) as runner:
+    with context as runner:
+        how = {'runner': runner, 'resume': arguments.resume, 'overwrite': arguments.overwrite}
         for source, name in zip(sources, names, strict=True):
             try:
                 with progress_bar(name) as progress:
-                    files = predict_to_files(
-                        source,
-                        *parts_of(segmenter),
-                        arguments.out,
-                        options,
-                        runner=runner,
-                        resume=arguments.resume,
-                        overwrite=arguments.overwrite,
-                        progress=progress,
-                    )
+                    files = predict_to_files(source, *parts, arguments.out, options, progress=progress, **how)
             except UserError as error:
                 failures.append(str(error))
                 if len(sources) > 1:
@@ -173,9 +148,8 @@ def _predict(arguments: argparse.Namespace) -> None:
                 continue
             print('\n'.join(map(str, files.paths)))
     if failures:
-        raise DataError(
-            failures[0] if len(sources) == 1 else f'{len(failures)} of {len(sources)} scenes failed, see above'
-        )
+        several = f'{len(failures)} of {len(sources)} scenes failed, see above'
+        raise DataError(failures[0] if len(sources) == 1 else several)
 
 
 def _segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -192,22 +166,7 @@ def _segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.classes or arguments.classes_file:
         settings.pop('palette', None)
         settings['classes'] = arguments.classes or words_of(read_vocabulary(arguments.classes_file))
-    names = ('clip_type', 'vit_type', 'clip_path', 'model_type', 'cls_token_lambda', 'prob_thd', 'bg_idx', 'feature_up',
-             'window_batch_size', 'device', 'precision', 'sensor', 'ignore_alpha')  # fmt: skip
-    return settings | {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-
-
-def _runner(arguments: argparse.Namespace, settings: dict[str, Any]) -> AbstractContextManager[Any]:
-    """Context that yields who computes the blocks."""
-    from segearth.maps.run import run_blocks
-    from segearth.segmenter import Segmenter
-
-    if arguments.scheduler is None and arguments.workers is None:
-        return nullcontext(run_blocks)
-    require('maps', 'distributed')
-    from segearth.maps.cluster import dask_runner
-
-    return dask_runner(partial(Segmenter, **settings), arguments.scheduler, arguments.workers)
+    return settings | segmenter_settings(arguments)
 
 
 def _app(arguments: argparse.Namespace) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -59,7 +58,7 @@ def is_slow_on_cpu(dtype: torch.dtype) -> bool:
 
 @contextmanager
 def plain_torch() -> Iterator[None]:
-    """Float32 and the CPU where nothing else is said, and no autocast, until the block ends.
+    """Float32 and the CPU where nothing else is said, and no autocast, until the block or the function ends.
 
     The precision of the encoder is a setting of ours; under the caller's autocast the same image would have other
     scores, and with a default dtype or device of the caller's, parts would not fit each other.
@@ -71,14 +70,3 @@ def plain_torch() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
-
-
-def in_plain_torch(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that runs inside of :func:`plain_torch`."""
-
-    @wraps(function)
-    def run(*args: Any, **settings: Any) -> Any:
-        with plain_torch():
-            return function(*args, **settings)
-
-    return run

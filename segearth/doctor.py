@@ -212,12 +212,7 @@ CHECKS: tuple[tuple[str, str, Callable[[], str | Rows]], ...] = (
 
 
 def run(arguments: Sequence[str] | None = None, program: str = 'python -m segearth.doctor') -> None:
-    """Prints what the checks find, each line as soon as it is known.
-
-    Args:
-        arguments: Command line; None for the process's own.
-        program: What the program is called in its help.
-    """
+    """Prints what the checks find, each line as soon as it is known."""
     argparse.ArgumentParser(
         prog=program,
         description='Shows what this machine has and which fast paths are in use, for bug reports. Downloads nothing; '

@@ -34,13 +34,8 @@ _keeps_all = False
 def keep_freed_memory(limited: bool = False) -> bool:
     """Has the C library keep what is freed, for the whole process; an environment that sets this itself is obeyed.
 
-    Args:
-        limited: Tensors of at most 32 MiB, and 256 MiB in all; else everything, so that the process shrinks no more.
-            Does nothing in a process that keeps everything.
-
-    Returns:
-        Whether it does; False where the library is not glibc, where it refuses, or where the environment has settings
-        of its own (glibc's, or ``SEGEARTH_MALLOC=0``).
+    Limited, it keeps tensors of at most 32 MiB, and 256 MiB in all (or everything, where that was asked for before);
+    else everything, so that the process shrinks no more. Returns whether it does, which takes glibc.
     """
     global _keeps_all
     if sys.platform != 'linux' or any(name in os.environ for name in VARIABLES):

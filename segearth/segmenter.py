@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segearth.device import in_plain_torch
+from segearth.device import plain_torch
 from segearth.errors import ConfigError
 from segearth.io.panels import Palette, colour_map, draw_panels, overlay, palette_of
 from segearth.io.pictures import fit_image, read_optical, read_sar
@@ -98,7 +98,7 @@ class Segmenter:
         >>> result.picture.save('map.png')
     """
 
-    @in_plain_torch
+    @plain_torch()
     def __init__(
         self,
         classes: Sequence[str] | Mapping[str, Sequence[str]] | str,
@@ -122,7 +122,7 @@ class Segmenter:
         self.palette = _palette_for(vocabulary, palette)
         self.model, self._encoder = build_segmenter(vocabulary, clip_type, vit_type, **settings)
 
-    @in_plain_torch
+    @plain_torch()
     def set_classes(
         self, classes: Sequence[str] | Mapping[str, Sequence[str]] | str, palette: Palette | None = None
     ) -> None:
@@ -136,7 +136,7 @@ class Segmenter:
         """K names: the first word of each class."""
         return self.model.class_names
 
-    @in_plain_torch
+    @plain_torch()
     def __call__(self, image: ImageInput) -> Segmentation:
         """Segments one image.
 

@@ -84,8 +84,8 @@ class AlignEarthModel(BaseModel):
         if unknown:
             raise ConfigError(f'unknown keys in model.student: {", ".join(unknown)}; known: {", ".join(names)}')
         self.student = build_student(self.teacher, readout, trainable, activation)
-        assert isinstance(encoder.encode_text, ClipTextTower)  # as the tower is a DenseCLIP
-        self.text_state = encoder.encode_text.model.state_dict()
+        assert isinstance(encoder.text, ClipTextTower)  # as the tower is a DenseCLIP
+        self.text_state = encoder.text.model.state_dict()
         config = weights_file(encoder.record, teacher.get('clip_path')).with_suffix('.json')
         self.model_config = config if encoder.record.model_config and config.is_file() else None
         self.loss_weights = _check_weights(loss_weights or DEFAULT_WEIGHTS, blocks, self.teacher)

@@ -40,8 +40,7 @@ TITLE = 'SegEarth: name classes in words, get a map'
 INTRODUCTION = f"""# {TITLE}
 Drop an image or a GeoTIFF, write one class a line (commas between synonyms), press **Make the map**. The encoder *Demo*
 knows generated scenes only; for the Earth choose one whose weights are in `weights/`."""
-FONT = ['system-ui', 'sans-serif']
-MONO_FONT = ['ui-monospace', 'monospace']
+FONT, MONO_FONT = ['system-ui', 'sans-serif'], ['ui-monospace', 'monospace']
 CSS = """
 .legend {display: inline-block; width: 1em; height: 1em; margin-right: .5em}
 .legend {vertical-align: middle; border: 1px solid #555}
@@ -64,11 +63,7 @@ SCORE_COLOURS = 'viridis'  # readable for colour-blind eyes
 
 
 def build_page(session: Session) -> gr.Blocks:
-    """Builds the page.
-
-    Args:
-        session: Does the work; Gradio is to keep its files in its folder (:func:`segearth.app.server.set_environment`).
-    """
+    """Builds the page of a session, in whose folder Gradio is to keep its files (server.set_environment)."""
     words = WORDS.read_text().strip()
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)
@@ -98,9 +93,9 @@ def build_page(session: Session) -> gr.Blocks:
                         label='without | with SimFeatUp', elem_id='upsampling', format='png', visible=False
                     )
                 with gr.Tab('Download'):
-                    files = gr.File(
-                        label=_kept(session.limits), file_count='multiple', elem_id='files', interactive=False
-                    )
+                    kept = f'deleted when you leave, or after {session.limits.kept_seconds / 60:g} minutes'
+                    label = f'all in one archive, or one by one; {kept}'
+                    files = gr.File(label=label, file_count='multiple', elem_id='files', interactive=False)
         gr.Examples([[str(path), words] for path in EXAMPLES], inputs[:2], label='Examples', elem_id='examples')
 
         def segment(user: gr.Request, *values: Any, progress: gr.Progress = gr.Progress()) -> dict[Any, Any]:  # noqa: B008
@@ -217,8 +212,7 @@ def _inputs(limits: Limits, words: str) -> list:
 def _mistakes(title: str, session: Session) -> Iterator[list[str]]:
     """Shows mistakes of the user's as messages, without paths and as plain text; all else is for the log alone.
 
-    Yields:
-        What to put on the page, as HTML, if the block does not return.
+    Yields what to put on the page, as HTML, if the block does not return.
     """
     shown: list[str] = []
     try:
@@ -247,7 +241,3 @@ def _summary(answer: Answer, path: str) -> str:
     largest = max(answer.areas, key=lambda row: row.pixels)
     pixels = sum(row.pixels for row in answer.areas)
     return html.escape(f'Done: {Path(path).name}, {pixels} pixels, most of them {largest.name} ({largest.share:.0%}).')
-
-
-def _kept(limits: Limits) -> str:
-    return f'all in one archive, or one by one; deleted when you leave, or after {limits.kept_seconds / 60:g} minutes'

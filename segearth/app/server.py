@@ -45,13 +45,7 @@ LOGIN = 'Any user name, and the password that you were given.'
 
 
 class Guard:
-    """A layer in front of Gradio that lets through what the page needs.
-
-    Args:
-        app: Application of Gradio.
-        storage: Where uploads go.
-        upload_bytes: Largest file.
-    """
+    """A layer in front of Gradio's application that lets through what the page needs."""
 
     def __init__(self, app: ASGIApp, storage: Storage, upload_bytes: int) -> None:
         self._app = app
@@ -92,16 +86,7 @@ def launch(
 ) -> str:
     """Serves a page until it is closed; returns its address at once.
 
-    Args:
-        page: Page that :func:`segearth.app.page.build_page` has built.
-        session: Its session.
-        host: Address to listen on.
-        port: None for the first free one.
-        password: Which visitors have to give; None for everybody.
-        is_opened: Open the browser.
-
-    Raises:
-        ConfigError: The address is taken or not this machine's.
+    Without a port it takes the first free one, without a password everybody may come; ``is_opened`` opens the browser.
     """
     _keep_files_inside(page, session.storage)
     session.storage.keep_present()
@@ -134,10 +119,7 @@ def launch(
 def serve(
     host: str, port: int | None, limits: Limits, device: str | None, is_opened: bool, password: str | None = None
 ) -> None:
-    """Serves the page until an interruption, as a program whose environment is its own.
-
-    Arguments and errors are those of :class:`segearth.app.session.Session` and :func:`launch`.
-    """
+    """Serves the page until an interruption, as a program whose environment is its own."""
     host = host.strip('[]')  # around an address of IPv6 they are Gradio's
     _check_address(host, port)
     if password is None and not _is_this_machine(host):
@@ -179,10 +161,7 @@ def serve_and_exit(*arguments: Any) -> NoReturn:
 
 
 def _keep_files_inside(page: gr.Blocks, storage: Storage) -> None:
-    """Has the components of a page take files of the storage only, and leave them where they are.
-
-    Gradio would fetch an address that a request names as a file, and copies each result once more.
-    """
+    """Has a page take files of the storage only, where they lie: Gradio would fetch addresses, and copy results."""
 
     def stay(path: Any) -> str:
         if storage.folder not in storage.folder.joinpath(str(path)).resolve().parents:
@@ -197,7 +176,7 @@ def _keep_files_inside(page: gr.Blocks, storage: Storage) -> None:
 
 
 def _check_address(host: str, port: int | None) -> None:
-    """Raises ConfigError where nobody can listen."""
+    """Refuses addresses and ports where nobody can listen."""
     if port is not None and not 1 <= port <= 65535:
         raise ConfigError(f'--port is {port}; allowed: 1 to 65535')
     try:

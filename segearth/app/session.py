@@ -43,83 +43,50 @@ UPLOADED = 'upload'
 
 
 class NobodyWaitsError(Exception):
-    """The browser session ended, or the page, while its map was being made."""
+    """The browser session or the page ended while its map was being made."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was chosen on the page.
+    """What was chosen on the page."""
 
-    Attributes:
-        path: Uploaded file.
-        words: One class a line, commas between synonyms.
-        encoder: Name of the image encoder, such as 'Demo'.
-        attention: Attention of the dense read-out.
-        cls_token_weight: lambda of Global Bias Alleviation.
-        prob_threshold: Less probable pixels get the first class.
-        with_upsampling: Use SimFeatUp where the encoder has an upsampler.
-        sensor: 'optical' or 'sar'.
-        bands: Band numbers as in "4,3,2", or nothing.
-    """
-
-    path: str | None
-    words: str
+    path: str | None  # of the uploaded file
+    words: str  # one class a line, commas between synonyms
     encoder: str = 'Demo'
     attention: str = 'SegEarth'
-    cls_token_weight: float = -0.3
-    prob_threshold: float = 0.0
-    with_upsampling: bool = True
-    sensor: str = 'optical'
-    bands: str = ''
+    cls_token_weight: float = -0.3  # lambda of Global Bias Alleviation
+    prob_threshold: float = 0.0  # less probable pixels get the first class
+    with_upsampling: bool = True  # where the encoder has an upsampler
+    sensor: str = 'optical'  # or 'sar'
+    bands: str = ''  # numbers as in "4,3,2", or nothing
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the page shows.
+    """What the page shows; arrays are reduced to the size of the screen."""
 
-    Attributes:
-        picture: (h, w, 3) uint8, the scene, reduced to the screen.
-        labels: (h, w) uint8, reduced likewise.
-        probabilities: (K, h, w) float16 in [0, 1], reduced likewise.
-        class_names: K names.
-        palette: K colours.
-        areas: One row a class, of the scene at its full size.
-        folder: Folder of the results.
-        files: Paths to download: all results in one archive, then one by one.
-    """
-
-    picture: np.ndarray
-    labels: np.ndarray
-    probabilities: np.ndarray
+    picture: np.ndarray  # (h, w, 3) uint8, the scene
+    labels: np.ndarray  # (h, w) uint8
+    probabilities: np.ndarray  # (K, h, w) float16 in [0, 1]
     class_names: tuple[str, ...]
     palette: Palette
-    areas: list[ClassArea]
-    folder: Path
-    files: list[str]
+    areas: list[ClassArea]  # one row a class, of the scene at its full size
+    folder: Path  # of the results
+    files: list[str]  # to download: all results in one archive, then one by one
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Label maps (h, w) without and with a part of the method; None where the encoder has no such part.
-
-    Attributes:
-        folder: Folder for pictures of them.
-    """
+    """Label maps (h, w) without and with a part of the method; None where the encoder has no such part."""
 
     bias_alleviation: tuple[np.ndarray, np.ndarray]
     upsampling: tuple[np.ndarray, np.ndarray] | None
     palette: Palette
-    folder: Path
+    folder: Path  # for pictures of them
 
 
 class Session:
-    """Models and results of a running page; one computation at a time.
-
-    Args:
-        limits: What is accepted.
-        device: Where to run; None for CUDA where present.
-        make_segmenter: Builds segmenters.
-    """
+    """Models and results of a running page; one computation at a time. Without a device on CUDA where present."""
 
     def __init__(
         self, limits: Limits | None = None, device: str | None = None, make_segmenter: Callable[..., Any] = Segmenter
@@ -131,37 +98,24 @@ class Session:
         self.storage = Storage(self.limits.kept_uploads * self.limits.upload_bytes, self.limits.kept_seconds)
 
     def segment(self, request: Request, progress: Progress = lambda done, total: None, owner: str = '') -> Answer:
-        """Makes the map of an uploaded file.
-
-        Args:
-            request: What was chosen.
-            progress: Told how far the windows are.
-            owner: Browser session; its earlier map is deleted.
-
-        Raises:
-            segearth.errors.UserError: The file, the words or the model cannot be used; the message says why.
-        """
+        """Makes the map of an uploaded file; the earlier map of its owner, a browser session, is deleted."""
         words = self._accepted(request, owner)
         with self._lock, self._opened(request, owner) as (source, dataset):
             segmenter = self._segmenter(request, words)
             out = self.storage.new_folder(owner)
             model, legend = parts_of(segmenter)
-            runner = _KeepingRunner()
+            shown: list[np.ndarray] = []
             options, progress = MapOptions(scores=True, polygons=True), self._while_wanted(progress, owner)
-            files = predict_to_files(
-                source, model, legend, out, options, dataset=dataset, runner=runner, progress=progress
-            )
+            how: dict[str, Any] = {'dataset': dataset, 'runner': partial(_run_and_keep, shown), 'progress': progress}
+            files = predict_to_files(source, model, legend, out, options, **how)
             paths = _with_archive(files)
         self.storage.replace(out, owner, 'map')
-        shown = runner.picture, runner.labels, runner.probabilities
-        return Answer(*shown, legend.class_names, legend.palette, read_areas(files.areas), out, paths)
+        picture, labels, probabilities = shown
+        classes = legend.class_names, legend.palette, read_areas(files.areas)
+        return Answer(picture, labels, probabilities, *classes, out, paths)
 
     def compare(self, request: Request, progress: Progress = lambda done, total: None, owner: str = '') -> Comparison:
-        """Maps an uploaded file with and without Global Bias Alleviation and upsampling; arguments as for segment.
-
-        Raises:
-            segearth.errors.UserError: As for :meth:`segment`.
-        """
+        """Maps an uploaded file with and without Global Bias Alleviation and upsampling."""
         words = self._accepted(request, owner)
         progress = self._while_wanted(progress, owner)
         with self._lock, self._opened(request, owner) as (source, dataset):
@@ -248,24 +202,22 @@ class Session:
         return segmenter
 
 
-class _KeepingRunner:
-    """Computes blocks here and keeps reduced copies of what the page shows."""
+def _run_and_keep(shown: list[np.ndarray], run: MapRun) -> None:
+    """Computes blocks here, and appends reduced copies of what the page shows: the first arrays of an answer."""
+    plan, size = run.plan, run.plan.small_shape
+    picture, labels = np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8)
+    kept = np.zeros((run.model.num_classes, *size), np.float16)
 
-    def __call__(self, run: MapRun) -> None:
-        plan, size = run.plan, run.plan.small_shape
-        self.picture = np.zeros((*size, 3), np.uint8)
-        self.labels = np.zeros(size, np.uint8)
-        self.probabilities = np.zeros((run.model.num_classes, *size), np.float16)
+    def keep(top: int, left: int, probabilities: np.ndarray) -> None:
+        strip = reduced(probabilities.transpose(1, 2, 0), top, left, plan.step)
+        place_reduced(kept.transpose(1, 2, 0), strip, top, left, plan.step)
 
-        def keep(top: int, left: int, probabilities: np.ndarray) -> None:
-            strip = reduced(probabilities.transpose(1, 2, 0), top, left, plan.step)
-            place_reduced(self.probabilities.transpose(1, 2, 0), strip, top, left, plan.step)
-
-        run_blocks(run, keep)
-        for index, (y1, x1, _, _) in enumerate(plan.blocks):
-            arrays = run.workspace.load_block(index)
-            place_reduced(self.picture, arrays['picture'], y1, x1, plan.step)
-            place_reduced(self.labels, reduced(arrays['labels'], y1, x1, plan.step), y1, x1, plan.step)
+    run_blocks(run, keep)
+    for index, (y1, x1, _, _) in enumerate(plan.blocks):
+        arrays = run.workspace.load_block(index)
+        place_reduced(picture, arrays['picture'], y1, x1, plan.step)
+        place_reduced(labels, reduced(arrays['labels'], y1, x1, plan.step), y1, x1, plan.step)
+    shown += [picture, labels, kept]
 
 
 def _label_whole(model: SegmenterModel, picture: np.ndarray, valid: np.ndarray) -> np.ndarray:

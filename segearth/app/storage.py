@@ -31,16 +31,7 @@ REMEMBERED_ENDS = 10_000  # browser sessions
 
 
 class Storage:
-    """The folder.
-
-    Args:
-        num_bytes: Old entries make room for new ones above it.
-        seconds: Older entries are removed.
-
-    Attributes:
-        folder: Its path; ``lock`` and what was there when :meth:`keep_present` was called stay until the end.
-        seconds: Age at which entries are removed.
-    """
+    """The folder: old entries make room for new ones above ``num_bytes``, and go at an age of so many seconds."""
 
     def __init__(self, num_bytes: int, seconds: float) -> None:
         remove_leftovers()

@@ -39,34 +39,20 @@ PATH = re.compile(r'(?<![\w:/.~-])(?:~|\.{1,2})?/(?:[^\s/\'",;()]+/)*([^\s/\'",;
 
 @dataclass(frozen=True)
 class Limits:
-    """What the page accepts.
-
-    Attributes:
-        upload_bytes: Largest file.
-        pixels: Largest scene.
-        characters: Number of characters of all class names together.
-        classes: Number of classes.
-        phrases: Number of class names and synonyms together.
-        kept_seconds: Uploads and results are deleted after this time.
-        kept_uploads: Room for so many of the largest uploads, and for as much of results.
-    """
+    """What the page accepts, and how long it keeps it."""
 
     upload_bytes: int = 200 * 2**20
     pixels: int = 16_000_000
-    characters: int = 4000
+    characters: int = 4000  # of all class names together
     classes: int = 64
-    phrases: int = 256
-    kept_seconds: float = 3600
-    kept_uploads: int = 20
+    phrases: int = 256  # class names and synonyms together
+    kept_seconds: float = 3600  # of uploads and results
+    kept_uploads: int = 20  # room for so many of the largest uploads, and for as much of results
 
 
 @contextmanager
 def open_upload(path: str, limits: Limits) -> Iterator[rasterio.DatasetReader]:
-    """Opens an uploaded file.
-
-    Raises:
-        DataError: The file is too large, of another format, damaged, or refers to other files.
-    """
+    """Opens an uploaded file, unless it is too large, of another format, damaged, or refers to other files."""
     name = Path(path).name
     size = Path(path).stat().st_size
     if size > limits.upload_bytes:
@@ -91,11 +77,7 @@ def open_upload(path: str, limits: Limits) -> Iterator[rasterio.DatasetReader]:
 
 
 def check_words(words: str, limits: Limits) -> list[str]:
-    """Classes that were typed, one a line with commas between synonyms, if they are not too many.
-
-    Raises:
-        ConfigError: They are too many or too long, or no classes.
-    """
+    """Classes that were typed, one a line with commas between synonyms, if they are neither none nor too many."""
     if len(words) > limits.characters:
         raise ConfigError(
             f'the classes have {len(words)} characters; this page takes {limits.characters} in all: a few words for '

@@ -22,16 +22,10 @@ def classify(
     background_index: int = 0,
     size: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Turns the scores of queries into class probabilities and labels, in strips of rows.
+    """Turns cosine scores (Q, H, W) of queries into class probabilities and labels, in strips of rows.
 
-    Args:
-        query_logits: (Q, H, W), cosine scores.
-        query_to_class: (Q,), class index of each query.
-        num_classes: K.
-        logit_scale: Factor before the softmax (paper: 50).
-        prob_threshold: Pixels whose largest class score is lower become background.
-        background_index: Label of those pixels.
-        size: (H0, W0) of the result; the logits are resized to it bilinearly. Default: (H, W).
+    Their classes are ``query_to_class`` (Q,). The logits are resized bilinearly to (H0, W0) where a size is given.
+    Pixels whose largest class score is lower than the threshold get the label of the background.
 
     Returns:
         seg_logits: (K, H0, W0), softmax probability of the best word of each class, in [0, 1].

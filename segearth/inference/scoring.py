@@ -11,7 +11,7 @@ Source: SegEarth-OV (arXiv 2410.01768) sections 3.2 and 3.3; SegEarth-OV-2 (arXi
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,47 +20,19 @@ from torch import Tensor, nn
 from simfeatup.scoring import score, score_reference
 
 
-class DenseEncoder(Protocol):
-    """A vision tower read out densely, such as :class:`segearth.models.dense_clip.DenseCLIP`."""
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        """(height, width) of a patch in pixels."""
-        ...
-
-    def grid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Grid (h, w) of patches of an image of (height, width) pixels."""
-        ...
-
-    def __call__(self, images: Tensor, /) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W), normalised -> [CLS] (B, C) and patch tokens (B, h*w, C)."""
-        ...
-
-
 class EncodedWindows(NamedTuple):
-    """What an encoder says about windows: encoded once, they can be scored many times.
+    """What an encoder says about windows: encoded once, they can be scored many times."""
 
-    Attributes:
-        cls_token: (B, C), the read-out of [CLS].
-        features: (B, C, h, w), the patch tokens on their grid.
-        guidance: (B, 3, H, W), the windows, to whose size scores are brought; None leaves them at one a patch.
-    """
-
-    cls_token: Tensor
-    features: Tensor
-    guidance: Tensor | None
+    cls_token: Tensor  # (B, C), the read-out of [CLS]
+    features: Tensor  # (B, C, h, w), the patch tokens on their grid
+    guidance: Tensor | None  # (B, 3, H, W), the windows, to whose size scores are brought; None leaves one a patch
 
 
-def encode_windows(
-    encoder: DenseEncoder, windows: Tensor, dtype: torch.dtype, is_per_patch: bool = False
-) -> EncodedWindows:
+def encode_windows(encoder: Any, windows: Tensor, dtype: torch.dtype, is_per_patch: bool = False) -> EncodedWindows:
     """Encodes windows (B, 3, H, W), normalised, whose sides are multiples of the patch.
 
-    Args:
-        encoder: Dense encoder.
-        windows: (B, 3, H, W), normalised.
-        dtype: What scores are computed in, that of the text embeddings.
-        is_per_patch: Leave scores at one a patch.
+    The encoder is a DenseCLIP or anything with its ``grid_size`` that makes such windows a [CLS] token (B, C) and patch
+    tokens (B, h*w, C); the dtype, in which scores are computed, is that of the text embeddings.
     """
     cls_token, patch_tokens = encoder(windows)
     features = patch_tokens.to(dtype).transpose(1, 2).unflatten(-1, encoder.grid_size(*windows.shape[-2:]))
@@ -115,13 +87,8 @@ def global_bias(cls_token: Tensor, text_embeddings: Tensor, weight: float) -> Te
     [CLS] carries what the whole image shows, and the patch tokens inherit it; its own scores, weighted by a
     negative lambda, take that share off again.
 
-    Args:
-        cls_token: (B, C), read out like the patch tokens.
-        text_embeddings: (Q, C), L2-normalised.
-        weight: lambda.
-
-    Returns:
-        (B, Q, 1, 1).
+    The token is (B, C), read out like the patch tokens, the text embeddings (Q, C) are L2-normalised, the weight is
+    lambda: (B, Q, 1, 1).
 
     Source: SegEarth-OV (arXiv 2410.01768) section 3.3.
     """

@@ -96,11 +96,7 @@ class InferenceSettings:
 
 
 def as_pair(value: Any, name: str) -> tuple[int, int]:
-    """(height, width) in pixels from one number or a pair.
-
-    Raises:
-        ConfigError: It is neither, or negative.
-    """
+    """(height, width) in pixels from one number or a pair; what is neither, or negative, is refused."""
     pair = (value, value) if _is_number(value, Integral) else value
     if not isinstance(pair, Sequence) or len(pair) != 2 or not all(_is_number(n, Integral) and n >= 0 for n in pair):
         raise ConfigError(f'{_both_names(name)} is {value!r}; allowed: a number of pixels, or (height, width)')

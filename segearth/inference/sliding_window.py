@@ -56,14 +56,9 @@ def window_boxes(height: int, width: int, crop_size: tuple[int, int], stride: tu
 
 
 def pad_to_multiple(images: Tensor, multiple: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-    """Zero-pads images symmetrically until both sides are multiples.
+    """Zero-pads images (B, C, H, W) symmetrically until both sides are multiples, usually of the patch size.
 
-    Args:
-        images: (B, C, H, W).
-        multiple: (height, width), usually the patch size.
-
-    Returns:
-        The padded images and (top, left), the padding before the image (the smaller half where it is odd).
+    Returns them and (top, left), the padding before the image (the smaller half where it is odd).
     """
     height, width = images.shape[-2:]
     pad_height, pad_width = -height % multiple[0], -width % multiple[1]
@@ -94,17 +89,14 @@ def score_whole(
 ) -> Tensor:
     """Scores whole images with a function that gives a number a patch, interpolated bilinearly and once.
 
-    A pixel of the result gets what the scores of the nearest patches are at its place in the image, whatever the size
-    of the image between.
+    A pixel of the result (B, Q, H0, W0) gets what the scores of the nearest patches are at its place in the image,
+    whatever the size of the image between.
 
     Args:
         images: (B, 3, H, W).
         score: (B, 3, H', W') -> (B, Q, h, w), one a patch; H' and W' are multiples of the patch.
         multiple: (height, width) of a patch.
         size: (H0, W0) of the result; None for that of the images.
-
-    Returns:
-        (B, Q, H0, W0).
     """
     height, width = images.shape[-2:]
     size = size or (height, width)
@@ -128,7 +120,7 @@ def slide(
     stride: tuple[int, int],
     window_batch_size: int,
 ) -> Tensor:
-    """Scores images window by window and averages the overlaps.
+    """Scores images (B, 3, H, W) window by window and averages the overlaps: (B, Q, H, W), in the scores' dtype.
 
     Windows of several images share a batch, because all windows of equally large images have one size. They come
     column by column, so that each lies below the one before and may share its kernels (simfeatup/overlap.py).
@@ -139,9 +131,6 @@ def slide(
         crop_size: (height, width) of a window.
         stride: (height, width) between windows.
         window_batch_size: Windows scored at once.
-
-    Returns:
-        (B, Q, H, W), dtype of the scores.
 
     Raises:
         ConfigError: Strides that leave gaps, or a batch size below 1.
@@ -169,19 +158,10 @@ def slide(
 
 
 def window_batch_size(device: torch.device, sides: Sequence[int], num_queries: int, embed_dim: int) -> int:
-    """Batch size of windows for a device.
+    """Number of windows of (height, width) pixels that a device has the memory for, 1 or more.
 
     An estimate from above: scoring takes the queries and one coordinate a channel to full size, three times over,
     besides the upsampler's kernels; the encoder needs less than that.
-
-    Args:
-        device: Where the windows are scored.
-        sides: (height, width) of a window in pixels.
-        num_queries: Q.
-        embed_dim: C.
-
-    Returns:
-        1 or more.
     """
     floats = sides[0] * sides[1] * (MAPS_AT_ONCE * (num_queries + embed_dim) + KERNEL_TAPS)
     affordable = int(free_memory(device) * FREE_SHARE / (floats * BYTES_PER_FLOAT))

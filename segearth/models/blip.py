@@ -99,11 +99,7 @@ class DenseBLIP(DenseTower):
         return self.projection.weight.dtype
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Encodes images densely.
-
-        Arguments, results and errors are those of :class:`segearth.models.dense_clip.DenseCLIP`; positions are resized
-        (bicubic) to sizes other than the trained one.
-        """
+        """Encodes images as DenseCLIP does, with positions resized bicubically to sizes other than the trained one."""
         self.checked_grid(images)
         tokens = self.vision_model.embeddings(images.to(self.dtype), interpolate_pos_encoding=True)
         *blocks, last = self.vision_model.encoder.layers
@@ -139,11 +135,7 @@ class BlipTextTower(nn.Module):
 
 
 def build_blip_towers(size: str, state_dict: Mapping[str, Tensor], source: str) -> BlipTowers:
-    """Builds the towers of a size, with the position table of the weights' own image size; random weights.
-
-    Raises:
-        CheckpointError: The weights (under transformers' names) hold no square position table.
-    """
+    """Towers of a size with random weights, whose position table has the length of that of the weights."""
     table = state_dict.get('vision_model.embeddings.position_embedding')
     side = int((table.shape[-2] - 1) ** 0.5) if table is not None and table.ndim == 3 else 0
     if table is None or side * side != table.shape[-2] - 1:
@@ -164,11 +156,7 @@ def convert_blip_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_tokenizer() -> PreTrainedTokenizerBase:
-    """BERT's tokenizer from weights/bert-base-uncased/ or else from the Hugging Face hub or its cache.
-
-    Raises:
-        MissingFileError: Neither can be had; the message says how to get it.
-    """
+    """BERT's tokenizer from weights/bert-base-uncased/ or else from the Hugging Face hub or its cache."""
     folders = [folder / TOKENIZER_FOLDER for folder in weights_folders()]
     for folder in folders:
         if (folder / 'vocab.txt').is_file():

@@ -25,7 +25,7 @@ from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_d
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from segearth.device import in_plain_torch, is_slow_on_cpu
+from segearth.device import is_slow_on_cpu, plain_torch
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.models.checkpoints import load_state_dict, read_state_dict, tensor_bytes
 from segearth.models.dense_clip import DenseCLIP
@@ -49,23 +49,12 @@ DEFAULT_READOUT = {'attention': 'SegEarth', 'ignore_residual': True, 'num_readou
 
 @dataclass
 class Encoder:
-    """A frozen image encoder and the text encoder of the same space.
+    """A frozen image encoder and the text encoder of the same space."""
 
-    Attributes:
-        visual: (B, 3, H, W) -> [CLS] token (B, C) and patch tokens (B, N, C); DenseCLIP or DenseBLIP.
-        encode_text: N phrases -> (N, C), float32, not normalised, on the encoder's device.
-        fingerprint: Hash of the text tower's weights and settings; equal fingerprints give equal text embeddings.
-        record: What was built.
-        tokenize: A text to its token ids, marks of beginning and end included, uncut.
-        max_tokens: So many are read of a text; what is behind is cut off.
-    """
-
-    visual: DenseCLIP | DenseBLIP
-    encode_text: Callable[[Sequence[str]], Tensor]
-    fingerprint: str
+    visual: DenseCLIP | DenseBLIP  # (B, 3, H, W) -> [CLS] token (B, C) and patch tokens (B, N, C)
+    text: ClipTextTower | BlipTextTower  # N phrases -> (N, C), float32, not normalised, on the encoder's device
+    fingerprint: str  # hash of the text tower's weights and settings; equal ones give equal text embeddings
     record: EncoderRecord
-    tokenize: Callable[[str], Sequence[int]]
-    max_tokens: int
 
 
 class ClipTextTower(nn.Module):
@@ -95,7 +84,7 @@ class ClipTextTower(nn.Module):
         return [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
 
 
-@in_plain_torch
+@plain_torch()
 def build_encoder(
     clip_type: str,
     vit_type: str | None = None,
@@ -134,7 +123,7 @@ def build_encoder(
     visual = visual.to(device=device, dtype=dtype).requires_grad_(False).eval()
     fingerprint = _fingerprint(text.state_dict(), settings)
     text = text.to(device).requires_grad_(False).eval()
-    return Encoder(visual, text, fingerprint, record, text.tokenize, text.max_tokens)
+    return Encoder(visual, text, fingerprint, record)
 
 
 def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:
@@ -150,7 +139,8 @@ def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:
     if record.file is not None:
         return find_file(record.file, weights_folders(), what, record.remedy)
     if record.tag is None:
-        tags = ', '.join(entry.name for entry in _records_of_architecture(record.architecture))
+        base = (record.architecture or '').removesuffix('-quickgelu')
+        tags = ', '.join(entry.name for entry in ENCODERS if entry.architecture == base)
         raise ConfigError(
             f'clip_type {record.clip_type!r} is an architecture without weights: give your weight file as clip_path'
             + (f', or use one of the encoders of this architecture: {tags}' if tags else '')
@@ -165,11 +155,7 @@ def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:
 
 
 def resolve_precision(precision: str, device: str | torch.device | None) -> torch.dtype:
-    """The dtype that a precision's name means on a device; :data:`AUTO` depends on the device.
-
-    Raises:
-        ConfigError: Unknown name.
-    """
+    """The dtype that a precision's name means on a device; :data:`AUTO` depends on the device."""
     if precision == AUTO:
         precision = AUTO_PRECISION.get(torch.device(device or 'cpu').type, 'fp32')
     if precision not in PRECISIONS:
@@ -312,11 +298,6 @@ def _tokenizer(record: EncoderRecord, model: nn.Module) -> Callable[[Sequence[st
     if size is not None and model.vocab_size is not None and model.vocab_size < size:
         raise CheckpointError(f'{record.name} has {model.vocab_size} token embeddings, its tokenizer {size} tokens')
     return tokenizer
-
-
-def _records_of_architecture(architecture: str | None) -> list[EncoderRecord]:
-    base = (architecture or '').removesuffix('-quickgelu')
-    return [record for record in ENCODERS if record.architecture == base]
 
 
 def _fingerprint(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:

@@ -25,9 +25,6 @@ ANCHORS = ('visual.', 'visual_encoder.', 'vision_model.')
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Reads the tensors of a weight file, on the CPU, in the precision of the file.
 
-    Args:
-        path: Weight file in any of the formats of :mod:`simfeatup.weight_files`.
-
     Raises:
         MissingFileError: There is no such file.
         CheckpointError: The file is damaged, holds something other than tensors, or would run code.
@@ -42,16 +39,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor], source: str | Path, what: str) -> None:
-    """Copies a state dict into a model if every name and shape fits.
-
-    Args:
-        model: Receives the values, in its own precision.
-        state_dict: Names to tensors.
-        source: File, for the message.
-        what: What the model is, for the message ("ViT-B-16").
+    """Copies a state dict into a model, in the model's precision, if every name and shape fits.
 
     Raises:
-        CheckpointError: Missing or unexpected names, or other shapes; the message lists them and nothing is loaded.
+        CheckpointError: They do not; the message names the file, what the model is and what differs. Nothing is loaded.
     """
     expected = model.state_dict()
     missing = [name for name in expected if name not in state_dict]

@@ -14,18 +14,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from segearth.errors import ConfigError
 from segearth.models.attention import ATTENTIONS
 from segearth.models.gem import gem_readout
-from segearth.models.position import resize_positions, resize_positions_antialiased
 from segearth.models.residual_block import OnBlock, add_mlp, project_attended, project_qkv, run_block
 
 # Normalisation of images in units of [0, 255], RGB; rounded as the original's configuration has it
 CLIP_MEAN = (122.771, 116.746, 104.094)
 CLIP_STD = (68.501, 66.632, 70.323)
+
+SCALE_OFFSET = 0.1  # patches; the DINO code adds it so that rounding cannot lose a row, and the original keeps it
 
 GEM = 'GEM'
 ATTENTION_NAMES = (*ATTENTIONS, GEM)
@@ -169,15 +171,7 @@ class DenseCLIP(DenseTower):
 
 
 def read_out_anew(encoder: nn.Module, readout: Mapping[str, Any]) -> Any:
-    """An encoder with another read-out.
-
-    Args:
-        encoder: :class:`DenseCLIP`, a bare open_clip tower, or anything with the interface of the former.
-        readout: Arguments of :class:`DenseCLIP` that differ.
-
-    Raises:
-        ConfigError: A read-out for an encoder that reads out its own way.
-    """
+    """An encoder, or a bare open_clip tower, with other arguments of :class:`DenseCLIP` where they are given."""
     if isinstance(encoder, VisionTransformer):
         return DenseCLIP(encoder, **readout)
     if not readout:
@@ -186,6 +180,38 @@ def read_out_anew(encoder: nn.Module, readout: Mapping[str, Any]) -> Any:
         raise ConfigError(f'{", ".join(readout)} cannot be set on a {type(encoder).__name__}; it reads out its own way')
     current = {name: getattr(encoder, name) for name in ('attention', 'ignore_residual', 'num_readout_blocks')}
     return DenseCLIP(encoder.visual, **current | dict(readout))
+
+
+def resize_positions(table: Tensor, trained_grid: tuple[int, int], grid_size: tuple[int, int]) -> Tensor:
+    """Interpolates a position table (1 + h0*w0, C), [CLS] first, to (1 + h*w, C), bicubically.
+
+    A CLIP tower has one learned position vector a patch of its training size. The scale factor is here
+    ``(side + 0.1) / trained_side``; where the grids are equal the table stays. The rule of GEM differs slightly, and
+    figures depend on it.
+
+    Source: DINO's interpolation of position encodings, as the original SegEarth-OV-2 uses it.
+    """
+    scale = tuple((side + SCALE_OFFSET) / trained for side, trained in zip(grid_size, trained_grid, strict=True))
+    return _resize(table, trained_grid, grid_size, scale_factor=scale)
+
+
+def resize_positions_antialiased(table: Tensor, trained_grid: tuple[int, int], grid_size: tuple[int, int]) -> Tensor:
+    """Interpolates a position table to the target size, bicubically with antialiasing; shapes as above.
+
+    Source: the rule of timm and open_clip, which GEM uses.
+    """
+    return _resize(table, trained_grid, grid_size, size=grid_size, antialias=True)
+
+
+def _resize(table: Tensor, trained_grid: tuple[int, int], grid_size: tuple[int, int], **how: Any) -> Tensor:
+    if grid_size == trained_grid:
+        return table
+    cls_position, patch_positions = table[:1], table[1:]
+    grid = patch_positions.float().reshape(1, *trained_grid, -1).permute(0, 3, 1, 2)  # NLD -> NCHW
+    grid = F.interpolate(grid, mode='bicubic', align_corners=False, **how)
+    if grid.shape[-2:] != grid_size:
+        raise RuntimeError(f'position table resized to {tuple(grid.shape[-2:])} instead of {grid_size}')
+    return torch.cat([cls_position, grid.permute(0, 2, 3, 1).flatten(0, 2).to(table.dtype)])
 
 
 def _check_tower(visual: nn.Module) -> None:

@@ -24,22 +24,10 @@ WITHOUT_WEIGHTS = {'bilinear': (), 'joint_bilateral': ('radius', 'sigma_spatial'
 
 
 def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderRecord | None, dim: int) -> nn.Module:
-    """Builds the upsampler of ``feature_up_cfg``.
+    """Builds the upsampler of ``feature_up_cfg`` (None: the released jbu_one) for an encoder's ``dim`` channels.
 
-    Released weights (those of :data:`segearth.weights.upsamplers.UPSAMPLER_WEIGHTS`, the default among them) are for
-    one encoder's features. For an embedded encoder (``Demo``), and where the number of channels differs, the image's
-    colours guide the upsampling in their place (``joint_bilateral``, untrained).
-
-    Args:
-        settings: ``model_name`` and ``model_path`` (a file name is looked up in the weights folders), or options of an
-            upsampler that has no weights; None for the released jbu_one.
-        record: The encoder's record; None for injected encoders.
-        dim: Number of channels of the features.
-
-    Raises:
-        ConfigError: Unknown keys or names.
-        MissingFileError: The weights are nowhere to be found.
-        simfeatup.errors.UpsamplerError: The weights do not fit.
+    Released weights are for one encoder's features. For an embedded encoder (``Demo``), and where the number of
+    channels differs, the image's colours guide the upsampling in their place (``joint_bilateral``, untrained).
     """
     settings = dict(DEFAULT if settings is None else settings)
     name = settings.get('model_name', DEFAULT['model_name'])
@@ -48,9 +36,8 @@ def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderR
     allowed = (*DEFAULT, *WITHOUT_WEIGHTS.get(name, ()))
     unknown = sorted(set(settings) - set(allowed))
     if unknown:
-        raise ConfigError(
-            f'unknown keys in feature_up_cfg of {name}: {", ".join(unknown)}; allowed: {", ".join(allowed)}'
-        )
+        wrong, right = ', '.join(unknown), ', '.join(allowed)
+        raise ConfigError(f'unknown keys in feature_up_cfg of {name}: {wrong}; allowed: {right}')
     if name in WITHOUT_WEIGHTS:
         options = {key: value for key, value in settings.items() if key not in DEFAULT}
         try:

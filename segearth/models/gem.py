@@ -25,16 +25,8 @@ NUM_ITERATIONS = 1
 def self_self_attention(query: Tensor, key: Tensor, value: Tensor, inverse_temperature: Tensor) -> Tensor:
     """Averages the self-self attentions of queries, keys and values, each applied to the values.
 
-    Each projection first attends to itself on the unit sphere (one iteration), then its similarities weigh V.
-
-    Args:
-        query: (B, heads, N, D).
-        key: As query.
-        value: As query.
-        inverse_temperature: (B, 1, 1, 1), factor of the cosine similarities.
-
-    Returns:
-        (B, heads, N, D).
+    Each projection (B, heads, N, D) first attends to itself on the unit sphere (one iteration), then its similarities,
+    times the inverse temperature (B, 1, 1, 1), weigh V.
     """
     outputs = []
     for projection in (value, key, query):
@@ -50,17 +42,10 @@ def self_self_attention(query: Tensor, key: Tensor, value: Tensor, inverse_tempe
 def gem_readout(
     blocks: Sequence[ResidualAttentionBlock], tokens: Tensor, ignore_residual: bool, on_block: OnBlock | None = None
 ) -> Tensor:
-    """Runs all blocks and returns the tokens of the self-self stream.
+    """Runs all blocks on tokens (B, 1 + N, width) and returns those of the self-self stream, before ``ln_post``.
 
-    Args:
-        blocks: Residual attention blocks of an open_clip tower.
-        tokens: (B, 1 + N, width), after ``ln_pre``.
-        ignore_residual: The stream is the last block's attention output alone; otherwise the outputs of the
-            blocks accumulate onto the tokens the stream started from.
-        on_block: Called with the number, from 1, and the output of every block but the last.
-
-    Returns:
-        (B, 1 + N, width), before ``ln_post``.
+    With ``ignore_residual`` the stream is the last block's attention output alone; otherwise the outputs of the blocks
+    accumulate onto the tokens that it started from.
     """
     first = max(len(blocks) - NUM_BLOCKS, 0)
     stream = tokens

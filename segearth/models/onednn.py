@@ -31,14 +31,8 @@ def linear(
 ) -> Tensor:
     """``activation(inputs @ (weight_factor * weight).T + bias)``: (..., I) by (O, I) -> (..., O).
 
-    A weight that needs no gradient is kept a second time in oneDNN's layout, until it changes or is gone.
-
-    Args:
-        inputs: Of the weight's dtype, except under autocast.
-        weight: See above.
-        bias: (O,) or None.
-        activation: A name of :data:`ACTIVATIONS`.
-        weight_factor: Finite.
+    A weight that needs no gradient is kept a second time in oneDNN's layout, until it changes or is gone. The inputs
+    have its dtype, except under autocast; ``activation`` is a name of :data:`ACTIVATIONS`.
     """
     arguments = inputs, weight, bias, activation, weight_factor
     if not _may_serve(inputs, weight):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segearth.device import choose_device, in_plain_torch
+from segearth.device import choose_device, plain_torch
 from segearth.errors import ConfigError
 from segearth.inference.classes import classify
 from segearth.inference.scoring import EncodedWindows, encode_windows, score_encoded
@@ -40,7 +40,7 @@ class OpenVocabularySegmenter(nn.Module):
     """Encoder, upsampler and words, joined: segments RGB images.
 
     Args:
-        encoder: DenseCLIP or anything with its interface (:class:`segearth.inference.scoring.DenseEncoder`).
+        encoder: DenseCLIP or anything with its ``patch_size``, ``grid_size`` and call.
         text_embeddings: (Q, C), L2-normalised.
         query_to_class: (Q,), class index of each query.
         upsampler: (B, C, h, w), guidance (B, 3, H, W) -> (B, C, H, W); None for interpolated scores.
@@ -78,11 +78,7 @@ class OpenVocabularySegmenter(nn.Module):
 
     @property
     def settings(self) -> InferenceSettings:
-        """How features become labels.
-
-        Raises:
-            ConfigError: When set: a background index without a class.
-        """
+        """How features become labels. A background index without a class is refused."""
         return self._settings
 
     @settings.setter
@@ -93,11 +89,7 @@ class OpenVocabularySegmenter(nn.Module):
     def set_vocabulary(
         self, text_embeddings: Tensor, query_to_class: Tensor, class_names: Sequence[str] | None = None
     ) -> None:
-        """Replaces the classes; the arguments are those of the constructor.
-
-        Raises:
-            ConfigError: Shapes that do not fit each other, or a background index without a class.
-        """
+        """Replaces the classes; arguments and errors are those of the constructor."""
         text_embeddings, query_to_class = torch.as_tensor(text_embeddings), torch.as_tensor(query_to_class)
         if text_embeddings.ndim != 2 or query_to_class.shape != text_embeddings.shape[:1]:
             raise ConfigError(
@@ -112,7 +104,7 @@ class OpenVocabularySegmenter(nn.Module):
         self.num_classes = num_classes
         self.class_names = tuple(class_names or (f'class {index}' for index in range(num_classes)))
 
-    @in_plain_torch
+    @plain_torch()
     @torch.inference_mode()
     def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Segments images.
@@ -173,15 +165,12 @@ class OpenVocabularySegmenter(nn.Module):
         return (score or self.score_encoded)(encoded)
 
     def score_encoded(self, encoded: EncodedWindows, text_embeddings: Tensor | None = None, **changes: Any) -> Tensor:
-        """Scores encoded windows, by other words or with changed settings if wanted.
+        """Scores (B, Q, H, W) of encoded windows, or (B, Q, h, w) where there is no guidance.
 
         Args:
             encoded: Of :func:`segearth.inference.scoring.encode_windows`.
             text_embeddings: (Q, C), L2-normalised; None for the model's own.
             **changes: Fields of :class:`segearth.inference.settings.InferenceSettings` that differ.
-
-        Returns:
-            (B, Q, H, W), or (B, Q, h, w) where there is no guidance.
         """
         settings = replace(self.settings, **changes) if changes else self.settings
         return score_encoded(
@@ -204,15 +193,8 @@ class OpenVocabularySegmenter(nn.Module):
     def classify(self, query_logits: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Class probabilities (K, H0, W0) and labels (1, H0, W0) of the scores (Q, H, W) of an image."""
         settings = self.settings
-        return classify(
-            query_logits,
-            self.query_to_class,
-            self.num_classes,
-            settings.logit_scale,
-            settings.prob_threshold,
-            settings.background_index,
-            size,
-        )
+        decision = settings.logit_scale, settings.prob_threshold, settings.background_index
+        return classify(query_logits, self.query_to_class, self.num_classes, *decision, size)
 
 
 def build_segmenter(
@@ -265,11 +247,7 @@ def embed_vocabulary(encoder: Encoder, vocabulary: Vocabulary) -> tuple[Tensor, 
 
 
 def take_readout(settings: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of the read-out, removed from settings under their names here or the original's.
-
-    Raises:
-        ConfigError: One of them under both names.
-    """
+    """Arguments of the read-out, removed from settings under their names here or the original's."""
     readout: dict[str, Any] = {}
     for key, name in READOUT_KEYS.items():
         given = [word for word in dict.fromkeys((key, name)) if word in settings]

@@ -22,12 +22,7 @@ OnBlock = Callable[[int, Tensor], object]
 
 
 def run_block(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
-    """A block of the tower: tokens (B, N, width) -> (B, N, width).
-
-    Args:
-        block: open_clip ResidualAttentionBlock with torch's attention; no forward hooks are called.
-        tokens: Of the dtype of the block's weights, except under autocast.
-    """
+    """A block of the tower with torch's attention, whose forward hooks are not called: (B, N, width) -> the same."""
     if not serves(tokens, block.mlp.c_fc.weight):
         return block(tokens)
     query, key, value = project_qkv(block, block.ln_1(tokens))

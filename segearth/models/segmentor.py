@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from inspect import signature
 from typing import Any
 
 import torch
@@ -22,50 +23,28 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from segearth.device import in_plain_torch
+from segearth.device import plain_torch
 from segearth.errors import ConfigError
 from segearth.inference.settings import ORIGINAL_KEYS, InferenceSettings
 from segearth.io.panels import palette_of
+from segearth.models.build import DEFAULT_READOUT
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD, read_out_anew
-from segearth.models.open_vocabulary import (
-    OpenVocabularySegmenter,
-    build_segmenter,
-    take_readout,
-)
+from segearth.models.open_vocabulary import READOUT_KEYS, OpenVocabularySegmenter, build_segmenter, take_readout
 from segearth.text.vocabulary import Vocabulary, read_vocabulary
 
-BUILD_DEFAULTS: dict[str, Any] = {
-    'clip_type': 'CLIP',
-    'vit_type': None,
-    'clip_path': None,
-    'model_type': 'SegEarth',
-    'ignore_residual': True,
-    'ssa_last_n_layers': 1,
-    'feature_up': True,
-    'feature_up_cfg': None,
-    'precision': 'auto',
-    'device': None,
-}
+DEFAULTS: dict[str, Any] = {'clip_type': 'CLIP', 'cls_token_lambda': 0.0}
+"""What holds in the original where a config does not say, unlike elsewhere here."""
 
 
 @MODELS.register_module()
 class SegEarthDataPreProcessor(SegDataPreProcessor):
-    """mmseg's preprocessor (BGR uint8 to normalised RGB) without its demand that all images of a batch be one size.
+    """mmseg's preprocessor (BGR uint8 to normalised RGB), which takes images of different sizes and leaves them a list.
 
-    With ``keep_ratio`` the images of a data set differ in shape, and padding them would change what the windows
-    see; so a batch of different sizes stays a list.
+    With ``keep_ratio`` the images of a data set differ in shape; padding them would change what the windows see.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict[str, Any]:
-        """Normalises the images of a batch.
-
-        Args:
-            data: ``inputs``, tensors (3, H, W); ``data_samples``, optional.
-            training: Must be False; the segmentor is training-free.
-
-        Returns:
-            ``inputs``, (B, 3, H, W), or a list of (3, H, W) where sizes differ; ``data_samples`` unchanged.
-        """
+        """Normalises ``inputs`` (3, H, W) of a batch to (B, 3, H, W), or to a list of (3, H, W) where sizes differ."""
         data = self.cast_data(data)
         images = [
             super(SegEarthDataPreProcessor, self).forward({'inputs': [image]})['inputs'][0] for image in data['inputs']
@@ -99,7 +78,7 @@ class SegEarthSegmentation(BaseSegmentor):
 
     core: OpenVocabularySegmenter
 
-    @in_plain_torch
+    @plain_torch()
     def __init__(
         self,
         name_path: str | None = None,
@@ -119,18 +98,18 @@ class SegEarthSegmentation(BaseSegmentor):
         if (name_path is None) == (classes is None):
             raise ConfigError('give either name_path, a class-name file, or classes, the classes in words')
         vocabulary = Vocabulary.from_classes(classes) if classes is not None else read_vocabulary(str(name_path))
-        if 'cls_token_weight' not in settings:
-            settings.setdefault('cls_token_lambda', 0.0)
-        core, _ = build_segmenter(vocabulary, **{'clip_type': BUILD_DEFAULTS['clip_type'], **settings})
+        defaults = {key: value for key, value in DEFAULTS.items() if ORIGINAL_KEYS.get(key) not in settings}
+        core, _ = build_segmenter(vocabulary, **(defaults | settings))
         self._take(core, data_preprocessor, init_cfg)
 
     @classmethod
     def config_defaults(cls) -> dict[str, Any]:
         """Every key of ``model`` in a config, in the original's words where it has one, with what holds without it."""
-        names = {name: key for key, name in ORIGINAL_KEYS.items()}
-        inference = {names.get(field.name, field.name): field.default for field in fields(InferenceSettings)}
-        others = ('name_path', 'classes', 'data_preprocessor', 'init_cfg', 'pretrained', 'train_cfg', 'test_cfg')
-        return BUILD_DEFAULTS | inference | {'cls_token_lambda': 0.0} | dict.fromkeys(others)
+        names = {name: key for key, name in (ORIGINAL_KEYS | READOUT_KEYS).items()}
+        parameters = [entry for function in (build_segmenter, cls) for entry in signature(function).parameters.values()]
+        known = {entry.name: entry.default for entry in parameters if entry.default is not entry.empty}
+        known |= DEFAULT_READOUT | {field.name: field.default for field in fields(InferenceSettings)}
+        return {names.get(name, name): value for name, value in known.items()} | DEFAULTS
 
     @classmethod
     def from_parts(
@@ -186,7 +165,7 @@ class SegEarthSegmentation(BaseSegmentor):
         self._config: Config | None = None
         self.to(core.text_embeddings.device).eval()
 
-    @in_plain_torch
+    @plain_torch()
     @torch.inference_mode()
     def predict(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = ()
@@ -242,11 +221,7 @@ class SegEarthSegmentation(BaseSegmentor):
         return super().forward(inputs, data_samples or (), mode)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict:
-        """The method is training-free.
-
-        Raises:
-            NotImplementedError: Always.
-        """
+        """Raises NotImplementedError: the method is training-free."""
         raise NotImplementedError('SegEarth-OV-2 is training-free: there is no loss; run eval.py')
 
     @property

@@ -25,13 +25,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from segearth.device import in_plain_torch
+from segearth.device import plain_torch
 from segearth.errors import ConfigError
 from segearth.io.atomic import replacing
 from segearth.paths import cache_folder as default_cache_folder
 
 if TYPE_CHECKING:
-    from segearth.models.build import Encoder
+    from segearth.models.blip import BlipTextTower
+    from segearth.models.build import ClipTextTower, Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ SLACK = 2  # tokens by which a phrase inside a prompt may be longer than alone
 MAX_TOLD = 3  # phrases in a message
 
 
-@in_plain_torch
+@plain_torch()
 def embed_queries(
     encoder: Encoder,
     queries: Sequence[str],
@@ -54,11 +55,10 @@ def embed_queries(
     cache_folder: Path | None = None,
     use_cache: bool = True,
 ) -> Tensor:
-    """Embeds phrases as the mean over prompts.
+    """Embeds Q phrases as the mean over prompts.
 
     Args:
-        encoder: ``encode_text`` maps N prompts to (N, C); ``fingerprint`` names its weights; ``tokenize`` and
-            ``max_tokens`` say how much of a prompt is read.
+        encoder: Its text tower embeds prompts; its fingerprint names them in the cache.
         queries: Q phrases.
         templates: Prompts: strings with one ``{}``, or functions of the phrase.
         cache_folder: Where embeddings are kept; None for the project's cache folder.
@@ -74,7 +74,7 @@ def embed_queries(
     if not queries or not templates:
         raise ConfigError('text embeddings need at least one query and one template')
     prompts = {query: [_fill(template, query) for template in templates] for query in queries}
-    _check_tokens(encoder, prompts)
+    _check_tokens(encoder.text, prompts)
     folder = (default_cache_folder() if cache_folder is None else Path(cache_folder)) / 'text'
     files = {query: folder / f'{_key(encoder.fingerprint, texts)}.safetensors' for query, texts in prompts.items()}
     known = {query: _read(file) for query, file in files.items()} if use_cache else {}
@@ -102,23 +102,23 @@ def _key(fingerprint: str, prompts: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps([fingerprint, *prompts]).encode()).hexdigest()
 
 
-def _check_tokens(encoder: Encoder, prompts: Mapping[str, Sequence[str]]) -> None:
+def _check_tokens(tower: BlipTextTower | ClipTextTower, prompts: Mapping[str, Sequence[str]]) -> None:
     """Tells which phrases are cut, and refuses two that the encoder reads alike."""
-    limit = encoder.max_tokens
+    limit = tower.max_tokens
     spellings: dict[tuple[int, ...], str] = {}
     for query in prompts:
-        same = spellings.setdefault(tuple(encoder.tokenize(query)), query)
+        same = spellings.setdefault(tuple(tower.tokenize(query)), query)
         if same != query:
             raise ConfigError(
                 f'the encoder reads {_ends(same)} and {_ends(query)} alike: they would be one class; give one'
             )
     seen: dict[tuple[tuple[int, ...], ...], str] = {}
     query, texts = next(iter(prompts.items()))
-    frame = max(len(encoder.tokenize(text)) for text in texts) - len(encoder.tokenize(query))
+    frame = max(len(tower.tokenize(text)) for text in texts) - len(tower.tokenize(query))
     for query, texts in prompts.items():
-        if len(encoder.tokenize(query)) + frame + SLACK <= limit:
+        if len(tower.tokenize(query)) + frame + SLACK <= limit:
             continue
-        tokens = [encoder.tokenize(text) for text in texts]
+        tokens = [tower.tokenize(text) for text in texts]
         if max(map(len, tokens)) <= limit:
             continue
         kept = tuple(tuple(ids[: limit - 1]) for ids in tokens)
@@ -126,11 +126,11 @@ def _check_tokens(encoder: Encoder, prompts: Mapping[str, Sequence[str]]) -> Non
         if kept in seen:
             raise ConfigError(
                 f'the encoder reads {limit} tokens of a text, and of {_ends(seen[kept])} and {_ends(query)} '
-                f'the same is left: {_read_part(encoder, query, shortest)}. Shorten them'
+                f'the same is left: {_read_part(tower, query, shortest)}. Shorten them'
             )
         seen[kept] = query
     told = [
-        f'{_ends(query)} behind {_read_part(encoder, query, min(prompts[query], key=len))}' for query in seen.values()
+        f'{_ends(query)} behind {_read_part(tower, query, min(prompts[query], key=len))}' for query in seen.values()
     ]
     if told:
         more = f'; and {len(told) - MAX_TOLD} more' if len(told) > MAX_TOLD else ''
@@ -139,12 +139,12 @@ def _check_tokens(encoder: Encoder, prompts: Mapping[str, Sequence[str]]) -> Non
         )
 
 
-def _read_part(encoder: Encoder, query: str, text: str) -> str:
+def _read_part(tower: BlipTextTower | ClipTextTower, query: str, text: str) -> str:
     """The words of a phrase that the encoder reads in a prompt, for a message."""
     before, _, _ = text.partition(query)
     words = query.split()
     fitting = sum(
-        len(encoder.tokenize(before + ' '.join(words[:count]))) <= encoder.max_tokens
+        len(tower.tokenize(before + ' '.join(words[:count]))) <= tower.max_tokens
         for count in range(1, len(words) + 1)
     )
     return _ends(' '.join(words[:fitting])) if fitting else 'a part of the first word'
@@ -158,7 +158,7 @@ def _ends(text: str) -> str:
 def _embed(encoder: Encoder, prompts: Sequence[Sequence[str]]) -> Tensor:
     """Embeds Q lists of T prompts each; returns (Q, C)."""
     flat = [text for texts in prompts for text in texts]
-    embedded = F.normalize(encoder.encode_text(flat).float().cpu(), dim=-1)
+    embedded = F.normalize(encoder.text(flat).float().cpu(), dim=-1)
     mean = embedded.unflatten(0, (len(prompts), -1)).mean(dim=1)  # (Q, T, C) -> (Q, C)
     return F.normalize(mean, dim=-1)
 

@@ -151,7 +151,7 @@ def test_build_encoder(reference, vocabulary, weights_folder, tiny_sizes, names,
     assert encoder.record.name == 'BLIP-base'
     cls_token, patch_tokens = encoder.visual(torch.randn(1, 3, 64, 64))
     assert cls_token.dtype == patch_tokens.dtype == torch.bfloat16
-    text = encoder.encode_text(['road', 'water'])
+    text = encoder.text(['road', 'water'])
     assert text.shape == (2, 10)
     assert text.dtype == torch.float32
     assert not any(parameter.requires_grad for parameter in encoder.visual.parameters())

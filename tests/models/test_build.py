@@ -48,16 +48,16 @@ def test_the_demo_encoder(demo, tiny_clip_model):
     expected = DenseCLIP(tiny_clip_model.visual)(images)
     torch.testing.assert_close((cls_token, patch_tokens), expected)
     tokens = open_clip.tokenize(PHRASES, context_length=32)
-    torch.testing.assert_close(encoder.encode_text(PHRASES), tiny_clip_model.encode_text(tokens))
+    torch.testing.assert_close(encoder.text(PHRASES), tiny_clip_model.encode_text(tokens))
 
 
 def test_encoders_are_frozen(demo):
     encoder = build_encoder('Demo')
-    for tower in (encoder.visual, encoder.encode_text):
+    for tower in (encoder.visual, encoder.text):
         assert not tower.training
         assert not any(parameter.requires_grad for parameter in tower.parameters())
-    assert not encoder.encode_text(PHRASES).requires_grad
-    assert not any(name.startswith('model.visual') for name, _ in encoder.encode_text.named_parameters())
+    assert not encoder.text(PHRASES).requires_grad
+    assert not any(name.startswith('model.visual') for name, _ in encoder.text.named_parameters())
 
 
 def test_demo_sar_shares_the_architecture(demo, weights, monkeypatch, tmp_path):
@@ -79,7 +79,7 @@ def test_precision(demo, precision, dtype):
     assert found[1].dtype == dtype
     for low, full in zip(found, reference, strict=True):
         torch.testing.assert_close(low.float(), full, rtol=0.1, atol=0.1)
-    assert encoder.encode_text(PHRASES).dtype == torch.float32, 'text runs once, in full precision'
+    assert encoder.text(PHRASES).dtype == torch.float32, 'text runs once, in full precision'
 
 
 def test_the_readout_settings_arrive(demo):
@@ -148,7 +148,7 @@ def test_the_file_says_image_size_and_context_length(tmp_path, tiny_architecture
     encoder = build_encoder(tiny_architecture, clip_path=tmp_path / 'larger.pt')
     assert torch.equal(encoder.visual.visual.positional_embedding, model.visual.positional_embedding)
     expected = model.encode_text(open_clip.tokenize(PHRASES, context_length=20))
-    torch.testing.assert_close(encoder.encode_text(PHRASES), expected)
+    torch.testing.assert_close(encoder.text(PHRASES), expected)
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_every_record_builds_with_its_activation(record, tiny_records, weights_f
     monkeypatch.setattr(build, 'fetch_tag', lambda *_: path)
     encoder = build_encoder(record.clip_type, record.vit_type)
     expected = QuickGELU if record.quick_gelu else torch.nn.GELU
-    vision, text = encoder.visual.visual.transformer, encoder.encode_text.model.transformer
+    vision, text = encoder.visual.visual.transformer, encoder.text.model.transformer
     assert {type(block.mlp.gelu) for block in [*vision.resblocks, *text.resblocks]} == {expected}
 
 

@@ -8,8 +8,7 @@ from open_clip.model import CLIP
 
 from segearth.errors import ConfigError
 from segearth.models.attention import ATTENTIONS, gaussian_neighbourhood
-from segearth.models.dense_clip import ATTENTION_NAMES, DenseCLIP
-from segearth.models.position import resize_positions, resize_positions_antialiased
+from segearth.models.dense_clip import ATTENTION_NAMES, DenseCLIP, resize_positions, resize_positions_antialiased
 from tests.conftest import GOLDEN
 
 

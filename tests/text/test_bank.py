@@ -24,7 +24,11 @@ class CountingEncoder:
     def tokenize(self, text):
         return [-1, *(hash(word) for word in text.split()), -2]
 
-    def encode_text(self, phrases):
+    @property
+    def text(self):
+        return self
+
+    def __call__(self, phrases):
         self.asked.append(list(phrases))
         seeds = [int(hashlib.sha256(f'{self.fingerprint}{text}'.encode()).hexdigest()[:8], 16) for text in phrases]
         return 7 * torch.stack([torch.randn(12, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
@@ -40,7 +44,7 @@ def test_the_mean_over_the_80_templates_of_open_clip(tmp_path):
     assert len(TEMPLATES) == 80
     for query, embedding in zip(['road', 'water'], embeddings, strict=True):
         prompts = [template(query) for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
-        mean = F.normalize(encoder.encode_text(prompts), dim=-1).mean(0)
+        mean = F.normalize(encoder.text(prompts), dim=-1).mean(0)
         torch.testing.assert_close(embedding, mean / mean.norm())
     assert encoder.asked[0][0] == 'a bad photo of a road.'
     assert embeddings.dtype == torch.float32
@@ -175,10 +179,10 @@ def test_phrases_without_spaces_are_compared_by_their_tokens(tiny_clip, caplog):
 def test_the_encoders_own_tokens_decide(tiny_clip):
     """What the text tower gets of a phrase is what was counted."""
     encoder = build_encoder('Demo', clip_path=str(tiny_clip))
-    tower = encoder.encode_text
-    assert encoder.max_tokens == 32
+    tower = encoder.text
+    assert tower.max_tokens == 32
     for text in ('road', 'a road, seen from above.', phrase(50), 'H\u00e4user \U0001f3e0 \u05d1\u05ea'):
-        ids = encoder.tokenize(text)
+        ids = tower.tokenize(text)
         padded = tower.tokenizer([text])[0].tolist()
         assert padded[: min(len(ids), 31)] == ids[:31]
         assert len(ids) > 32 or padded[len(ids) :] == [0] * (32 - len(ids))
