@@ -68,11 +68,7 @@ def cache_folder() -> Path:
 
 
 def program_command(program: str) -> str:
-    """How a program of tools/ is started, for messages; those that the package lacks are in the repository only.
-
-    Args:
-        program: Path below tools/ without suffix, such as ``dataset_converters/loveda``.
-    """
+    """How a program of tools/, such as ``dataset_converters/loveda``, is started: the package has few of them."""
     if IS_INSTALLED and program in _COMMANDS:
         return _COMMANDS[program]
     return f'python tools/{program}.py'
@@ -86,15 +82,7 @@ def restore_remedy(path: str) -> str:
 
 
 def require(extra: str, *modules: str) -> None:
-    """Checks that the packages of an extra are installed.
-
-    Args:
-        extra: Group of optional dependencies in pyproject.toml.
-        *modules: Names of the modules that are about to be imported.
-
-    Raises:
-        ConfigError: Some are missing.
-    """
+    """Refuses to go on where modules of an extra, a group of optional dependencies in pyproject.toml, are missing."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         package = f"'segearth[{extra}]'" if IS_INSTALLED else f"-e '.[{extra}]'"
@@ -104,12 +92,8 @@ def require(extra: str, *modules: str) -> None:
 def find_config(name: str | os.PathLike[str], patterns: Sequence[str] = ('cfg_*.py',)) -> Path:
     """Finds a config by its path, or by its name below configs/; its suffix may be left out.
 
-    Args:
-        name: As a user gives it.
-        patterns: Configs below configs/ that a message may offer.
-
     Raises:
-        MissingFileError: Nowhere found; the message offers similar names.
+        MissingFileError: Nowhere found; the message offers similar names of those that match the patterns.
     """
     path = Path(name) if Path(name).suffix else Path(f'{name}.py')
     folder = PROJECT_ROOT / 'configs'

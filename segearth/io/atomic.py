@@ -18,13 +18,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     A link is followed, and stays one. A file that is there keeps its mode, and its owner and group as far as the user
     may set them; a new one has what the user's umask leaves. The folder of ``path`` is made where it is missing, that
-    of a link's aim is not.
-
-    Args:
-        path: Where the file goes.
-
-    Yields:
-        An empty file in the folder of the final one, its name beginning with a dot and ending in ``.tmp``.
+    of a link's aim is not. The file to write to lies beside it, its name begins with a dot and ends in ``.tmp``.
 
     Raises:
         OSError: It cannot be written, is write-protected or a folder; what was there before is untouched.
@@ -53,11 +47,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a whole file.
-
-    Raises:
-        OSError: It cannot be written; what was there before is untouched.
-    """
+    """Writes a whole file, as :func:`replacing` does."""
     with replacing(path) as part:
         part.write_bytes(data)
 

@@ -81,10 +81,7 @@ def name_of_results(path: str) -> str:
 
 
 def open_dataset(name: str | os.PathLike[str]) -> DatasetReader:
-    """Opens a raster.
-
-    Args:
-        name: File, or whatever else GDAL opens, such as ``GPKG:file.gpkg:table`` or ``/vsizip/a.zip/b.tif``.
+    """Opens a raster: a file, or whatever else GDAL opens, as ``GPKG:file.gpkg:table`` or ``/vsizip/a.zip/b.tif``.
 
     Raises:
         MissingFileError: There is no such file.
@@ -128,11 +125,7 @@ def with_plain_alpha(dataset: DatasetReader) -> DatasetReader:
 
 
 def check_band_numbers(selection: Sequence[int], count: int, path: str | os.PathLike[str]) -> None:
-    """Checks that bands exist, of which there are ``count``.
-
-    Raises:
-        DataError: A number is outside 1 to ``count``.
-    """
+    """Refuses numbers of bands outside 1 to ``count``."""
     wrong = [number for number in selection if not 1 <= number <= count]
     if wrong:
         raise DataError(f'{path} has {count} bands, so band {wrong[0]} does not exist: choose from 1 to {count}')
@@ -159,15 +152,10 @@ class BandReader:
 
     A colour table is looked up; 8-bit numbers that use fewer bits are brought to 0 to 255, and turned round where the
     file says that 0 is white; other numbers get the scale and offset that the file declares.
-
-    Attributes:
-        numbers: Numbers of the bands, from 1.
-        dtype: NumPy type of what is read.
-        is_masked_by_alpha: An alpha band says where there is data.
     """
 
     def __init__(self, dataset: DatasetReader, numbers: Sequence[int]) -> None:
-        self.numbers = list(numbers)
+        self.numbers = list(numbers)  # from 1
         kinds = [dataset.colorinterp[number - 1] for number in self.numbers]
         if len(kinds) > 1 and ColorInterp.palette in kinds:
             raise DataError(
@@ -189,12 +177,7 @@ class BandReader:
     def read(
         self, source: DatasetReader, window: Window | None = None, size: tuple[int, int] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Reads a window.
-
-        Args:
-            source: The raster, or a resampled one of the same bands.
-            window: None for all.
-            size: (height, width) of the result, nearest pixels; None for the window's.
+        """Reads a window, or all, of the raster or of a resampled one, brought to a size by nearest pixels.
 
         Returns:
             bands: (B, h, w) of :attr:`dtype`, (3, h, w) where there is a colour table.

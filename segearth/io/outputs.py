@@ -15,10 +15,7 @@ LONGEST_NAME = 255 - len('.aux.xml')  # bytes of a file name that usual file sys
 
 
 def check_results(results: Mapping[str, Sequence[Path]]) -> None:
-    """Checks the names of results before anything is computed.
-
-    Args:
-        results: Input -> paths of all that may be written for it.
+    """Checks the paths of all that may be written for each input, before anything is computed.
 
     Raises:
         ResultsError: Two inputs would write one file (also on file systems that take ``A`` for ``a``, or two ways to
@@ -41,11 +38,7 @@ def check_results(results: Mapping[str, Sequence[Path]]) -> None:
 
 
 def make_folder(out: Path) -> None:
-    """Makes the folder of results.
-
-    Raises:
-        ResultsError: It is a file, or may not be made.
-    """
+    """Makes the folder of results, if it is no file and may be made."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -54,15 +47,7 @@ def make_folder(out: Path) -> None:
 
 @contextmanager
 def writing(path: Path, remedy: str = GO_ON) -> Iterator[None]:
-    """Turns a full disk, or one that may not be written to, into a message about what was being written.
-
-    Args:
-        path: File or folder.
-        remedy: What to do about it, for the message.
-
-    Raises:
-        ResultsError: The system refused.
-    """
+    """Turns a full disk, or one that may not be written to, into a ResultsError about the file or folder."""
     try:
         yield
     except OSError as error:

@@ -15,13 +15,10 @@ Palette = Sequence[Sequence[int]]
 IGNORED_COLOUR = (255, 0, 255)  # pixels without a class: ground truth that is not labelled
 BUILDING, WATER, TREE = (220, 50, 47), (38, 110, 235), (0, 100, 0)
 FAMILIAR: dict[str, tuple[int, int, int]] = {
-    'building': BUILDING,
-    'house': BUILDING,
+    **dict.fromkeys(('building', 'house'), BUILDING),
+    **dict.fromkeys(('water', 'river'), WATER),
+    **dict.fromkeys(('tree', 'forest'), TREE),
     'road': (128, 128, 128),
-    'water': WATER,
-    'river': WATER,
-    'tree': TREE,
-    'forest': TREE,
     'grass': (120, 215, 90),
     'cropland': (245, 215, 60),
     'bareland': (165, 110, 65),
@@ -58,15 +55,7 @@ def palette_of(class_names: Sequence[str]) -> list[tuple[int, int, int]]:
 
 
 def colour_map(labels: np.ndarray, palette: Palette) -> np.ndarray:
-    """Colours a label map.
-
-    Args:
-        labels: (H, W), class indices; others (such as the ignore index 255) get :data:`IGNORED_COLOUR`.
-        palette: (K, 3).
-
-    Returns:
-        (H, W, 3) uint8.
-    """
+    """Colours a label map (H, W): (H, W, 3) uint8. What is no class, as 255, gets :data:`IGNORED_COLOUR`."""
     table = np.asarray([*palette, IGNORED_COLOUR], dtype=np.uint8)
     known = (labels >= 0) & (labels < len(palette))
     return table[np.where(known, labels, len(palette)).astype(np.int64)]
@@ -79,13 +68,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette: Palette, opacity: fl
 
 
 def draw_panels(panels: Sequence[tuple[str, np.ndarray]], class_names: Sequence[str], palette: Palette) -> Image.Image:
-    """Draws images side by side under their titles, with a legend below.
-
-    Args:
-        panels: (title, image) pairs; images (H, W, 3) uint8, scaled to the first one's height.
-        class_names: Names for the legend.
-        palette: Their colours.
-    """
+    """Draws titled images (H, W, 3) uint8 side by side, all as high as the first, with a legend below."""
     height = panels[0][1].shape[0]
     size = max(FONT_SIZE, height // FONT_SHARE)
     margin = size // 2

@@ -53,27 +53,16 @@ KEPT_PIXELS = 2**21  # at most, about
 
 @dataclass(frozen=True)
 class Stretch:
-    """From numbers to a picture.
+    """From numbers to a picture."""
 
-    Attributes:
-        sensor: 'optical' or 'sar'.
-        limits: Black and white; None takes numbers as 0 to 255.
-        scale: What radar numbers are: 'db', 'amplitude' or 'power'.
-    """
-
-    sensor: str
-    limits: tuple[tuple[float, float], ...] | None
-    scale: str = 'db'
+    sensor: str  # 'optical' or 'sar'
+    limits: tuple[tuple[float, float], ...] | None  # black and white; None takes numbers as 0 to 255
+    scale: str = 'db'  # what radar numbers are; or 'amplitude', 'power'
 
     def __call__(self, bands: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-        """Applies the stretch.
+        """Makes (H, W, 3) uint8 of one or three bands (B, H, W) of any type, or two of radar.
 
-        Args:
-            bands: (B, H, W) of any type; one or three, or two of radar.
-            valid: (H, W) bool, where there is data; None for everywhere. A picture of 8 bit keeps its numbers there.
-
-        Returns:
-            (H, W, 3) uint8, RGB.
+        ``valid``, (H, W) bool, says where there is data; a picture of 8 bit keeps its numbers where there is none.
         """
         if self.limits is not None or bands.dtype != np.uint8:
             is_radar = self.sensor == 'sar' and bands.dtype != np.uint8
@@ -137,16 +126,13 @@ def read_sar(
 def sar_to_rgb(
     bands: np.ndarray, scale: str = 'auto', db_ranges: Limits | None = None, valid: np.ndarray | None = None
 ) -> np.ndarray:
-    """Turns backscatter into a picture by the rule of this module.
+    """Turns backscatter into a picture (H, W, 3) uint8 by the rule of this module.
 
     Args:
         bands: (H, W), (1, H, W) or (2, H, W) of any type; (3, H, W) of 8 bit.
         scale: 'auto', or what the numbers are: 'db', 'amplitude' or 'power'.
         db_ranges: (lowest, highest) decibels of each band; None by the rule.
         valid: (H, W) bool, where there is data; None for everywhere.
-
-    Returns:
-        (H, W, 3) uint8, RGB.
 
     Raises:
         ConfigError: Unknown ``scale``.
@@ -171,15 +157,10 @@ def stretch_to_uint8(bands: np.ndarray) -> np.ndarray:
 
 
 def decide_stretch(scene: Any, setting: str = 'auto') -> Stretch:
-    """Decides the stretch of a scene from a sample of it.
+    """Decides the stretch of an open :class:`segearth.maps.scene.Scene` from a sample of it.
 
-    Args:
-        scene: Open scene (:class:`segearth.maps.scene.Scene`).
-        setting: 'percentile' (2nd to 98th), 'none' (numbers are 0 to 255 already), 'a,b' (black and white in the
-            scene's unit; of radar in decibels); 'auto' is the rule of this module.
-
-    Raises:
-        ConfigError: Anything else.
+    The setting is 'percentile' (2nd to 98th), 'none' (numbers are 0 to 255 already), 'a,b' (black and white in the
+    scene's unit; of radar in decibels) or 'auto', the rule of this module; all else is a ConfigError.
     """
     sensor = scene.source.sensor
     explicit = _explicit_limits(setting)
@@ -194,11 +175,9 @@ def decide_stretch(scene: Any, setting: str = 'auto') -> Stretch:
 
 
 def fitted_size(sides: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
-    """(height, width) of an image fitted into a size as mmcv does it, but that no side becomes shorter than a pixel.
+    """(height, width) of an image of such sides fitted into a size, whose larger number holds for its longer side.
 
-    Args:
-        sides: (height, width) of the image in pixels.
-        size: Two numbers of pixels, of which the larger holds for the image's longer side, as in mmcv.
+    The rule is mmcv's, but that no side becomes shorter than a pixel.
     """
     scale = min(max(size) / max(sides), min(size) / min(sides))
     height, width = (max(int(side * scale + 0.5), 1) for side in sides)

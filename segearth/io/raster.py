@@ -53,34 +53,21 @@ SHOWN_INPUT = 40  # characters of a wrong one
 
 @dataclass(frozen=True)
 class RasterInfo:
-    """What the header of a file says.
+    """What the header of a file says."""
 
-    Attributes:
-        size: (height, width) in pixels.
-        num_bands: Number of bands, without alpha.
-        is_palette: The numbers are places in a colour table (Pillow mode P).
-    """
-
-    size: tuple[int, int]
-    num_bands: int
-    is_palette: bool
+    size: tuple[int, int]  # (height, width) in pixels
+    num_bands: int  # without alpha
+    is_palette: bool  # the numbers are places in a colour table (Pillow mode P)
 
 
 @dataclass(frozen=True)
 class Raster:
-    """The numbers of an image.
+    """The numbers of an image."""
 
-    Attributes:
-        bands: (B, H, W), in the type of the file; alpha is left out.
-        nodata: Number that the file declares as "no data", if any.
-        is_palette: The numbers are places in a colour table (Pillow mode P).
-        valid: (H, W) bool, where there is data; None for everywhere.
-    """
-
-    bands: np.ndarray
-    nodata: float | None = None
-    is_palette: bool = False
-    valid: np.ndarray | None = None
+    bands: np.ndarray  # (B, H, W), in the type of the file; alpha is left out
+    nodata: float | None = None  # number that the file declares as "no data"
+    is_palette: bool = False  # the numbers are places in a colour table (Pillow mode P)
+    valid: np.ndarray | None = None  # (H, W) bool, where there is data; None for everywhere
 
 
 def read_info(path: str | os.PathLike[str], is_picture: bool = True) -> RasterInfo:
@@ -130,15 +117,7 @@ def read_raster(image: ImageInput, is_picture: bool = True, bands: tuple[int, ..
 
 
 def read_band_numbers(text: str | None, place: str = '--bands is') -> tuple[int, ...] | None:
-    """Band numbers that a user has typed, such as "4,3,2"; None stays None.
-
-    Args:
-        text: What was typed.
-        place: Where it was, the beginning of the message.
-
-    Raises:
-        ConfigError: The text is something else.
-    """
+    """Band numbers that a user has typed, such as "4,3,2"; None stays None. ``place`` begins the message."""
     if text is None:
         return None
     try:
@@ -148,11 +127,7 @@ def read_band_numbers(text: str | None, place: str = '--bands is') -> tuple[int,
 
 
 def select_bands(bands: np.ndarray, selection: tuple[int, ...] | None, path: str | os.PathLike[str]) -> np.ndarray:
-    """Picks bands (B, H, W) by their numbers, which count from 1 as in GDAL; None picks all.
-
-    Raises:
-        DataError: A number is outside 1 to B; the message names the path.
-    """
+    """Picks bands (B, H, W) by their numbers, which count from 1 as in GDAL; None picks all."""
     if selection is None:
         return bands
     check_band_numbers(selection, len(bands), path)
