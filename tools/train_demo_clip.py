@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
+from segearth.demo.crops import ScenePool, open_pool
 from studies.demo_training import (
     build_optimizer,
     contrastive_loss,
@@ -39,7 +40,6 @@ from studies.demo_training import (
 )
 
 from segearth.cli import run_cli
-from segearth.demo.crops import ScenePool, open_pool
 from segearth.errors import CheckpointError
 from segearth.io.atomic import replacing
 from segearth.models.checkpoints import load_state_dict, read_state_dict

@@ -25,11 +25,10 @@ from segearth.alignearth.student import build_student, merged_state
 from segearth.errors import ConfigError
 from segearth.models.build import ClipTextTower, build_encoder, weights_file
 from segearth.models.dense_clip import DenseCLIP
-from segearth.training.features import grid_of
-from segearth.training.files import save_checkpoint, save_weights
-from segearth.training.images import normalise
+from segearth.training.checkpoints import save_weights
+from segearth.training.data import normalise
 from segearth.training.pictures import PictureRow, principal_components, to_picture
-from segearth.training.simfeatup import autocast_dtype
+from segearth.training.upsampler import autocast_dtype, grid_of
 
 LOSSES = ('global_cosine', 'info_nce', 'dense', 'relational', 'blocks')
 DEFAULT_WEIGHTS = {'global_cosine': 1.0, 'dense': 1.0}
@@ -53,7 +52,7 @@ class AlignEarthModel(BaseModel):
         trainable: See :func:`segearth.alignearth.student.build_student`.
         activation: See :func:`segearth.alignearth.student.build_student`.
         size: Side of the training images in pixels, a multiple of the patch.
-        precision: As for :class:`segearth.training.simfeatup.SimFeatUpModel`.
+        precision: As for :class:`segearth.training.upsampler.SimFeatUpModel`.
 
     Raises:
         UserError: Settings that cannot be used.
@@ -134,12 +133,9 @@ class AlignEarthModel(BaseModel):
 
         For an architecture of our own its model config goes beside them.
         """
-        weights = {f'visual.{key}': value.detach().cpu() for key, value in merged_state(self.student.visual).items()}
-        weights |= {key: value.cpu() for key, value in self.text_state.items()}
-        paths = [
-            save_checkpoint(folder / f'{name}.pt', {'state_dict': weights}),
-            save_weights(folder / f'{name}.safetensors', weights),
-        ]
+        weights = {f'visual.{key}': value for key, value in merged_state(self.student.visual).items()}
+        weights |= self.text_state
+        paths = save_weights(folder, (f'{name}.pt', f'{name}.safetensors'), weights)
         if self.model_config is not None:
             shutil.copyfile(self.model_config, folder / f'{name}.json')
         return paths

@@ -24,7 +24,7 @@ from segearth.errors import DataError, MissingFileError
 from segearth.io.gdal_files import UnreadableFileError
 from segearth.io.pictures import NODATA_AT_MOST, sar_to_rgb, stretch_to_uint8
 from segearth.io.raster import GDAL_SUFFIXES, read_raster, select_bands
-from segearth.training.images import list_images
+from segearth.training.data import list_images
 
 SHOWN = 5  # names listed in a message
 ROUNDING = 1e-3  # of a pixel, in coordinates that went through a projection

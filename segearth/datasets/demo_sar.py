@@ -28,7 +28,7 @@ class DemoSARDataset(RemoteSensingDataset):
     def __init__(self, **settings: Any) -> None:
         if not settings.get('data_root'):
             raise ConfigError('DemoSARDataset needs data_root, the folder to draw into: data_root=data/demo_sar')
-        from segearth.demo.sar_benchmark import ensure_sar_benchmark  # late, as in DemoDataset
+        from segearth.demo.benchmark import ensure_sar_benchmark  # late, as in DemoDataset
 
         ensure_sar_benchmark(Path(settings['data_root']))
         super().__init__(**settings)

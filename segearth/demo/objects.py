@@ -8,8 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
-from segearth.demo.noise import fractal_noise, rotated_frame, smooth_noise
-from segearth.demo.surfaces import CROWN_COLOURS, Colour, pick_colour
+from segearth.demo.surfaces import CROWN_COLOURS, Colour, fractal_noise, pick_colour, rotated_frame, smooth_noise
 
 ROOF_COLOURS: tuple[tuple[Colour, ...], ...] = (  # families: a scene prefers one or two
     ((0.62, 0.33, 0.24), (0.70, 0.42, 0.30), (0.52, 0.28, 0.22)),

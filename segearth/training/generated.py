@@ -1,19 +1,16 @@
-"""Crops of the generated world as training images."""
+"""Crops of the generated world as training images, for configs that name them."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-from filelock import FileLock
 from mmengine.registry import DATASETS
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segearth.demo.crops import open_pool
 from segearth.demo.scene import SCENE_SIZE
-from segearth.training.images import to_tensor
+from segearth.demo.store import image_and_labels, store_scenes
+from segearth.training.data import to_tensor
 
 
 @DATASETS.register_module()
@@ -41,27 +38,20 @@ class DemoScenes(Dataset):
         seed: int = 0,
         scene_size: int = SCENE_SIZE,
     ) -> None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with FileLock(Path(folder) / 'drawing.lock'):  # several trainings may begin together
-            self.pool = open_pool(Path(folder), range(first_seed, first_seed + num_scenes), scene_size)
-        self.size, self.zooms, self.seed = size, tuple(zooms), seed
+        self.files = store_scenes(folder, range(first_seed, first_seed + num_scenes), image_and_labels, scene_size)
+        self.size, self.zooms, self.seed, self.scene_size = size, tuple(zooms), seed, scene_size
 
     def __len__(self) -> int:
-        return len(self.pool.images)
+        return len(self.files)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         """Sample ``number``: ``images`` (3, size, size) uint8, RGB."""
         rng = np.random.default_rng([self.seed, number])
-        zoom = int(rng.choice(self.zooms))
-        side = self.size // zoom
-        num_scenes, height, width = self.pool.labels.shape
-        scene, y, x = rng.integers(num_scenes), rng.integers(height - side + 1), rng.integers(width - side + 1)
-        crop = self.pool.images[scene, y : y + side, x : x + side]
-        return {'images': to_tensor(enlarge(crop, self.size))}
-
-
-def enlarge(image: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear resizing of (h, w, 3) uint8 to (size, size, 3); unchanged where it has that size."""
-    if image.shape[:2] == (size, size):
-        return image
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+        side = self.size // int(rng.choice(self.zooms))
+        ends = (len(self.files), self.scene_size - side + 1, self.scene_size - side + 1)
+        scene, y, x = (int(rng.integers(end)) for end in ends)
+        crop = np.load(self.files[scene], mmap_mode='r')[y : y + side, x : x + side, :3]
+        if side != self.size:
+            image = Image.fromarray(np.ascontiguousarray(crop))
+            crop = np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR))
+        return {'images': to_tensor(crop)}
