@@ -68,7 +68,7 @@ class Monitor(Hook):
             DataError: A loss is no longer finite.
         """
         step = batch_idx + 1
-        self.recent.append({name: float(torch.as_tensor(value)) for name, value in (outputs or {}).items()})
+        self.recent.append({name: torch.as_tensor(value).item() for name, value in (outputs or {}).items()})
         if not np.isfinite(list(self.recent[-1].values())).all():
             raise DataError(
                 f'the loss is no longer finite at step {step}: lower optim_wrapper.optimizer.lr, or set clip_grad'
@@ -119,6 +119,6 @@ def write_history(rows: list[dict[str, float]], folder: Path) -> None:
     for place, (name, values) in enumerate(history.items(), 1):
         axes = figure.add_subplot(num_rows, num_columns, place)
         axes.plot(values.dropna(), linewidth=1)
-        axes.set_title(name, fontsize=9)
+        axes.set_title(str(name), fontsize=9)
     with replacing(folder / 'curves.png') as part:
         figure.savefig(part, format='png', dpi=100)
