@@ -23,15 +23,14 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-from studies.benchmark_report import build_table, save_chart, upsampling_share
-from studies.benchmark_stages import VARIANTS, Settings, measure
+from studies.benchmark_stages import PLAIN, VARIANTS, Settings, build_table, measure, save_chart, upsampling_share
 
 from segearth.cli import run_cli
 from segearth.device import choose_device
 from segearth.errors import ConfigError
 from segearth.io.atomic import write_bytes
 
-DEFAULT_VARIANTS = ('jbu_one', 'bilinear', 'none', 'jbu_one plain')
+DEFAULT_VARIANTS = ('jbu_one', 'bilinear', 'none', PLAIN)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -67,7 +66,6 @@ def main() -> None:
     unknown = [name for name in options.variants if name not in VARIANTS and not options.hook]
     if unknown:
         raise ConfigError(f'unknown variant {unknown[0]!r}; known: {", ".join(VARIANTS)}, or any name with --hook')
-    options.out.mkdir(parents=True, exist_ok=True)
     console = Console()
     results = []
     for name in options.variants:
@@ -87,19 +85,16 @@ def main() -> None:
 def _settings(options: argparse.Namespace) -> Settings:
     if len(options.size) > 2 or min(options.size) < 1 or options.words < 1 or options.repeats < 1:
         raise ConfigError('--size takes one or two positive numbers, --words and --repeats positive ones')
-    size = (options.size[0], options.size[-1])
     batch = options.window_batch_size
-    batch = int(batch) if batch.isdigit() else batch
-    device = str(choose_device(options.device))
     return Settings(
-        options.encoder,
-        size,
-        options.words,
-        device,
-        options.precision,
-        options.repeats,
-        batch,
-        options.hook,
+        encoder=options.encoder,
+        size=(options.size[0], options.size[-1]),
+        num_words=options.words,
+        device=str(choose_device(options.device)),
+        precision=options.precision,
+        repeats=options.repeats,
+        window_batch_size=int(batch) if batch.isdigit() else batch,
+        hook=options.hook,
     )
 
 
