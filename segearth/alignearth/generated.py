@@ -25,8 +25,7 @@ class DemoPairs(Dataset):
     Args:
         folder: Where the pairs are kept between runs.
         num_scenes: How many.
-        first_seed: Seed of the first scene; training starts at 0, validation at
-            :data:`segearth.demo.benchmark.VALIDATION_SEED`.
+        first_seed: 0 for training, :data:`segearth.demo.benchmark.VALIDATION_SEED` for validation.
         size: Side of the crops in pixels.
         augmentation: Arguments of :class:`segearth.alignearth.pair_data.Augmentation` in place of the usual.
         scene_size: Side of the scenes in pixels.

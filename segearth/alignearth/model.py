@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,12 @@ from segearth.alignearth.losses import (
 )
 from segearth.alignearth.student import build_student, merged_state
 from segearth.errors import ConfigError
+from segearth.io.atomic import write_bytes
 from segearth.models.build import ClipTextTower, build_encoder, weights_file
 from segearth.models.dense_clip import DenseCLIP
 from segearth.training.checkpoints import save_weights
 from segearth.training.data import normalise
-from segearth.training.pictures import PictureRow, principal_components, to_picture
+from segearth.training.monitor import PictureRow, principal_components, to_picture
 from segearth.training.upsampler import autocast_dtype, grid_of
 
 LOSSES = ('global_cosine', 'info_nce', 'dense', 'relational', 'blocks')
@@ -90,7 +90,7 @@ class AlignEarthModel(BaseModel):
         self.loss_weights = _check_weights(loss_weights or DEFAULT_WEIGHTS, blocks, self.teacher)
         self.blocks, self.radius = tuple(blocks), radius
         self.match_temperature, self.contrast_temperature = match_temperature, contrast_temperature
-        self.grid = grid_of(self.teacher, size)
+        grid_of(self.teacher, size)  # the size must fit
         self.dtype = autocast_dtype(precision)
 
     def train(self, mode: bool = True) -> AlignEarthModel:
@@ -112,15 +112,16 @@ class AlignEarthModel(BaseModel):
             with torch.no_grad():
                 teacher_cls, teacher_tokens, teacher_blocks = self._encode(self.teacher, optical)
             student_cls, student_tokens, student_blocks = self._encode(self.student, sar)
-        height, width = student_tokens.shape[2:]
-        cells = valid_cells(valid, (height, width))
+        cells = valid_cells(valid, student_tokens.shape[2:])
         window = (cells, self.radius, self.match_temperature)
         terms = {
             'global_cosine': lambda: global_cosine(student_cls, teacher_cls),
             'info_nce': lambda: info_nce(student_cls, teacher_cls, self.contrast_temperature),
             'dense': lambda: dense_alignment(student_tokens, teacher_tokens, *window),
             'relational': lambda: relational(student_tokens, teacher_tokens, cells),
-            'blocks': lambda: self._align_blocks(student_blocks, teacher_blocks, window),
+            'blocks': lambda: torch.stack(
+                [dense_alignment(*pair, *window) for pair in zip(student_blocks, teacher_blocks, strict=True)]
+            ).mean(),
         }
         return {f'loss_{name}': weight * terms[name]() for name, weight in self.loss_weights.items()}
 
@@ -137,7 +138,7 @@ class AlignEarthModel(BaseModel):
         weights |= self.text_state
         paths = save_weights(folder, (f'{name}.pt', f'{name}.safetensors'), weights)
         if self.model_config is not None:
-            shutil.copyfile(self.model_config, folder / f'{name}.json')
+            write_bytes(folder / f'{name}.json', self.model_config.read_bytes())
         return paths
 
     @torch.no_grad()
@@ -151,21 +152,14 @@ class AlignEarthModel(BaseModel):
         return rows
 
     def _encode(self, tower: DenseCLIP, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """[CLS] token (B, C) and patch tokens as maps (B, C, h, w), in float32; outputs (B, 1 + N, width) of blocks."""
+        """[CLS] token (B, C), and as maps (B, C, h, w) patch tokens and outputs of :attr:`blocks`; all in float32."""
+        grid = tower.grid_size(*images.shape[2:])
         outputs = []
         cls_token, tokens = tower(
-            normalise(images), lambda number, output: outputs.append(output) if number in self.blocks else None
+            normalise(images), lambda number, output: outputs.append(output[:, 1:]) if number in self.blocks else None
         )
-        grid = tower.grid_size(*images.shape[2:])
-        return cls_token.float(), tokens.float().transpose(1, 2).unflatten(2, grid), outputs
-
-    def _align_blocks(self, student: list[Tensor], teacher: list[Tensor], window: tuple) -> Tensor:
-        grid = window[0].shape[1:]
-        losses = [
-            dense_alignment(*(part[:, 1:].float().transpose(1, 2).unflatten(2, grid) for part in pair), *window)
-            for pair in zip(student, teacher, strict=True)
-        ]
-        return torch.stack(losses).mean()
+        maps = [part.float().transpose(1, 2).unflatten(2, grid) for part in (tokens, *outputs)]
+        return cls_token.float(), maps[0], maps[1:]
 
 
 def _check_weights(weights: Mapping[str, float], blocks: tuple[int, ...], teacher: DenseCLIP) -> dict[str, float]:

@@ -23,7 +23,7 @@ WANTED_SHARE = 0.6  # of valid pixels in a crop; the best of the tried ones othe
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Settings.
+    """Random crops and variations of pairs.
 
     Attributes:
         turns: Quarter turns and flips; off where the direction of radar look or sun must stay.
@@ -42,13 +42,7 @@ class Augmentation:
     max_shift: int = 0
 
     def __call__(self, pair: Pair, size: int, rng: Generator) -> Pair:
-        """Crops a pair to (size, size) and varies it.
-
-        Args:
-            pair: Of any size; smaller ones are reflected at their borders.
-            size: Side in pixels.
-            rng: Source of randomness.
-        """
+        """Crops a pair of any size to (size, size) and varies it; smaller ones are reflected at their borders."""
         optical, sar, valid = (extend(part, size) for part in (pair.optical, pair.sar, pair.valid))
         y, x = _find_place(valid, size, rng)
         shift = rng.integers(-self.max_shift, self.max_shift + 1, 2) if self.max_shift else (0, 0)
@@ -108,11 +102,11 @@ class PairDataset(Dataset):
         optical: Folder of the optical images; with ``sar``.
         sar: Folder of the SAR images.
         pairs: List file instead, see :func:`segearth.alignearth.pairs.read_list`.
-        optical_ending: See :func:`segearth.alignearth.pairs.match_folders`.
-        sar_ending: See :func:`segearth.alignearth.pairs.match_folders`.
-        optical_bands: See :func:`segearth.alignearth.pairs.read_pair`.
-        sar_bands: See :func:`segearth.alignearth.pairs.read_pair`.
-        sar_scale: See :func:`segearth.alignearth.pairs.read_pair`.
+        optical_ending: End of the optical stems that is not compared, such as ``_S2Hand``.
+        sar_ending: The same for SAR.
+        optical_bands: Numbers of red, green and blue, from 1.
+        sar_bands: Numbers of one or two bands, co-polarised first.
+        sar_scale: What SAR numbers mean, a scale of :func:`segearth.io.sar.sar_to_rgb`.
         size: Side of the crops in pixels.
         augmentation: Arguments of :class:`segearth.alignearth.augmentation.Augmentation`.
         seed: Of order, crops and augmentation.

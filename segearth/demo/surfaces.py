@@ -40,12 +40,7 @@ def _interpolation_matrix(length: int, cell: float) -> np.ndarray:
 
 
 def smooth_noise(rng: Generator, shape: tuple[int, int], cell: float) -> np.ndarray:
-    """Band-limited noise: a random grid interpolated by cubic B-splines.
-
-    Args:
-        rng: Source of randomness.
-        shape: (H, W).
-        cell: Distance of the grid's knots in pixels.
+    """Band-limited noise: a random grid, its knots `cell` pixels apart, interpolated by cubic B-splines.
 
     Returns:
         (H, W) float32, mean about 0, standard deviation about 1.
@@ -56,11 +51,7 @@ def smooth_noise(rng: Generator, shape: tuple[int, int], cell: float) -> np.ndar
 
 
 def fractal_noise(rng: Generator, shape: tuple[int, int], cells: tuple[float, ...], decay: float = 0.7) -> np.ndarray:
-    """Sum of :func:`smooth_noise` over `cells`, each weighted `decay` times the one before.
-
-    Returns:
-        (H, W) float32, mean about 0, standard deviation about 1.
-    """
+    """Sum of :func:`smooth_noise` over `cells`, each weighted `decay` times the one before; brought to its scale."""
     weights = decay ** np.arange(len(cells))
     field = sum(weight * smooth_noise(rng, shape, cell) for weight, cell in zip(weights, cells, strict=True))
     return (field / np.sqrt((weights**2).sum())).astype(np.float32)
@@ -69,11 +60,7 @@ def fractal_noise(rng: Generator, shape: tuple[int, int], cells: tuple[float, ..
 def voronoi_cells(
     rng: Generator, shape: tuple[int, int], num_cells: int, warp: float = 0.0, warp_cell: float = 90.0
 ) -> np.ndarray:
-    """Index of the nearest of `num_cells` random points, borders bent by `warp` pixels.
-
-    Returns:
-        (H, W) int64, 0 <= index < num_cells.
-    """
+    """Index (H, W) int64 of the nearest of `num_cells` random points, borders bent by `warp` pixels."""
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     if warp:
         y = y + warp * fractal_noise(rng, shape, (warp_cell, warp_cell / 3), 0.4)
@@ -91,9 +78,7 @@ def voronoi_cells(
 def rotated_frame(shape: tuple[int, int], angle: float) -> tuple[np.ndarray, np.ndarray]:
     """Pixel coordinates along and across a direction, both (H, W) float32 and zero at the centre.
 
-    Args:
-        shape: (H, W).
-        angle: Direction in radians from the x axis towards the y axis.
+    The direction `angle` is in radians, from the x axis towards the y axis.
     """
     y = np.arange(shape[0], dtype=np.float32)[:, None] - shape[0] / 2
     x = np.arange(shape[1], dtype=np.float32)[None, :] - shape[1] / 2
@@ -137,12 +122,7 @@ def paint_water(rng: Generator, shape: tuple[int, int], scale: float) -> np.ndar
 
 
 def paint_cropland(rng: Generator, shape: tuple[int, int], scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Parcels with rows, each of one crop, direction and row distance.
-
-    Args:
-        rng: Source of randomness.
-        shape: (H, W).
-        scale: Size of things in this scene; 1 is about 0.25 m a pixel.
+    """Parcels with rows, each of one crop, direction and row distance; at `scale` 1 a pixel is about 0.25 m.
 
     Returns:
         Colours (H, W, 3) float32 and row directions (H, W) float32, radians in [0, pi).

@@ -6,8 +6,7 @@ Importing the package registers its models, data sets, samplers and hooks with m
 from segearth.training.checkpoints import Checkpoints
 from segearth.training.data import ImageFolder, StepSampler
 from segearth.training.hooks import Calibration, ClipFirstSteps, SeedSteps, StartAsFilter
-from segearth.training.monitor import Monitor
-from segearth.training.pictures import Pictures
+from segearth.training.monitor import Monitor, Pictures
 from segearth.training.upsampler import SimFeatUpModel
 
 __all__ = [

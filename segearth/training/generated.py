@@ -19,9 +19,8 @@ class DemoScenes(Dataset):
 
     Args:
         folder: Where the scenes are kept between runs.
-        num_scenes: How many; training starts at seed 0, validation at
-            :data:`segearth.demo.benchmark.VALIDATION_SEED`.
-        first_seed: Seed of the first scene.
+        num_scenes: How many.
+        first_seed: 0 for training, :data:`segearth.demo.benchmark.VALIDATION_SEED` for validation.
         size: Side of the crops in pixels.
         zooms: Factors of enlargement to choose from; the benchmark shows the world at 1, windows of it.
         seed: Of the crops.

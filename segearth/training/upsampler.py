@@ -17,7 +17,7 @@ from segearth.models.dense_clip import DenseCLIP
 from segearth.models.residual_block import run_block
 from segearth.training.checkpoints import save_weights
 from segearth.training.data import normalise
-from segearth.training.pictures import PictureRow, principal_components, to_picture
+from segearth.training.monitor import PictureRow, principal_components, to_picture
 from simfeatup import build_upsampler
 from simfeatup.training import Recipe, SimFeatUp
 from simfeatup.warm_start import start_as_filter
@@ -151,15 +151,16 @@ class SimFeatUpModel(BaseModel):
     @torch.no_grad()
     def draw(self, images: Tensor, **_: Any) -> list[PictureRow]:
         """Image, features before and after (first three principal components), reconstruction."""
-        pictures = normalise(images)
-        features = self.encoder(pictures)
-        hr_features = self.objective.upsample(features, pictures)
+        normal = normalise(images)
+        features = self.encoder(normal)
+        hr_features = self.objective.upsample(features, normal)
         rebuilt = self.objective.reconstruction(hr_features)
         rows = []
-        for image, low, high, again in zip(pictures, features, hr_features, rebuilt, strict=True):
+        for image, low, high, again in zip(normal, features, hr_features, rebuilt, strict=True):
             coarse, fine = principal_components([low / self.objective.feature_scale, high])
-            parts = {'image': to_picture(image), 'features': coarse, 'upsampled': fine, 'rebuilt': to_picture(again)}
-            rows.append(parts)
+            rows.append(
+                {'image': to_picture(image), 'features': coarse, 'upsampled': fine, 'rebuilt': to_picture(again)}
+            )
         return rows
 
 

@@ -10,7 +10,7 @@ from segearth.errors import DataError, MissingFileError
 from segearth.models.build import build_encoder
 from segearth.training.data import ImageFolder, StepSampler, draw_index, extend, normalise
 from segearth.training.generated import DemoScenes
-from segearth.training.pictures import principal_components, to_picture
+from segearth.training.monitor import principal_components, to_picture
 from segearth.training.upsampler import DenseFeatures
 
 

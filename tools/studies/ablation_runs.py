@@ -88,14 +88,7 @@ def work_dir(folder: Path, name: str, seed: int, num_steps: int) -> Path:
 def weight_files(
     folder: Path, parts: Sequence[str], steps: Mapping[str, int], seeds: Sequence[int]
 ) -> dict[str, list[Path]]:
-    """Weights of each variant of some parts, one file a seed; they may not be there yet.
-
-    Args:
-        folder: Of all work folders.
-        parts: Keys of :data:`PART_CONFIGS`; others have nothing to train.
-        steps: Part -> length of its trainings.
-        seeds: One training each.
-    """
+    """Weights of each variant of some parts, one file a seed; they may not be there yet."""
     return {
         name: [work_dir(folder, name, seed, steps[variant.part]) / WEIGHTS for seed in seeds]
         for name, variant in VARIANTS.items()
@@ -115,7 +108,7 @@ def train_missing(
         if not paths[index].is_file()
     ]
     context = multiprocessing.get_context('spawn')  # threads and a fork do not go together
-    with ProcessPoolExecutor(num_workers, mp_context=context, max_tasks_per_child=1) as workers:
+    with ProcessPoolExecutor(num_workers, mp_context=context) as workers:
         futures = [workers.submit(_train, *task) for task in tasks]
         try:
             for future in track(as_completed(futures), 'trainings', len(futures), console=Console(stderr=True)):

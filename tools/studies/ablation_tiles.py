@@ -34,14 +34,7 @@ NUM_RESAMPLES, LEVEL = 1000, 0.95
 
 @dataclass(frozen=True)
 class Tile:
-    """A piece of a scene in both views.
-
-    Attributes:
-        optical: (H, W, 3) uint8.
-        sar: (H, W, 3) uint8.
-        labels: (H, W) uint8, of the optical date.
-        sar_labels: (H, W) uint8, of the radar's date.
-    """
+    """A piece of a scene in both views, (H, W, 3), each with the labels (H, W) of its date; all uint8."""
 
     optical: np.ndarray
     sar: np.ndarray
@@ -64,17 +57,14 @@ def draw_tiles(seeds: Iterable[int], tile: int = TILE_SIZE, size: int = SCENE_SI
 def label_tile(
     encoder: nn.Module, texts: Tensor, image: np.ndarray, upsampler: nn.Module | None, lambdas: Sequence[float]
 ) -> list[np.ndarray]:
-    """Labels of an image for several lambdas of Global Bias Alleviation, from one pass.
+    """Labels (H, W) uint8 of an image (H, W, 3) for each of some lambdas of Global Bias Alleviation, from one pass.
 
     Args:
         encoder: Dense vision tower.
         texts: (K, C), one query a class, L2-normalised.
-        image: (H, W, 3) uint8.
+        image: uint8, RGB.
         upsampler: None interpolates the scores.
         lambdas: Weights of the [CLS] scores.
-
-    Returns:
-        For each lambda (H, W) uint8.
     """
     model = OpenVocabularySegmenter(encoder, texts, torch.arange(len(texts)), upsampler, SETTINGS)
 

@@ -38,13 +38,9 @@ DROP_CHANCE, ONLY_FIRST_CHANCE, ADJECTIVE_CHANCE = 0.12, 0.25, 0.2
 
 
 def draw_caption(rng: Generator, fractions: Sequence[float] | np.ndarray) -> str:
-    """Draws a caption; another call draws other words for the same crop.
+    """Draws a caption for a crop with these shares (K,) of the classes, in [0, 1]; another call draws other words.
 
     Classes are named by falling area (shaken by a quarter), small ones not at all.
-
-    Args:
-        rng: Source of randomness.
-        fractions: (K,) share of each class of :data:`segearth.demo.classes.CLASSES` in the crop, in [0, 1].
     """
     fractions = np.asarray(fractions, dtype=np.float64)
     threshold = min(rng.uniform(*SMALLEST_AREA), fractions.max())
@@ -71,16 +67,9 @@ def _draw_phrase(rng: Generator, name: str, fraction: float) -> str:
 
 
 def draw_crops(scenes: Sequence[np.ndarray], rng: Generator, num_crops: int, size: int) -> tuple[np.ndarray, list[str]]:
-    """Draws crops with captions.
+    """Draws crops (B, size, size, 3) uint8, flipped and turned at random, and their B captions.
 
-    Args:
-        scenes: Layers (H, W, 4) of :func:`segearth.demo.store.image_and_labels`, all of one size.
-        rng: Source of randomness.
-        num_crops: How many.
-        size: Side in pixels.
-
-    Returns:
-        Crops (B, size, size, 3) uint8, flipped and turned at random, and their B captions.
+    The scenes are layers (H, W, 4) of :func:`segearth.demo.store.image_and_labels`, all of one size.
     """
     crops, captions = np.empty((num_crops, size, size, 3), np.uint8), []
     height, width = scenes[0].shape[:2]
