@@ -1,7 +1,7 @@
 # The demo encoder on generated scenes: minutes on two cores.
 _base_ = '../_base_/training.py'
 
-custom_imports = dict(imports=['segearth.training', 'segearth.training.generated'], allow_failed_imports=False)
+custom_imports = dict(imports=['segearth.training', 'segearth.training.generated'])
 
 model = dict(
     type='SimFeatUpModel',
