@@ -106,7 +106,7 @@ class PairDataset(Dataset):
         sar_ending: The same for SAR.
         optical_bands: Numbers of red, green and blue, from 1.
         sar_bands: Numbers of one or two bands, co-polarised first.
-        sar_scale: What SAR numbers mean, a scale of :func:`segearth.io.sar.sar_to_rgb`.
+        sar_scale: What SAR numbers mean, a scale of :func:`segearth.io.pictures.sar_to_rgb`.
         size: Side of the crops in pixels.
         augmentation: Arguments of :class:`segearth.alignearth.augmentation.Augmentation`.
         seed: Of order, crops and augmentation.
