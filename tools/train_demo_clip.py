@@ -115,8 +115,9 @@ def train(rank: int, arguments: argparse.Namespace, files: list[Path]) -> None:
     first = 0
     if checkpoint.is_file():
         state = read_checkpoint(checkpoint)
-        if state['settings'] != settings:
-            raise CheckpointError(f'{checkpoint} belongs to a run with {state["settings"]}: choose another --work-dir')
+        known = state.get('settings')
+        if known != settings:
+            raise CheckpointError(f'{checkpoint} belongs to a run with {known}: choose another --work-dir')
         model.load_state_dict(state['model'])
         optimizer.load_state_dict(state['optimizer'])
         first = state['step']
