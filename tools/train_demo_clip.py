@@ -85,12 +85,7 @@ def main() -> None:
 
 
 def train(rank: int, arguments: argparse.Namespace, files: list[Path]) -> None:
-    """One process of the training; the first one writes.
-
-    Args:
-        rank: Number of the process, from 0.
-        arguments: Of the command line.
-        files: Of the scenes.
+    """One process of the training, of number ``rank``; the first one writes.
 
     Raises:
         CheckpointError: The work folder belongs to a run with other settings.

@@ -9,8 +9,6 @@ as in soft alignment by log-sum-exp.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, distributed
 from torch.nn import functional as F
@@ -106,9 +104,9 @@ def relational(student: Tensor, teacher: Tensor, valid: Tensor | None = None) ->
     return (squared * weights).sum() / weights.sum().clamp_min(1)
 
 
-def valid_cells(valid: Tensor, grid: Sequence[int], share: float = 0.5) -> Tensor:
+def valid_cells(valid: Tensor, grid: tuple[int, int], share: float = 0.5) -> Tensor:
     """Cells with at least this share of valid pixels: (B, H, W) bool -> (B, h, w) bool."""
-    return F.adaptive_avg_pool2d(valid.float()[:, None], list(grid))[:, 0] >= share
+    return F.adaptive_avg_pool2d(valid.float()[:, None], grid)[:, 0] >= share
 
 
 def _gather(features: Tensor) -> Tensor:

@@ -112,16 +112,18 @@ class AlignEarthModel(BaseModel):
             with torch.no_grad():
                 teacher_cls, teacher_tokens, teacher_blocks = self._encode(self.teacher, optical)
             student_cls, student_tokens, student_blocks = self._encode(self.student, sar)
-        cells = valid_cells(valid, student_tokens.shape[2:])
+        height, width = student_tokens.shape[2:]
+        cells = valid_cells(valid, (height, width))
         window = (cells, self.radius, self.match_temperature)
         terms = {
             'global_cosine': lambda: global_cosine(student_cls, teacher_cls),
             'info_nce': lambda: info_nce(student_cls, teacher_cls, self.contrast_temperature),
             'dense': lambda: dense_alignment(student_tokens, teacher_tokens, *window),
             'relational': lambda: relational(student_tokens, teacher_tokens, cells),
-            'blocks': lambda: torch.stack(
-                [dense_alignment(*pair, *window) for pair in zip(student_blocks, teacher_blocks, strict=True)]
-            ).mean(),
+            'blocks': lambda: torch.stack([
+                dense_alignment(student, teacher, *window)
+                for student, teacher in zip(student_blocks, teacher_blocks, strict=True)
+            ]).mean(),
         }
         return {f'loss_{name}': weight * terms[name]() for name, weight in self.loss_weights.items()}
 

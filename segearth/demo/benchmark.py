@@ -58,14 +58,8 @@ def ensure_sar_benchmark(
     """Draws the radar benchmark into a folder, as :func:`ensure_benchmark` does.
 
     Writes root/img_dir/NAME.png (mode L, decibels as grey), root/ann_dir/NAME.png (mode L, class ids at the radar's
-    date) and root/optical_dir/NAME.png (RGB, the optical partner, of another date: some places have changed).
-
-    Args:
-        root: Folder of the data set, made if absent.
-        num_scenes: Scenes to draw.
-        size: Side of a scene in pixels.
-        tile: Side of an image in pixels.
-        first_seed: Of the first scene; :data:`VALIDATION_SEED` for choices.
+    date) and root/optical_dir/NAME.png (RGB, the optical partner, of another date: some places have changed). The
+    first scene is that of ``first_seed``: :data:`VALIDATION_SEED` for choices.
     """
     content = f'{num_scenes} radar scenes of {size} from seed {first_seed} in tiles of {tile}\n'
     seeds = range(first_seed, first_seed + num_scenes)

@@ -20,11 +20,7 @@ STEP_PRIME = 1_000_003  # spreads seeds, steps and ranks over torch's seeds
 
 @HOOKS.register_module()
 class SeedSteps(Hook):
-    """Seeds torch before every step from seed, step and process, so that a resumed run draws the same.
-
-    Args:
-        seed: Of the run.
-    """
+    """Seeds torch before every step from the run's seed, step and process, so that a resumed run draws the same."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
@@ -57,11 +53,7 @@ class ClipFirstSteps(Hook):
 
 @HOOKS.register_module()
 class Calibration(Hook):
-    """Measures the size of the encoder's features before the first step, see ``SimFeatUp.calibrate``.
-
-    Args:
-        num_images: The first so many of the data set.
-    """
+    """Measures the encoder's features of the first images before the first step, see ``SimFeatUp.calibrate``."""
 
     def __init__(self, num_images: int = 8) -> None:
         self.num_images = num_images
