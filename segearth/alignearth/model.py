@@ -120,10 +120,7 @@ class AlignEarthModel(BaseModel):
             'info_nce': lambda: info_nce(student_cls, teacher_cls, self.contrast_temperature),
             'dense': lambda: dense_alignment(student_tokens, teacher_tokens, *window),
             'relational': lambda: relational(student_tokens, teacher_tokens, cells),
-            'blocks': lambda: torch.stack([
-                dense_alignment(student, teacher, *window)
-                for student, teacher in zip(student_blocks, teacher_blocks, strict=True)
-            ]).mean(),
+            'blocks': lambda: self._align_blocks(student_blocks, teacher_blocks, window),
         }
         return {f'loss_{name}': weight * terms[name]() for name, weight in self.loss_weights.items()}
 
@@ -154,14 +151,21 @@ class AlignEarthModel(BaseModel):
         return rows
 
     def _encode(self, tower: DenseCLIP, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """[CLS] token (B, C), and as maps (B, C, h, w) patch tokens and outputs of :attr:`blocks`; all in float32."""
-        grid = tower.grid_size(*images.shape[2:])
+        """[CLS] token (B, C) and patch tokens as maps (B, C, h, w), in float32; outputs (B, 1 + N, width) of blocks."""
         outputs = []
         cls_token, tokens = tower(
-            normalise(images), lambda number, output: outputs.append(output[:, 1:]) if number in self.blocks else None
+            normalise(images), lambda number, output: outputs.append(output) if number in self.blocks else None
         )
-        maps = [part.float().transpose(1, 2).unflatten(2, grid) for part in (tokens, *outputs)]
-        return cls_token.float(), maps[0], maps[1:]
+        grid = tower.grid_size(*images.shape[2:])
+        return cls_token.float(), tokens.float().transpose(1, 2).unflatten(2, grid), outputs
+
+    def _align_blocks(self, student: list[Tensor], teacher: list[Tensor], window: tuple) -> Tensor:
+        grid = window[0].shape[1:]
+        losses = [
+            dense_alignment(*(part[:, 1:].float().transpose(1, 2).unflatten(2, grid) for part in pair), *window)
+            for pair in zip(student, teacher, strict=True)
+        ]
+        return torch.stack(losses).mean()
 
 
 def _check_weights(weights: Mapping[str, float], blocks: tuple[int, ...], teacher: DenseCLIP) -> dict[str, float]:
