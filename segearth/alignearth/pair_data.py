@@ -108,7 +108,7 @@ class PairDataset(Dataset):
         sar_bands: Numbers of one or two bands, co-polarised first.
         sar_scale: What SAR numbers mean, a scale of :func:`segearth.io.pictures.sar_to_rgb`.
         size: Side of the crops in pixels.
-        augmentation: Arguments of :class:`segearth.alignearth.augmentation.Augmentation`.
+        augmentation: Arguments of :class:`Augmentation`.
         seed: Of order, crops and augmentation.
 
     Raises:
