@@ -19,7 +19,7 @@ from segearth.evaluation.row import build_row
 from segearth.evaluation.settings import load_config
 from segearth.paths import PROJECT_ROOT
 from segearth.preparation.published import PUBLISHED_COUNTS
-from simfeatup.jbu import JBUOne
+from simfeatup.upsamplers.jbu import JBUOne
 
 
 class Model:
