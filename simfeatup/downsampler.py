@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from simfeatup.ops.adaptive_conv import adaptive_conv
-from simfeatup.ops.axis_product import axis_product
 from simfeatup.errors import UpsamplerError
+from simfeatup.ops.adaptive_conv import adaptive_conv
 from simfeatup.ops.axes import reflect_indices
+from simfeatup.ops.axis_product import axis_product
 
 BLUR_SIZE, BLUR_SIGMA = 5, 1.0  # pixels; released settings
 FEATURE_DROPOUT = 0.2  # of single numbers, before the logits

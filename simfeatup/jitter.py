@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simfeatup.ops.axis_product import axis_product
 from simfeatup.errors import UpsamplerError
 from simfeatup.ops.axes import reflect_indices
+from simfeatup.ops.axis_product import axis_product
 
 MAX_PAD = 20  # pixels, SimFeatUp's released settings
 MAX_ZOOM = 2.0

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import partial
+from functools import partial, update_wrapper
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -96,6 +96,7 @@ class Operator:
             f'simfeatup::{self.name}', self._run, mutates_args=(), schema=f'({self._signature}'
         )
         self._registered.register_fake(plain)
+        update_wrapper(self, plain)
 
     def __call__(self, *arguments: Any) -> Any:
         """Computes the operator."""
@@ -121,7 +122,7 @@ class Operator:
                 given = dict(zip(wanted, variables, strict=True))
                 return self.plain(*(given.get(index, value) for index, value in enumerate(inputs)))
 
-            _, derivative = torch.func.vjp(compute, *(inputs[index] for index in wanted))
+            derivative = torch.func.vjp(compute, *(inputs[index] for index in wanted))[1]
             grads = dict(zip(wanted, derivative(grad), strict=True))
             return [grads[index].contiguous() if index in grads else grad.new_empty(0) for index in range(count)]
 
@@ -130,10 +131,11 @@ class Operator:
             result = self.plain(*arguments)
             return pattern(*result.shape, dtype=result.dtype, device=result.device), *arguments, [True] * count
 
+        sizes_of = self.sizes_of
         backward = Operator(
             f'{self.name}_backward(Tensor grad, {self._signature.rpartition(")")[0]}, bool[] needs) -> Tensor[]',
             plain, fast, example, self.sizes,
-            self.sizes_of and (lambda grad, *arguments: self.sizes_of(*arguments[:-1])),
+            sizes_of and (lambda grad, *arguments: sizes_of(*arguments[:-1])),
             self.paths,
         )  # fmt: skip
 
@@ -171,7 +173,9 @@ class Operator:
 
     def _fast(self, name: str, dtype: torch.dtype, *arguments: Any) -> Any:
         module, _, function = self.fast[name].partition(':')
-        results = getattr(import_module(module), function)(*(_cast(value, dtype) for value in arguments))
+        first = arguments[0]
+        with torch.cuda.device_of(first) if first.is_cuda else nullcontext():  # Triton would take the current one
+            results = getattr(import_module(module), function)(*(_cast(value, dtype) for value in arguments))
         return _cast(results, arguments[0].dtype)
 
     def _prove(
@@ -203,5 +207,5 @@ def _without_autocast(device: str) -> Any:
 
 
 def _size_to_prove(size: int) -> int:
-    """Small sizes as they are, larger ones as 96 to 111 with the same remainder by 16, which decides what is compiled."""
+    """Small sizes as they are, larger ones as 96 to 111 of the same remainder by 16, which decides what is compiled."""
     return size if size < LARGEST_SIDE else LARGEST_SIDE + size % 16

@@ -5,7 +5,8 @@ On CPUs the weights before folding never leave the cache: row by row they are co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -77,64 +78,31 @@ def learned_weights(
     return weights + correction_of(torch.cat([weights.flatten(1, 2), guidance], 1)).unflatten(1, spatial.shape)
 
 
+def _example_colour(sizes: tuple, dtype: torch.dtype, device: torch.device) -> tuple:
+    spatial = spatial_kernel(torch.tensor(0.8, dtype=dtype, device=device), RADIUS)
+    return pattern(2, 3, *SIZE, dtype=dtype, device=device), list(GRID), spatial, 0.15, None, 0
+
+
+@partial(
+    Operator,
+    'colour_kernels(Tensor guidance, int[] grid, Tensor spatial, float sigma_range, Tensor? known, int first) -> '
+    'Tensor',
+    fast={'cpu': 'simfeatup.ops.cpu.stages:colour_kernels'}, example=_example_colour,
+)  # fmt: skip
 def colour_kernels(
-    guidance: Tensor, grid: Sequence[int], spatial: Tensor, sigma_range: float, known: Tensor | None, first: int
+    guidance: Tensor, grid: list[int], spatial: Tensor, sigma_range: float, known: Tensor | None, first: int
 ) -> Tensor:
     """Kernels (B, H, Ty, Tx, W) of :func:`colour_weights`, folded, for features on a grid (h, w); no gradients.
 
     Args:
-        guidance: See there, as the spatial kernel and sigma.
+        guidance: (B, 3, H, W).
         grid: (h, w).
-        spatial: See there.
-        sigma_range: See there.
+        spatial: (T, T), weights by distance.
+        sigma_range: Width of the Gaussian of the difference of colours.
         known: (B, n, Ty, Tx, W), kernels of n rows that need not be computed again; None for none.
         first: The first of these rows.
     """
-    return _COLOUR(guidance, list(grid), spatial, sigma_range, known, first)
-
-
-def learned_kernels(
-    guidance: Tensor, grid: Sequence[int], temperature: Tensor, spatial: Tensor, keys: list[Tensor],
-    correction: list[Tensor], known: Tensor | None, first: int,
-) -> Tensor:  # fmt: skip
-    """Kernels (B, H, Ty, Tx, W) of :func:`learned_weights`, folded, for features on a grid (h, w); no gradients.
-
-    Args:
-        guidance: See there, as temperature and spatial kernel.
-        grid: (h, w).
-        temperature: See there.
-        spatial: See there.
-        keys: Weight and bias of two 1x1 convolutions, with GELU between.
-        correction: The same of the MLP.
-        known: See :func:`colour_kernels`, as ``first``.
-        first: See there.
-    """
-    return _LEARNED(guidance, list(grid), temperature, spatial, keys, correction, known, first)
-
-
-def _plain_colour(
-    guidance: Tensor, grid: list[int], spatial: Tensor, sigma_range: float, known: Tensor | None, first: int
-) -> Tensor:
-    del known, first  # the same as those that are computed here
     return fold_plainly(colour_weights(guidance, spatial, sigma_range), grid)
-
-
-def _plain_learned(
-    guidance: Tensor, grid: list[int], temperature: Tensor, spatial: Tensor, keys: list[Tensor],
-    correction: list[Tensor], known: Tensor | None, first: int,
-) -> Tensor:  # fmt: skip
-    del known, first
-
-    def convolutions(weights: list[Tensor]) -> Callable[[Tensor], Tensor]:
-        return lambda maps: F.conv2d(F.gelu(F.conv2d(maps, *weights[:2])), *weights[2:])
-
-    weights = learned_weights(guidance, temperature, spatial, convolutions(keys), convolutions(correction))
-    return fold_plainly(weights, grid)
-
-
-def _example_colour(sizes: tuple, dtype: torch.dtype, device: torch.device) -> tuple:
-    spatial = spatial_kernel(torch.tensor(0.8, dtype=dtype, device=device), RADIUS)
-    return pattern(2, 3, *SIZE, dtype=dtype, device=device), list(GRID), spatial, 0.15, None, 0
 
 
 def _example_learned(sizes: tuple, dtype: torch.dtype, device: torch.device) -> tuple:
@@ -148,13 +116,32 @@ def _example_learned(sizes: tuple, dtype: torch.dtype, device: torch.device) -> 
     return guidance, list(GRID), one, spatial_kernel(one, RADIUS), *weights, None, 0
 
 
-_COLOUR = Operator(
-    'colour_kernels(Tensor guidance, int[] grid, Tensor spatial, float sigma_range, Tensor? known, int first) -> '
-    'Tensor',
-    _plain_colour, {'cpu': 'simfeatup.ops.cpu.stages:colour_kernels'}, _example_colour,
-)  # fmt: skip
-_LEARNED = Operator(
+@partial(
+    Operator,
     'learned_kernels(Tensor guidance, int[] grid, Tensor temperature, Tensor spatial, Tensor[] keys, '
     'Tensor[] correction, Tensor? known, int first) -> Tensor',
-    _plain_learned, {'cpu': 'simfeatup.ops.cpu.stages:learned_kernels'}, _example_learned,
+    fast={'cpu': 'simfeatup.ops.cpu.stages:learned_kernels'}, example=_example_learned,
 )  # fmt: skip
+def learned_kernels(
+    guidance: Tensor, grid: list[int], temperature: Tensor, spatial: Tensor, keys: list[Tensor],
+    correction: list[Tensor], known: Tensor | None, first: int,
+) -> Tensor:  # fmt: skip
+    """Kernels (B, H, Ty, Tx, W) of :func:`learned_weights`, folded, for features on a grid (h, w); no gradients.
+
+    Args:
+        guidance: (B, 3, H, W).
+        grid: (h, w).
+        temperature: Scalar.
+        spatial: (T, T), weights by distance.
+        keys: Weight and bias of two 1x1 convolutions, with GELU between.
+        correction: The same of the MLP.
+        known: (B, n, Ty, Tx, W), kernels of n rows that need not be computed again; None for none.
+        first: The first of these rows.
+    """
+
+    def convolutions(weights: list[Tensor]) -> Callable[[Tensor], Tensor]:
+        weight1, bias1, weight2, bias2 = weights
+        return lambda maps: F.conv2d(F.gelu(F.conv2d(maps, weight1, bias1)), weight2, bias2)
+
+    weights = learned_weights(guidance, temperature, spatial, convolutions(keys), convolutions(correction))
+    return fold_plainly(weights, grid)

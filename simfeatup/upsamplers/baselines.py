@@ -1,8 +1,7 @@
 """Other learned upsamplers that FeatUp compares with: resize_conv, carafe, sapa, ifa.
 
-All work in doublings (:func:`simfeatup.upsamplers.base.stage_sizes`), share one set of weights between the doublings, so
-that any patch size works, and need no extension. They have no public weights, here or elsewhere: they are for
-training comparisons. Parameter names are our own.
+All work in doublings, share one set of weights between them, so that any patch size works, and need no extension.
+They have no public weights, here or elsewhere: they are for training comparisons. Parameter names are our own.
 
 Source: FeatUp, section 5 (arXiv 2403.10516), and the paper named at each class; written from their equations.
 """

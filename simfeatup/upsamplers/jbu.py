@@ -68,14 +68,10 @@ class JBULayer(BilateralLayer):
 
     def fused_kernels(self, guidance: Tensor, grid: Sequence[int], known: Tensor | None, first: int) -> Tensor:
         """See :class:`simfeatup.upsamplers.bilateral.BilateralLayer`."""
-        keys, correction = (
-            [convs[place].get_parameter(name) for place in (0, 3) for name in ('weight', 'bias')]
-            for convs in (self.range_proj, self.fixup_proj)
-        )
-        correction[2:] = [KERNEL_FIXUP_WEIGHT * weight for weight in correction[2:]]
-        return learned_kernels(
-            guidance, grid, self.temperature, self.spatial_kernel(), keys, correction, known, first
-        )
+        keys, (weight1, bias1, *last) = (list(convs.parameters()) for convs in (self.range_proj, self.fixup_proj))
+        correction = [weight1, bias1, *(KERNEL_FIXUP_WEIGHT * weight for weight in last)]
+        spatial = self.spatial_kernel()
+        return learned_kernels(guidance, list(grid), self.temperature, spatial, keys, correction, known, first)
 
 
 class JBU(BilateralUpsampler):

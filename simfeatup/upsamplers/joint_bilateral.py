@@ -35,18 +35,17 @@ class ColourLayer(BilateralLayer):
     def __init__(self, radius: int, sigma_spatial: float, sigma_range: float) -> None:
         super().__init__(radius)
         self.sigma_spatial, self.sigma_range = sigma_spatial, sigma_range
+        spatial = spatial_kernel(torch.tensor(sigma_spatial, dtype=torch.float32, device='cpu'), radius)
+        self.spatial: Tensor
+        self.register_buffer('spatial', spatial, persistent=False)
 
     def neighbour_weights(self, guidance: Tensor) -> Tensor:
         """See :class:`simfeatup.upsamplers.bilateral.BilateralLayer`; they sum to 1."""
-        return colour_weights(guidance, self._spatial_kernel(guidance), self.sigma_range)
+        return colour_weights(guidance, self.spatial, self.sigma_range)
 
     def fused_kernels(self, guidance: Tensor, grid: Sequence[int], known: Tensor | None, first: int) -> Tensor:
         """See :class:`simfeatup.upsamplers.bilateral.BilateralLayer`."""
-        return colour_kernels(guidance, grid, self._spatial_kernel(guidance), self.sigma_range, known, first)
-
-    def _spatial_kernel(self, guidance: Tensor) -> Tensor:
-        sigma = torch.tensor(self.sigma_spatial, dtype=torch.float32, device=guidance.device)
-        return spatial_kernel(sigma, self.radius)
+        return colour_kernels(guidance, list(grid), self.spatial, self.sigma_range, known, first)
 
 
 class JointBilateral(BilateralUpsampler):

@@ -46,7 +46,8 @@ def test_missing_package_falls_back(monkeypatch, caplog):
 
 
 def test_errors(monkeypatch):
-    with use_backend('fast'), pytest.raises(UpsamplerError, match="no back end 'fast'.*Known: auto, reference, cpu, cuda"):
+    known = "no back end 'fast'.*Known: auto, reference, cpu, cuda"
+    with use_backend('fast'), pytest.raises(UpsamplerError, match=known):
         choose_backend(CPU)
     monkeypatch.setenv(operator.VARIABLE, 'tpu')
     with pytest.raises(UpsamplerError, match="'tpu'"):
@@ -83,8 +84,8 @@ def test_operators_keep_the_rules_of_torch_library():
     from simfeatup.ops import adaptive_conv, axis_product, folding, joint_kernel, stages
 
     checks = 'test_schema', 'test_autograd_registration', 'test_faketensor'
-    differentiable = adaptive_conv._CONV, joint_kernel._JOINT, folding._FOLD, axis_product._PRODUCT
-    for op in (*differentiable, adaptive_conv._NORM, stages._COLOUR, stages._LEARNED):
+    differentiable = adaptive_conv._CONV, joint_kernel.joint_kernel, folding._FOLD, axis_product._PRODUCT
+    for op in (*differentiable, adaptive_conv._NORM, stages.colour_kernels, stages.learned_kernels):
         arguments = op.example(op.sizes, torch.float32, CPU)
         if op in differentiable:
             arguments[0].requires_grad_()

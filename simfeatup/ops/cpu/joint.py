@@ -11,7 +11,13 @@ from torch.nn import functional as F
 
 from simfeatup.ops.cpu.parallel import compiled, share_rows
 from simfeatup.ops.cpu.rows import (
-    MIN_KERNEL_SUM, PIXEL_MULTIPLE, ROW_BLOCK, joint_row, rounded, similarity, softmax,
+    MIN_KERNEL_SUM,
+    PIXEL_MULTIPLE,
+    ROW_BLOCK,
+    joint_row,
+    rounded,
+    similarity,
+    softmax,
 )  # fmt: skip
 
 
@@ -35,18 +41,15 @@ def joint_kernel_backward(
 ) -> list[Tensor]:
     """Gradients of the keys, the temperature and the spatial kernel from that of the result."""
     slopes, keys_first = grad.contiguous().flatten(1, 2).numpy(), _rows_first(keys)
-    batch, taps, height, width = slopes.shape
+    batch, taps, height, _ = slopes.shape
     grad_similarity, grad_keys = np.empty_like(slopes), torch.zeros_like(keys_first)
     grad_rows = torch.zeros(batch, height, taps + 1, dtype=torch.float64, device='cpu')  # spatial, then temperature
     rows, scale, weights = keys_first.numpy(), temperature.numpy()[()], spatial.flatten().numpy()
     out_keys, out_rows = grad_keys.numpy(), grad_rows.numpy()
 
     def run(image: int, top: int, bottom: int) -> None:
-        parts = [np.empty((count, bottom - top, width), rows.dtype) for count in (taps, taps, 3)]
-        _softmax_rows(rows[image], scale, weights, *parts, top, bottom)
-        _grad_similarity_rows(
-            slopes[image], *parts, scale, weights, grad_similarity[image], out_rows[image], top, bottom
-        )
+        arguments = slopes[image], rows[image], scale, weights, grad_similarity[image], out_rows[image]
+        _grad_similarity_rows(*arguments, top, bottom)
 
     def run_keys(image: int, top: int, bottom: int) -> None:
         _grad_key_rows(grad_similarity[image], rows[image], out_keys[image], top, bottom)
@@ -81,47 +84,29 @@ def _joint_kernel_rows(keys, temperature, spatial, out, top, bottom):
 
 
 @compiled
-def _softmax_rows(keys, temperature, spatial, logits, weights, sums, top, bottom):
-    """What :func:`simfeatup.ops.cpu.rows.softmax` computes, for rows top to bottom: logits, weights (T*T, rows, W) and sums (3, rows, W)."""
-    taps, _, width = logits.shape
-    side = int(math.sqrt(taps))
-    own_logits, own_weights = np.empty((taps, ROW_BLOCK), keys.dtype), np.empty((taps, ROW_BLOCK), keys.dtype)
-    own_sums = np.empty((3, ROW_BLOCK), keys.dtype)
-    for y in range(top, bottom):
-        for left in range(0, width, ROW_BLOCK):
-            pixels = min(ROW_BLOCK, width - left)
-            n = rounded(pixels)
-            similarity(keys, side, y, left, n, own_logits)
-            softmax(own_logits, temperature, spatial, n, own_weights, own_sums)
-            for x in range(pixels):
-                for tap in range(taps):
-                    logits[tap, y - top, left + x] = own_logits[tap, x]
-                    weights[tap, y - top, left + x] = own_weights[tap, x]
-                for which in range(3):
-                    sums[which, y - top, left + x] = own_sums[which, x]
-
-
-@compiled
-def _grad_similarity_rows(grad, logits, weights, sums, temperature, spatial, out, totals, top, bottom):
+def _grad_similarity_rows(grad, keys, temperature, spatial, out, totals, top, bottom):
     """Gradients of the similarities, and of the spatial kernel and the temperature.
 
-    From the kernels' gradient ``grad`` (T*T, H, W) and from what _softmax_rows made of rows top to bottom: ``out``
-    (T*T, H, W) in these rows, and ``totals`` (H, T*T + 1), one row's share a row, the temperature's last.
+    From the kernels' gradient ``grad`` (T*T, H, W) and the keys: ``out`` (T*T, H, W) in rows top to bottom, and
+    ``totals`` (H, T*T + 1), one row's share a row, the temperature's last.
     """
     taps, _, width = grad.shape
-    least = spatial.dtype.type(MIN_KERNEL_SUM)
-    factor, mean = np.empty(width, grad.dtype), np.empty(width, grad.dtype)
+    n, least = rounded(width), spatial.dtype.type(MIN_KERNEL_SUM)
+    logits, weights = np.empty((taps, n), grad.dtype), np.empty((taps, n), grad.dtype)
+    sums, factor, mean = np.empty((3, n), grad.dtype), np.empty(width, grad.dtype), np.empty(width, grad.dtype)
     for y in range(top, bottom):
-        total, joint = sums[1, y - top], sums[2, y - top]
+        similarity(keys, int(math.sqrt(taps)), y, 0, n, logits)
+        softmax(logits, temperature, spatial, n, weights, sums)
+        total, joint = sums[1], sums[2]
         mean[:] = 0
         for x in range(width):
             factor[x] = 1 / max(joint[x], least * total[x])
         for tap in range(taps):
-            weight, slope_out = weights[tap, y - top], grad[tap, y]
+            weight, slope_out = weights[tap], grad[tap, y]
             for x in range(width):
                 mean[x] += slope_out[x] * weight[x] * spatial[tap] * factor[x]
         for tap in range(taps):
-            weight, slope_out, logit, target = weights[tap, y - top], grad[tap, y], logits[tap, y - top], out[tap, y]
+            weight, slope_out, logit, target = weights[tap], grad[tap, y], logits[tap], out[tap, y]
             spatial_total, temperature_total = spatial[0] * 0, spatial[0] * 0
             for x in range(width):
                 is_clamped = joint[x] < least * total[x]

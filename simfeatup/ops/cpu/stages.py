@@ -17,7 +17,16 @@ from torch.nn import functional as F
 from simfeatup.ops.axes import axis_folding, reflect_pad
 from simfeatup.ops.cpu.parallel import compiled, share_ranges
 from simfeatup.ops.cpu.rows import (
-    DENSE_MULTIPLE, PIXEL_MULTIPLE, ROW_BLOCK, dense, fold_row, gelu, joint_row, key_rows, normalised_row, reflected,
+    DENSE_MULTIPLE,
+    PIXEL_MULTIPLE,
+    ROW_BLOCK,
+    dense,
+    fold_row,
+    gelu,
+    joint_row,
+    key_rows,
+    normalised_row,
+    reflected,
     rounded,
 )  # fmt: skip
 from simfeatup.ops.cpu.simd import LANES, load, multiply_add, store, zeros
@@ -108,8 +117,9 @@ def _filled_up(convolutions: list[Tensor]) -> list[np.ndarray]:
     arrays = []
     for tensor in convolutions:
         rows = _array(tensor.flatten(1) if tensor.ndim > 1 else tensor)
-        missing = -len(rows) % DENSE_MULTIPLE
-        arrays.append(np.pad(rows, ((0, missing), (0, 0))[: rows.ndim]))
+        filled = np.zeros((len(rows) + -len(rows) % DENSE_MULTIPLE, *rows.shape[1:]), np.float32)
+        filled[: len(rows)] = rows
+        arrays.append(filled)
     return arrays
 
 

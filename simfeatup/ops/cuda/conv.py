@@ -11,19 +11,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from simfeatup.ops.cuda import on_its_device
-
 PIXELS = 16  # of a row, a program
 CHANNELS = 64  # at a time, a program
 
 
-@on_its_device
 def adaptive_conv(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     """See :func:`simfeatup.ops.adaptive_conv.adaptive_conv`; (B, H, W, C)."""
     return _convolve(_channels_last(features), _rows_first(kernels), rows, cols)
 
 
-@on_its_device
 def adaptive_conv_norm(
     features: Tensor, kernels: list[Tensor], rows: list[Tensor], cols: list[Tensor], num_maps: int
 ) -> tuple[Tensor, Tensor]:
@@ -39,7 +35,6 @@ def adaptive_conv_norm(
     return maps, squares
 
 
-@on_its_device
 def adaptive_conv_backward(
     grad: Tensor, features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor, needs: list[bool]
 ) -> list[Tensor]:

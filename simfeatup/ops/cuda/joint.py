@@ -11,13 +11,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from simfeatup.ops.cuda import on_its_device
-
 PIXELS = 64  # of a row, a program
 MIN_KERNEL_SUM = 1e-7  # as in simfeatup.ops.joint_kernel
 
 
-@on_its_device
 def joint_kernel(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:
     """Keys (B, K, H + 2r, W + 2r), scalar, (T, T) -> (B, T, T, H, W)."""
     batch, key_dim, side = len(keys), keys.shape[1], len(spatial)
@@ -30,7 +27,6 @@ def joint_kernel(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:
     return out
 
 
-@on_its_device
 def joint_kernel_backward(
     grad: Tensor, keys: Tensor, temperature: Tensor, spatial: Tensor, needs: list[bool]
 ) -> list[Tensor]:
