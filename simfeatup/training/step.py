@@ -42,13 +42,13 @@ class Recipe:
 
     Attributes:
         num_jitters: Views explained in a step.
-        max_pad: See :func:`simfeatup.jitter.draw_jitter`.
-        max_zoom: See :func:`simfeatup.jitter.draw_jitter`.
+        max_pad: Pixels of reflection on each side of a jittered view.
+        max_zoom: Largest zoom of a view, at least 1.
         projection_dim: Dimensions the features are compared in; 0 compares all.
-        reconstruction_weight: Of the image from the features.
-        crf_weight: Of :func:`simfeatup.training.losses.crf_loss`.
-        tv_weight: Of :func:`simfeatup.training.losses.total_variation` of the features' squared length.
-        entropy_weight: Of :func:`simfeatup.training.losses.entropy`.
+        reconstruction_weight: Weight of the image from the features; 0 leaves a term out.
+        crf_weight: Weight of :func:`simfeatup.training.losses.crf_loss`.
+        tv_weight: Weight of :func:`simfeatup.training.losses.total_variation` of the features' squared length.
+        entropy_weight: Weight of :func:`simfeatup.training.losses.entropy`.
         with_checkpointing: Compute each view again in the backward pass: one view's memory instead of all, for about
             a third more time.
     """
@@ -72,11 +72,11 @@ class SimFeatUp(nn.Module):
     takes it back.
 
     Args:
-        upsampler: Of :func:`simfeatup.build_upsampler`.
+        upsampler: Module of :func:`simfeatup.build_upsampler`.
         dim: Channels C of the features.
         patch_size: Side of the encoder's patch in pixels.
         grid: (h, w) of the features at the training size.
-        recipe: See :class:`Recipe`.
+        recipe: Settings of the objective; None for the released ones.
     """
 
     def __init__(

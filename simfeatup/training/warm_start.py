@@ -37,9 +37,9 @@ def start_as_filter(
     Args:
         upsampler: ``jbu_one`` or ``jbu_stack``.
         images: (B, 3, H, W), normalised; sides of at least 28 pixels.
-        sigma_spatial: Of the filter, the window spanning -1 to 1.
-        sigma_range: Of the filter, in the normalised image.
-        num_steps: Of fitting the keys, each on one image at one of the stages' scales.
+        sigma_spatial: Width of the filter in place, its window spanning -1 to 1.
+        sigma_range: Width of the filter in colour, in the normalised image.
+        num_steps: Steps of fitting the keys, each on one image at one of the stages' scales.
 
     Returns:
         Kullback-Leibler divergence of the fitted kernels from the filter's, in nats a pixel, over the last steps.
