@@ -21,19 +21,16 @@ import torch
 from rich.console import Console
 
 import segearth.register  # noqa: F401 - configs refer to what it registers
-from segearth.cli import EXIT_INTERRUPTED, run_cli
+from segearth.cli import EXIT_INTERRUPTED, build_parser, run_cli
 from segearth.errors import ConfigError, ResultsError, UserError
-from segearth.evaluation.chart import save_chart
-from segearth.evaluation.groups import ALL, GROUPS, group_configs, match_configs
+from segearth.evaluation.comparison import PAPER_SHEET, save_chart, write_paper_sheet
+from segearth.evaluation.configuration import add_config_options, load_config, match_configs
 from segearth.evaluation.job_display import JobDisplay, summary_table
 from segearth.evaluation.jobs import FAILED, Job, run_jobs
-from segearth.evaluation.options import add_config_options, build_parser
-from segearth.evaluation.paper_sheet import PAPER_SHEET, write_paper_sheet
 from segearth.evaluation.results import check_results_path
 from segearth.evaluation.row import settings_digest
-from segearth.evaluation.settings import load_config
 from segearth.paths import PROJECT_ROOT
-from segearth.preparation.published import PUBLISHED_COUNTS
+from segearth.published import ALL, GROUPS, group_configs, published_images
 
 EXIT_FAILED = 1
 USUAL_IMAGES = 500  # of a set without a published number; for the time left only
@@ -130,7 +127,7 @@ def share_devices(
 
 def plan(config: Path, work_dir: Path, overrides: Mapping[str, Any] | None, limit: int | None) -> Job:
     """The job of a config; one that cannot be read becomes a job with a fault."""
-    num_images = getattr(PUBLISHED_COUNTS.get(config.name), 'count', USUAL_IMAGES)
+    num_images = getattr(published_images(config.name), 'count', USUAL_IMAGES)
     try:
         settings = load_config(str(config), overrides)
         digest = settings_digest(settings.model, settings.test_dataloader.dataset, limit)

@@ -26,7 +26,7 @@ model = dict(
 )
 
 test_cfg = dict(type='TestLoop')
-test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = dict(type='ClassIoUMetric', iou_metrics=['mIoU'])  # mmseg's IoUMetric with exact counts
 
 env_cfg = dict(
     cudnn_benchmark=True,

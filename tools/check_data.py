@@ -25,16 +25,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it
 import segearth.register  # noqa: F401 - configs refer to what it registers
 from segearth.cli import run_cli
 from segearth.errors import ConfigError, MissingFileError, UserError
+from segearth.evaluation.configuration import load_config
 from segearth.evaluation.preflight import build_dataset
-from segearth.evaluation.settings import load_config
 from segearth.paths import PROJECT_ROOT
 from segearth.preparation.catalogue import preparation_command
 from segearth.preparation.contact_sheet import draw_contact_sheet, spread
 from segearth.preparation.inspection import compare_count, inspect_dataset
 from segearth.preparation.program import show_progress
-from segearth.preparation.published import PUBLISHED_COUNTS
 from segearth.preparation.report import describe_inspection
 from segearth.preparation.writing import encode, write_file
+from segearth.published import published_images
 
 EXIT_WRONG_DATA = 1
 PLACES = ('data_root', 'data_prefix', 'ann_file', 'indices')  # settings that say where the data are, and which
@@ -103,7 +103,7 @@ def is_sound(config: Config, options: argparse.Namespace) -> bool:
     indices = spread(len(dataset), options.limit or len(dataset))
     with show_progress(name) as progress:
         found = inspect_dataset(dataset, indices, options.jobs, progress(len(indices)))
-    published = PUBLISHED_COUNTS.get(name)
+    published = published_images(name)
     is_other_place = any(f'dataset.{place}' in key for key in options.cfg_options for place in PLACES)
     compare_count(found, published, is_other_place)
     sheet = draw_contact_sheet(dataset, spread(len(dataset), options.columns))

@@ -22,14 +22,12 @@ from rich.progress import track
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 import segearth.register  # noqa: F401 - configs refer to what it registers
-from segearth.cli import run_cli
+from segearth.cli import build_parser, run_cli
 from segearth.errors import ResultsError
-from segearth.evaluation.options import add_config_options, build_parser
+from segearth.evaluation.configuration import add_config_options, load_config
 from segearth.evaluation.preflight import build_dataset, check_classes, check_files
-from segearth.evaluation.runner import clean_messages
-from segearth.evaluation.settings import load_config
-from segearth.evaluation.settings_report import WARNING, build_table, save_csv, save_curves
-from segearth.evaluation.settings_sweep import sweep
+from segearth.evaluation.run import clean_messages
+from segearth.evaluation.settings_sweep import WARNING, build_table, save_csv, save_curves, sweep
 from segearth.paths import config_folders, find_file
 
 

@@ -37,7 +37,6 @@ class PictureHook(Hook):
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        self.num_pictures = 0
         self._is_full = False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -49,17 +48,15 @@ class PictureHook(Hook):
     ) -> None:
         """Draws the images of a batch."""
         dataset = runner.test_dataloader.dataset
-        for sample in outputs:
-            if self._is_full:
-                return
+        for sample in () if self._is_full else outputs:
             path = self.folder / picture_name(sample.img_path, dataset.data_prefix.get('img_path', ''))
             try:
                 with replacing(path) as part:
                     draw_sample(sample, dataset).save(part, format='PNG')
-                self.num_pictures += 1
             except OSError as error:
                 self._is_full = True
                 logger.warning('no more pictures in %s: %s', self.folder, error.strerror or error)
+                return
 
 
 def draw_sample(sample: SegDataSample, dataset: BaseDataset) -> PIL.Image.Image:

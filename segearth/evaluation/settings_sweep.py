@@ -1,4 +1,4 @@
-"""Figures of many settings from one pass over the images: thresholds, lambdas, class words.
+"""Figures of many settings from one pass over the images: class words, lambdas, thresholds.
 
 Encoding and upsampling, which take the time, do not depend on them. Each window is encoded once, scored once for each
 file of class words, and gets the bias of each lambda added; the maps of all these are averaged over the windows side by
@@ -8,49 +8,62 @@ so the figures are those of separate runs.
 
 from __future__ import annotations
 
+import csv
+import io
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
+from rich.table import Table
 from torch import Tensor
 
 from segearth.errors import ConfigError
-from segearth.evaluation.metric import ClassIoUMetric
+from segearth.evaluation.metric import count_pixels, figures_of
 from segearth.inference.classes import classify
 from segearth.inference.scoring import EncodedWindows, global_bias
+from segearth.io.atomic import write_bytes
 from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.models.segmentor import SegEarthSegmentation
 
-IGNORED = 255
 MAX_SETTINGS = 10_000
+WARNING = (
+    'Choosing thresholds, lambda or classes by these figures uses the labels of the test images: '
+    'a method so tuned is not annotation-free. Choose on other images, and say so'
+)
 
 
 @dataclass(frozen=True)
 class Setting:
     """One combination: class-name file, lambda, probability threshold."""
 
-    words: str
+    classes: str
     cls_token_weight: float
     prob_threshold: float
 
 
 @dataclass(frozen=True)
 class SettingScores:
-    """Figures of a setting in percent, as eval.py reports them; None where a class does not occur."""
+    """Figures of a setting in percent, as eval.py reports them.
+
+    Attributes:
+        setting: The setting.
+        summary: aAcc, mIoU and mAcc by name.
+        class_ious: IoU of each class; None where it does not occur.
+    """
 
     setting: Setting
-    overall_accuracy: float
-    mean_iou: float
-    mean_accuracy: float
-    class_ious: tuple[float | None, ...]
+    summary: dict[str, float]
+    class_ious: list[float | None]
 
 
 @dataclass(frozen=True)
@@ -66,42 +79,61 @@ class Words:
 def sweep(
     settings: Config,
     dataset: BaseDataset,
-    words_files: Sequence[str],
-    weights: Sequence[float],
-    thresholds: Sequence[float],
+    class_files: Sequence[str],
+    weights: Sequence[float] | None,
+    thresholds: Sequence[float] | None,
     progress: Callable[[Iterator], Iterator] = iter,
 ) -> list[SettingScores]:
     """Evaluates all combinations.
 
     Args:
-        settings: As :func:`segearth.evaluation.settings.load_config` gives them.
+        settings: As :func:`segearth.evaluation.configuration.load_config` gives them.
         dataset: Built and checked.
-        words_files: Paths of class-name files.
-        weights: lambdas of Global Bias Alleviation.
-        thresholds: Probability thresholds in [0, 1].
+        class_files: Paths of class-name files.
+        weights: lambdas of Global Bias Alleviation; None for the config's.
+        thresholds: Probability thresholds in [0, 1]; None for the config's.
         progress: Wraps the loop over batches.
 
     Returns:
-        In the order of words, lambda, threshold.
+        In the order of class files, lambda, threshold.
 
     Raises:
         ConfigError: A threshold outside [0, 1], too many combinations, or another segmentor.
+        DataError: No pixel of any image has a label.
     """
-    wrong = [value for value in thresholds if not 0 <= value <= 1]
+    wrong = [value for value in thresholds or () if not 0 <= value <= 1]
     if wrong:
-        raise ConfigError(f'--prob-thd {wrong[0]}: allowed are 0 to 1')
-    combinations = [Setting(*values) for values in product(words_files, weights, thresholds)]
-    if not 0 < len(combinations) <= MAX_SETTINGS:
-        raise ConfigError(f'{len(combinations)} combinations of settings; allowed: 1 to {MAX_SETTINGS}')
-    model, words = build_words(settings.model, words_files)
-    totals: dict[Setting, Tensor] = {}
-    loader = Runner.build_dataloader({**settings.test_dataloader, 'dataset': dataset}, seed=0)
-    for batch in progress(loader):
-        data = model.data_preprocessor(batch, False)
+        raise ConfigError(f'--threshold {wrong[0]} (or --prob-thd): allowed are 0 to 1')
+    count = len(class_files) * len(weights or [None]) * len(thresholds or [None])
+    if not 0 < count <= MAX_SETTINGS:
+        raise ConfigError(f'{count} combinations of settings; allowed: 1 to {MAX_SETTINGS}')
+    segmentor, words = build_words(settings.model, class_files)
+    model, known = segmentor.core, segmentor.core.settings
+    weights = weights or [known.cls_token_weight]
+    thresholds = thresholds or [known.prob_threshold]
+    totals: dict[Setting, Tensor] = defaultdict(lambda: torch.tensor(0))
+    for image, size, label in read_images(settings, dataset, segmentor, progress):
+        maps = score_settings(model, image[None], words, weights, size)
+        for (entry, weight), query_scores in zip(product(words, weights), maps, strict=True):
+            scores, labels = classify(
+                query_scores[0], entry.query_to_class, entry.num_classes, known.logit_scale, size=size
+            )
+            best = scores.amax(dim=0, keepdim=True)
+            for threshold in thresholds:
+                prediction = labels.masked_fill(best < threshold, known.background_index).squeeze(0)
+                setting = Setting(entry.path, weight, threshold)
+                totals[setting] = totals[setting] + count_pixels(prediction, label, entry.num_classes)
+    return [SettingScores(setting, *figures_of(counts)) for setting, counts in totals.items()]
+
+
+def read_images(
+    settings: Config, dataset: BaseDataset, segmentor: SegEarthSegmentation, progress: Callable[[Iterator], Iterator]
+) -> Iterator[tuple[Tensor, tuple[int, int], Tensor]]:
+    """Images (3, H, W), normalised; sizes (H0, W0) of their labels; labels (H0, W0)."""
+    for batch in progress(Runner.build_dataloader({**settings.test_dataloader, 'dataset': dataset}, seed=0)):
+        data = segmentor.data_preprocessor(batch, False)
         for image, sample in zip(data['inputs'], data['data_samples'], strict=True):
-            for setting, counts in _count_image(model.core, image, sample, words, weights, thresholds):
-                totals[setting] = totals[setting] + counts if setting in totals else counts
-    return [_to_scores(setting, counts) for setting, counts in totals.items()]
+            yield image, tuple(sample.ori_shape[:2]), sample.gt_sem_seg.data.squeeze(0)
 
 
 def build_words(model: dict[str, Any], files: Sequence[str]) -> tuple[SegEarthSegmentation, list[Words]]:
@@ -154,39 +186,57 @@ def score_settings(
     return list(model.score_images(images, size, score, sum(num_scores)).split(num_scores, dim=1))
 
 
-def _count_image(
-    model: OpenVocabularySegmenter,
-    image: Tensor,
-    sample: SegDataSample,
-    words: Sequence[Words],
-    weights: Sequence[float],
-    thresholds: Sequence[float],
-) -> Iterator[tuple[Setting, Tensor]]:
-    """Counts (4, K) of an image for each setting: intersection, union, prediction, label."""
-    label = sample.gt_sem_seg.data.squeeze(0)
-    size = tuple(sample.ori_shape[:2])
-    maps = score_settings(model, image[None], words, weights, size)
-    for (entry, weight), query_logits in zip(product(words, weights), maps, strict=True):
-        scores, labels = classify(
-            query_logits[0],
-            entry.query_to_class,
-            entry.num_classes,
-            model.settings.logit_scale,
-            size=size,
-        )
-        best = scores.amax(dim=0, keepdim=True)
-        for threshold in thresholds:
-            prediction = labels.masked_fill(best < threshold, model.settings.background_index).squeeze(0)
-            counts = ClassIoUMetric.intersect_and_union(
-                prediction, label.to(prediction.device), entry.num_classes, IGNORED
-            )
-            yield Setting(entry.path, weight, threshold), torch.stack(counts)
+def build_table(scores: Sequence[SettingScores]) -> Table:
+    """One line a setting; the highest mIoU is printed bold."""
+    table = Table('classes', 'lambda', 'threshold', *scores[0].summary)
+    best = max(entry.summary['mIoU'] for entry in scores)
+    for entry in scores:
+        setting = entry.setting
+        cells = [Path(setting.classes).name, f'{setting.cls_token_weight:g}', f'{setting.prob_threshold:g}']
+        cells += [f'{figure:.2f}' for figure in entry.summary.values()]
+        table.add_row(*cells, style='bold' if entry.summary['mIoU'] == best else None)
+    return table
 
 
-def _to_scores(setting: Setting, counts: Tensor) -> SettingScores:
-    if not counts[-1].sum():
-        raise ConfigError('no pixel of any image has a label: nothing can be measured')
-    figures = ClassIoUMetric.total_area_to_metrics(*counts, metrics=['mIoU'])
-    accuracy, iou, acc = (float(np.round(np.nanmean(figures[name]) * 100, 2)) for name in ('aAcc', 'IoU', 'Acc'))
-    ious = tuple(None if np.isnan(value) else round(100 * float(value), 2) for value in figures['IoU'])
-    return SettingScores(setting, accuracy, iou, acc, ious)
+def save_csv(scores: Sequence[SettingScores], class_names: Sequence[str], path: Path) -> None:
+    """Writes a line a setting, with the IoU of each class.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['classes', 'lambda', 'threshold', *scores[0].summary, *(f'IoU {name}' for name in class_names)])
+    for entry in scores:
+        setting = entry.setting
+        ious = ['' if iou is None else iou for iou in entry.class_ious]
+        values = setting.classes, setting.cls_token_weight, setting.prob_threshold
+        writer.writerow([*values, *entry.summary.values(), *ious])
+    write_bytes(path, text.getvalue().encode())
+
+
+def save_curves(scores: Sequence[SettingScores], path: Path) -> None:
+    """Draws mIoU over the threshold, or over lambda where there is one threshold; a curve for each of the rest.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    over_threshold = len({entry.setting.prob_threshold for entry in scores}) > 1
+    curves = defaultdict(list)
+    for entry in scores:
+        weight, threshold = entry.setting.cls_token_weight, entry.setting.prob_threshold
+        name = Path(entry.setting.classes).name
+        label, place = (f'{name}, lambda {weight:g}', threshold) if over_threshold else (name, weight)
+        curves[label].append((place, entry.summary['mIoU']))
+    figure = Figure(figsize=(7, 4.5), layout='constrained')
+    axes = figure.subplots()
+    for label, points in curves.items():
+        axes.plot(*zip(*sorted(points), strict=True), marker='o', label=label)
+    axes.set_xlabel('probability threshold' if over_threshold else 'lambda')
+    axes.set_ylabel('mIoU in percent')
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    axes.set_title('chosen on test labels: no longer annotation-free', fontsize=9)
+    data = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(data)
+    write_bytes(path, data.getvalue())

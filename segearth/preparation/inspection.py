@@ -17,7 +17,7 @@ from segearth.datasets.labels import IGNORE_INDEX, check_sizes, read_label
 from segearth.datasets.transforms import LoadSegLabel
 from segearth.errors import UserError
 from segearth.io.raster import read_info
-from segearth.preparation.published import PublishedCount
+from segearth.published import PublishedCount
 
 NUM_IDS = 256
 MAX_SHOWN = 5  # messages of one kind, names in a message

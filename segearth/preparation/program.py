@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from segearth.preparation.conversion import Options
 from segearth.preparation.prepare import Summary, prepare
-from segearth.preparation.published import PUBLISHED_COUNTS
 from segearth.preparation.recipes import Recipe
+from segearth.published import published_images
 
 EPILOG = """
 Files appear whole or not at all, and what exists is not written again: stop it at any moment and start it again.
@@ -92,7 +92,7 @@ def describe(recipe: Recipe, summary: Summary) -> str:
         f'  images: {summary.image_folder}',
         f'  labels: {summary.label_folder}',
     ]
-    published = PUBLISHED_COUNTS.get(recipe.config)
+    published = published_images(recipe.config)
     if summary.is_whole_source:
         lines.append('  note: no list of images, so all are taken')
     if recipe.is_benchmark and published is not None and published.count != summary.num_results:

@@ -9,7 +9,7 @@ from mmengine.dataset import BaseDataset
 
 from segearth.datasets.labels import IGNORE_INDEX
 from segearth.preparation.inspection import Inspection, class_of_id, num_ids_of, share_ignored
-from segearth.preparation.published import PublishedCount
+from segearth.published import PublishedCount
 
 MAX_SHOWN = 4  # sizes or modes listed
 OUTSIDE = 'outside the classes'

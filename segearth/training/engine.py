@@ -19,7 +19,7 @@ from torch import nn
 from segearth.errors import ConfigError, UserError
 from segearth.evaluation.agreement import settings_card
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes
-from segearth.evaluation.quiet_runner import QuietRunner
+from segearth.evaluation.runner import QuietRunner
 from segearth.paths import find_config
 from segearth.training.checkpoints import bare_model, last_checkpoint, restore
 

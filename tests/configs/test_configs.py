@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 
 from segearth.demo.classes import CLASSES
-from segearth.evaluation.settings import load_config
+from segearth.evaluation.configuration import load_config
 from segearth.maps.configuration import read_settings
 from segearth.paths import PROJECT_ROOT
 from segearth.text.vocabulary import read_vocabulary
@@ -131,8 +131,8 @@ def test_data_move_by_one_variable(monkeypatch):
 
 def test_radar_configs_load_radar(loaded):
     for name, config in loaded.items():
-        loader = 'LoadSARImage' if 'sar' in name else None  # mmseg's, for which eval.py takes LoadOpticalImage
-        assert config.get('image_loader') == loader, name
+        loader = 'LoadSARImage' if 'sar' in name else 'LoadOpticalImage'
+        assert config.test_dataloader.dataset.pipeline[0].type == config.test_pipeline[0].type == loader, name
     for name, loader in (('cfg_whu_sar', 'LoadSARImage'), ('cfg_loveda', 'LoadOpticalImage')):
         assert load_config(name).test_dataloader.dataset.pipeline[0].type == loader
 

@@ -10,8 +10,8 @@ from PIL import Image
 from segearth.datasets import LoadOpticalImage, LoadSegLabel, WHUDataset
 from segearth.preparation.contact_sheet import draw_contact_sheet, spread
 from segearth.preparation.inspection import class_of_id, compare_count, inspect_dataset, share_ignored
-from segearth.preparation.published import PublishedCount
 from segearth.preparation.report import describe_inspection
+from segearth.published import PublishedCount
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from segearth.preparation.catalogue import PROGRAMS
 from segearth.preparation.colour_sets import COLOUR_SETS
 from segearth.preparation.id_sets import LOVEDA, OPEN_EARTH_MAP, YESEG
 from segearth.preparation.prepare import prepare
-from segearth.preparation.published import PUBLISHED_COUNTS
+from segearth.published import PUBLISHED
 
 ID_SETS = PROGRAMS['openearthmap'] | PROGRAMS['loveda'] | PROGRAMS['yeseg']
 ALL = BINARY_SETS | COLOUR_SETS | ID_SETS
@@ -75,7 +75,7 @@ def test_results_lie_where_the_config_looks(name: str, tmp_path: Path) -> None:
 
 
 def test_counts_are_of_configs_that_exist() -> None:
-    assert all((PROJECT_ROOT / 'configs' / name).is_file() for name in PUBLISHED_COUNTS)
+    assert all((PROJECT_ROOT / 'configs' / f'{name}.py').is_file() for name in PUBLISHED)
 
 
 @pytest.mark.parametrize('is_packed', [False, True])

@@ -4,10 +4,10 @@ import pytest
 from mmengine.registry import init_default_scope
 
 from segearth.errors import ConfigError
+from segearth.evaluation.configuration import load_config
 from segearth.evaluation.path_comparison import compare_paths
 from segearth.evaluation.preflight import build_dataset
-from segearth.evaluation.runner import evaluate
-from segearth.evaluation.settings import load_config
+from segearth.evaluation.run import evaluate
 from tools import compare_paths as program
 
 

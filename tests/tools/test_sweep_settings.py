@@ -9,8 +9,8 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 
 from segearth.errors import ConfigError, MissingFileError, ResultsError
-from segearth.evaluation.runner import evaluate
-from segearth.evaluation.settings import load_config
+from segearth.evaluation.configuration import load_config
+from segearth.evaluation.run import evaluate
 from segearth.evaluation.settings_sweep import build_words, score_settings
 from tools import sweep_settings as program
 
