@@ -10,7 +10,6 @@ Each config runs in a process and a folder of its own. One that fails is reporte
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -37,8 +36,12 @@ USUAL_IMAGES = 500  # of a set without a published number; for the time left onl
 VISIBLE_DEVICES = 'CUDA_VISIBLE_DEVICES'
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program and returns its exit code: 0, 1 where a config failed, 130 after an interruption.
+
+    Raises:
+        UserError: Options that do not fit.
+    """
     parser = build_parser(__doc__)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument('--group', choices=(*GROUPS, ALL), default=ALL, help='data sets of a table (default: all)')
@@ -51,16 +54,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--limit', type=int, help='only so many images of each set; marked in the sheet')
     parser.add_argument('--skip-broken', action='store_true', help='leave unreadable images out, and count them')
     add_config_options(parser)
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program and returns its exit code: 0, 1 where a config failed, 130 after an interruption.
-
-    Raises:
-        UserError: Options that do not fit.
-    """
-    options = parse_arguments(arguments)
+    options = parser.parse_args(arguments)
     results = check_results_path(options.results)
     configs = match_configs(options.configs) if options.configs else group_configs(options.group)
     slots = share_devices(visible_devices(), options.gpus, options.jobs)
@@ -92,9 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def visible_devices() -> list[str]:
     """Names of the CUDA devices, as the environment variable that hides devices has them."""
-    hidden = os.environ.get(VISIBLE_DEVICES)
-    names = [name.strip() for name in hidden.split(',')] if hidden else []
-    return (names or [str(index) for index in range(torch.cuda.device_count())])[: torch.cuda.device_count()]
+    names = [name.strip() for name in os.environ.get(VISIBLE_DEVICES, '').split(',') if name.strip()]
+    count = torch.cuda.device_count()
+    return (names or [str(index) for index in range(count)])[:count]
 
 
 def share_devices(
@@ -116,11 +110,9 @@ def share_devices(
         )
     if num_jobs is not None and num_jobs < 1:
         raise ConfigError(f'--jobs {num_jobs}: give a number of 1 or more')
-    used = list(devices if num_devices is None else devices[:num_devices])
+    used = list(devices[:num_devices])
     num_jobs = num_jobs or max(len(used), 1)
-    if not used:
-        return [[] for _ in range(num_jobs)]
-    if num_jobs > len(used):
+    if num_jobs > len(used) > 0:
         return [[used[index % len(used)]] for index in range(num_jobs)]
     return [used[index::num_jobs] for index in range(num_jobs)]
 

@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 import segearth.register  # noqa: F401 - configs refer to what it registers
-from segearth.cli import run_cli
+from segearth.cli import build_parser, run_cli
 from segearth.errors import ConfigError, MissingFileError, UserError
-from segearth.evaluation.configuration import load_config
+from segearth.evaluation.configuration import add_config_options, load_config
 from segearth.evaluation.preflight import build_dataset
 from segearth.paths import PROJECT_ROOT
 from segearth.preparation.catalogue import preparation_command
@@ -40,23 +40,16 @@ EXIT_WRONG_DATA = 1
 PLACES = ('data_root', 'data_prefix', 'ann_file', 'indices')  # settings that say where the data are, and which
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
-    summary, _, rest = __doc__.partition('\n\n')
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program and returns its exit code.
+
+    Raises:
+        UserError: A config cannot be used.
+    """
+    parser = build_parser(__doc__)
     parser.add_argument('configs', nargs='*', metavar='CONFIG', help='configs, such as configs/cfg_loveda.py')
     parser.add_argument('--all', action='store_true', help='all configs in configs/')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        type=_setting,
-        default={},
-        metavar='KEY=VALUE',
-        help="settings in place of the config's",
-    )
+    add_config_options(parser)
     parser.add_argument('--limit', type=_positive, help='read only so many labels, evenly spread')
     parser.add_argument('--pictures', type=Path, default=Path('work_dirs/check_data'), help='folder of the pictures')
     parser.add_argument('--columns', type=_positive, default=6, help='images in a picture')
@@ -64,16 +57,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options = parser.parse_args(arguments)
     if options.all == bool(options.configs):
         parser.error('give configs, or --all')
-    return options
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program.
-
-    Raises:
-        UserError: A config cannot be used.
-    """
-    options = parse_arguments(arguments)
     names = sorted(map(str, (PROJECT_ROOT / 'configs').glob('cfg_*.py'))) if options.all else options.configs
     configs = [load_config(name, options.cfg_options) for name in names]
     wrong = [Path(config.filename).name for config in configs if not is_sound(config, options)]
@@ -112,12 +95,6 @@ def is_sound(config: Config, options: argparse.Namespace) -> bool:
         write_file(picture, encode(np.asarray(sheet), '.png'))
     print(describe_inspection(found, dataset, published, picture))
     return not found.errors
-
-
-def _setting(text: str) -> str:
-    if '=' not in text:
-        raise argparse.ArgumentTypeError(f'{text!r} is not of the form KEY=VALUE')
-    return text
 
 
 def _positive(text: str) -> int:

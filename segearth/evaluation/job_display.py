@@ -1,4 +1,4 @@
-"""What a sweep shows: a bar for each job under way, a line for each that is over, a table at the end."""
+"""What a sweep over configs shows: a bar for each job under way, a line for each that is over, a table at the end."""
 
 from __future__ import annotations
 
@@ -23,20 +23,18 @@ class JobDisplay:
     Args:
         num_jobs: All of them.
         console: Where to.
+
+    Attributes:
+        outcomes: What was reported so far.
     """
 
     def __init__(self, num_jobs: int, console: Console) -> None:
         self.outcomes: list[Outcome] = []
         self._num_jobs = num_jobs
         self._console = console
-        self._progress = Progress(
-            TextColumn('{task.description}'),
-            BarColumn(),
-            TextColumn('{task.percentage:>3.0f} %  {task.fields[note]}'),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        share = TextColumn('{task.percentage:>3.0f} %  {task.fields[note]}')
+        columns = TextColumn('{task.description}'), BarColumn(), share
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._bars: dict[Job, TaskID] = {}
         self._total = self._progress.add_task('all', total=1.0, note='')
         self._started = time.monotonic()
@@ -53,16 +51,16 @@ class JobDisplay:
     def report(self, outcome: Outcome) -> None:
         """Says what became of a job."""
         self.outcomes.append(outcome)
-        if outcome.state == DONE and outcome.row:
-            self._images_done += outcome.row.summary.get('Images') or 0
+        summary = outcome.row.summary if outcome.row else {}
+        if outcome.state == DONE:
+            self._images_done += summary.get('Images') or 0
         if outcome.job in self._bars:
             self._progress.remove_task(self._bars.pop(outcome.job))
         left = self._left if len(self.outcomes) < self._num_jobs else ''
-        score = f'mIoU {outcome.row.summary.get("mIoU")}  ' if outcome.row else ''
-        place = f'[{len(self.outcomes)}/{self._num_jobs}]'
+        score = f'mIoU {summary.get("mIoU")}  ' if outcome.row else ''
+        place = escape(f'[{len(self.outcomes)}/{self._num_jobs}]')
         self._console.print(
-            f'{escape(place)} {outcome.job.config.stem}: [{STYLES[outcome.state]}]{outcome.state}[/]  '
-            f'{score}{escape(outcome.reason)}{left}',
+            f'{place} {outcome.job.config.stem}: {_state(outcome)}  {score}{escape(outcome.reason)}{left}',
             soft_wrap=True,
             highlight=False,
         )
@@ -77,24 +75,21 @@ class JobDisplay:
                 self._bars[entry.job] = self._progress.add_task(entry.job.config.stem, total=1.0, note='')
             note = f'{finished} of {total} images' if entry.images else 'starting'
             self._progress.update(self._bars[entry.job], completed=finished / max(total, 1), note=note)
-        elapsed = time.monotonic() - self._started
-        seconds = timedelta(seconds=round(elapsed * left / done)) if done >= MIN_IMAGES and left else None
-        self._left = f'  about {seconds} left' if seconds is not None else ''
-        over = len(self.outcomes)
-        note = f'{over} of {self._num_jobs} configs{self._left}'
+        seconds = (time.monotonic() - self._started) * left / max(done, 1)
+        self._left = f'  about {timedelta(seconds=round(seconds))} left' if done >= MIN_IMAGES and left else ''
+        note = f'{len(self.outcomes)} of {self._num_jobs} configs{self._left}'
         self._progress.update(self._total, completed=done / max(done + left, 1e-9), note=note)
 
 
 def summary_table(outcomes: Sequence[Outcome]) -> Table:
-    """Config, state, mIoU, seconds, and why."""
+    """Config, state, mIoU, images, seconds, and why."""
     table = Table('config', 'state', 'mIoU', 'images', 'seconds', 'why')
     for outcome in outcomes:
         summary = outcome.row.summary if outcome.row else {}
-        cells = [
-            summary.get('mIoU', ''),
-            summary.get('Images', ''),
-            f'{outcome.seconds:.0f}' if outcome.seconds else '',
-        ]
-        state = f'[{STYLES[outcome.state]}]{outcome.state}[/]'
-        table.add_row(outcome.job.config.stem, state, *map(str, cells), escape(outcome.reason))
+        cells = summary.get('mIoU', ''), summary.get('Images', ''), f'{outcome.seconds:.0f}' if outcome.seconds else ''
+        table.add_row(outcome.job.config.stem, _state(outcome), *map(str, cells), escape(outcome.reason))
     return table
+
+
+def _state(outcome: Outcome) -> str:
+    return f'[{STYLES[outcome.state]}]{outcome.state}[/]'

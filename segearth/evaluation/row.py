@@ -132,7 +132,8 @@ def build_row(
         'Date': time.strftime('%Y-%m-%d %H:%M:%S'),
         'Settings': settings_digest(config.model, dataset, measured.get('Limit')),
     }
-    return ResultRow(run, summary, [(name, *(_rounded(100 * share) for share in pair)) for name, *pair in class_scores])
+    classes = [(name, _rounded(100 * iou), _rounded(100 * accuracy)) for name, iou, accuracy in class_scores]
+    return ResultRow(run, summary, classes)
 
 
 def settings_digest(model: Mapping[str, Any], dataset: Mapping[str, Any], limit: int | None = None) -> str:

@@ -144,14 +144,15 @@ def _class_metric(runner: EvaluationRunner) -> ClassIoUMetric | None:
 
 
 def _save(row: ResultRow, results: Path, runner: EvaluationRunner) -> None:
-    own: Path | None = Path(runner.log_dir) / 'result.json'
+    own = Path(runner.log_dir) / 'result.json'
     runner.logger.info(row.to_line())
+    is_kept = True
     try:
         write_row(row, own)
     except OSError as error:
         runner.logger.warning(f'cannot write {own}: {error.strerror}')
-        own = None
-    append_row(row, results, kept_in=own)
+        is_kept = False
+    append_row(row, results, kept_in=own if is_kept else None)
     runner.logger.info(f'appended to {results} and {results.with_suffix(".txt")}')
 
 
