@@ -72,7 +72,8 @@ class ClassIoUMetric(IoUMetric):
 
 def count_pixels(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
     """Counts (4, K) of an image, labels (H, W) both: intersection, union, prediction, label; those of images add up."""
-    return torch.stack(ClassIoUMetric.intersect_and_union(prediction, label.to(prediction.device), num_classes, IGNORED))
+    label = label.to(prediction.device)
+    return torch.stack(ClassIoUMetric.intersect_and_union(prediction, label, num_classes, IGNORED))
 
 
 def figures_of(counts: Tensor) -> tuple[dict[str, float], list[float | None]]:

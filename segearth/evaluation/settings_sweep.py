@@ -80,8 +80,8 @@ def sweep(
     settings: Config,
     dataset: BaseDataset,
     class_files: Sequence[str],
-    weights: Sequence[float] | None,
-    thresholds: Sequence[float] | None,
+    weights: Sequence[float] = (),
+    thresholds: Sequence[float] = (),
     progress: Callable[[Iterator], Iterator] = iter,
 ) -> list[SettingScores]:
     """Evaluates all combinations.
@@ -90,8 +90,8 @@ def sweep(
         settings: As :func:`segearth.evaluation.configuration.load_config` gives them.
         dataset: Built and checked.
         class_files: Paths of class-name files.
-        weights: lambdas of Global Bias Alleviation; None for the config's.
-        thresholds: Probability thresholds in [0, 1]; None for the config's.
+        weights: lambdas of Global Bias Alleviation; none for the config's.
+        thresholds: Probability thresholds in [0, 1]; none for the config's.
         progress: Wraps the loop over batches.
 
     Returns:
@@ -101,9 +101,9 @@ def sweep(
         ConfigError: A threshold outside [0, 1], too many combinations, or another segmentor.
         DataError: No pixel of any image has a label.
     """
-    wrong = [value for value in thresholds or () if not 0 <= value <= 1]
+    wrong = [value for value in thresholds if not 0 <= value <= 1]
     if wrong:
-        raise ConfigError(f'--threshold {wrong[0]} (or --prob-thd): allowed are 0 to 1')
+        raise ConfigError(f'--threshold, --prob-thd {wrong[0]}: allowed are 0 to 1')
     count = len(class_files) * len(weights or [None]) * len(thresholds or [None])
     if not 0 < count <= MAX_SETTINGS:
         raise ConfigError(f'{count} combinations of settings; allowed: 1 to {MAX_SETTINGS}')
