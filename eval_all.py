@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from rich.console import Console
 
-import segearth.register  # noqa: F401 - configs refer to what it registers
 from segearth.cli import EXIT_INTERRUPTED, build_parser, run_cli
 from segearth.errors import ConfigError, ResultsError, UserError
 from segearth.evaluation.comparison import PAPER_SHEET, save_chart, write_paper_sheet

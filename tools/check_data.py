@@ -22,7 +22,6 @@ from mmengine.registry import init_default_scope
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-import segearth.register  # noqa: F401 - configs refer to what it registers
 from segearth.cli import build_parser, run_cli
 from segearth.errors import ConfigError, MissingFileError, UserError
 from segearth.evaluation.configuration import add_config_options, load_config

@@ -19,7 +19,6 @@ from rich.progress import track
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-import segearth.register  # noqa: F401 - configs refer to what it registers
 from segearth.cli import build_parser, run_cli
 from segearth.errors import ResultsError
 from segearth.evaluation.configuration import add_config_options, load_config

@@ -13,6 +13,8 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmseg.registry import MODELS, TRANSFORMS
 
+import segearth.datasets
+import segearth.evaluation.metric  # noqa: F401 - configs name what these register
 from segearth.errors import ConfigError, MissingFileError, UserError
 from segearth.models.segmentor import SegEarthSegmentation
 from segearth.paths import class_file_folders, config_folders, data_folders, find_config, find_file
@@ -145,9 +147,10 @@ def _check_model_keys(config: Config) -> None:
     model = MODELS.get(kind) if isinstance(kind, str) else kind
     if model is None:
         raise ConfigError(f'unknown model type {kind!r}; this project registers SegEarthSegmentation')
-    if model is not SegEarthSegmentation:
+    parameters = inspect.signature(model).parameters
+    if model is not SegEarthSegmentation and any(entry.kind == entry.VAR_KEYWORD for entry in parameters.values()):
         return
-    known = SegEarthSegmentation.config_defaults()
+    known = SegEarthSegmentation.config_defaults() if model is SegEarthSegmentation else parameters
     for key in config.model:
         if key not in known and key != 'type':
             near = difflib.get_close_matches(key, known, n=1)

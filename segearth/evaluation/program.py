@@ -13,7 +13,6 @@ import logging
 import os
 from collections.abc import Sequence
 
-import segearth.register  # noqa: F401 - configs refer to what it registers
 from segearth.cli import build_parser
 from segearth.evaluation.configuration import add_config_options
 from segearth.evaluation.launchers import LAUNCHERS
