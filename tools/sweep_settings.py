@@ -24,7 +24,8 @@ from segearth.errors import ResultsError
 from segearth.evaluation.configuration import add_config_options, load_config
 from segearth.evaluation.preflight import build_checked_dataset
 from segearth.evaluation.run import clean_messages
-from segearth.evaluation.settings_sweep import WARNING, build_table, save_csv, save_curves, sweep
+from segearth.evaluation.settings_sweep import WARNING, build_table, save_curves, sweep
+from segearth.io.atomic import write_bytes
 from segearth.paths import config_folders, find_file
 
 
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(build_table(scores))
     name = time.strftime('%Y%m%d_%H%M%S')
     try:
-        save_csv(scores, dataset.metainfo['classes'], folder / f'{name}.csv')
+        write_bytes(folder / f'{name}.csv', scores.to_csv(index=False).encode())
         save_curves(scores, folder / f'{name}.png')
     except OSError as error:
         raise ResultsError(f'the table above could not be written into {folder}: {error.strerror or error}') from error

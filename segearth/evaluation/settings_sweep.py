@@ -8,15 +8,14 @@ so the figures are those of separate runs.
 
 from __future__ import annotations
 
-import csv
 import io
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -36,34 +35,11 @@ from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.models.segmentor import SegEarthSegmentation
 
 MAX_SETTINGS = 10_000
+FIGURES = ('aAcc', 'mIoU', 'mAcc')
 WARNING = (
     'Choosing thresholds, lambda or classes by these figures uses the labels of the test images: '
     'a method so tuned is not annotation-free. Choose on other images, and say so'
 )
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One combination: class-name file, lambda, probability threshold."""
-
-    classes: str
-    cls_token_weight: float
-    prob_threshold: float
-
-
-@dataclass(frozen=True)
-class SettingScores:
-    """Figures of a setting in percent, as eval.py reports them.
-
-    Attributes:
-        setting: The setting.
-        summary: aAcc, mIoU and mAcc by name.
-        class_ious: IoU of each class; None where it does not occur.
-    """
-
-    setting: Setting
-    summary: dict[str, float]
-    class_ious: list[float | None]
 
 
 @dataclass(frozen=True)
@@ -83,7 +59,7 @@ def sweep(
     weights: Sequence[float] = (),
     thresholds: Sequence[float] = (),
     progress: Callable[[Iterator], Iterator] = iter,
-) -> list[SettingScores]:
+) -> pd.DataFrame:
     """Evaluates all combinations.
 
     Args:
@@ -95,7 +71,8 @@ def sweep(
         progress: Wraps the loop over batches.
 
     Returns:
-        In the order of class files, lambda, threshold.
+        A line a combination: classes (path of the file), lambda, threshold; aAcc, mIoU, mAcc and the IoU of each class
+        in percent, as eval.py reports them, nan where a class does not occur.
 
     Raises:
         ConfigError: A threshold outside [0, 1], too many combinations, or another segmentor.
@@ -111,7 +88,7 @@ def sweep(
     model, known = segmentor.core, segmentor.core.settings
     weights = weights or [known.cls_token_weight]
     thresholds = thresholds or [known.prob_threshold]
-    totals: dict[Setting, Tensor] = defaultdict(lambda: torch.tensor(0))
+    totals: dict[tuple[str, float, float], Tensor] = {}
     for image, size, label in read_images(settings, dataset, segmentor, progress):
         maps = score_settings(model, image[None], words, weights, size)
         for (entry, weight), query_scores in zip(product(words, weights), maps, strict=True):
@@ -121,9 +98,15 @@ def sweep(
             best = scores.amax(dim=0, keepdim=True)
             for threshold in thresholds:
                 prediction = labels.masked_fill(best < threshold, known.background_index).squeeze(0)
-                setting = Setting(entry.path, weight, threshold)
-                totals[setting] = totals[setting] + count_pixels(prediction, label, entry.num_classes)
-    return [SettingScores(setting, *figures_of(counts)) for setting, counts in totals.items()]
+                counts = count_pixels(prediction, label, entry.num_classes)
+                setting = (entry.path, weight, threshold)
+                totals[setting] = totals[setting] + counts if setting in totals else counts
+    lines = []
+    for setting, counts in totals.items():
+        summary, ious = figures_of(counts)
+        named = {f'IoU {name}': iou for name, iou in zip(dataset.metainfo['classes'], ious, strict=True)}
+        lines.append({**dict(zip(('classes', 'lambda', 'threshold'), setting, strict=True)), **summary, **named})
+    return pd.DataFrame(lines)
 
 
 def read_images(
@@ -186,53 +169,29 @@ def score_settings(
     return list(model.score_images(images, size, score, sum(num_scores)).split(num_scores, dim=1))
 
 
-def build_table(scores: Sequence[SettingScores]) -> Table:
+def build_table(scores: pd.DataFrame) -> Table:
     """One line a setting; the highest mIoU is printed bold."""
-    table = Table('classes', 'lambda', 'threshold', *scores[0].summary)
-    best = max(entry.summary['mIoU'] for entry in scores)
-    for entry in scores:
-        setting = entry.setting
-        cells = [Path(setting.classes).name, f'{setting.cls_token_weight:g}', f'{setting.prob_threshold:g}']
-        cells += [f'{figure:.2f}' for figure in entry.summary.values()]
-        table.add_row(*cells, style='bold' if entry.summary['mIoU'] == best else None)
+    table = Table('classes', 'lambda', 'threshold', *FIGURES)
+    for _, line in scores.iterrows():
+        cells = [Path(line['classes']).name, f'{line["lambda"]:g}', f'{line["threshold"]:g}']
+        is_best = line['mIoU'] == scores['mIoU'].max()
+        table.add_row(*cells, *(f'{line[name]:.2f}' for name in FIGURES), style='bold' if is_best else None)
     return table
 
 
-def save_csv(scores: Sequence[SettingScores], class_names: Sequence[str], path: Path) -> None:
-    """Writes a line a setting, with the IoU of each class.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['classes', 'lambda', 'threshold', *scores[0].summary, *(f'IoU {name}' for name in class_names)])
-    for entry in scores:
-        setting = entry.setting
-        ious = ['' if iou is None else iou for iou in entry.class_ious]
-        values = setting.classes, setting.cls_token_weight, setting.prob_threshold
-        writer.writerow([*values, *entry.summary.values(), *ious])
-    write_bytes(path, text.getvalue().encode())
-
-
-def save_curves(scores: Sequence[SettingScores], path: Path) -> None:
+def save_curves(scores: pd.DataFrame, path: Path) -> None:
     """Draws mIoU over the threshold, or over lambda where there is one threshold; a curve for each of the rest.
 
     Raises:
         OSError: It cannot be written.
     """
-    over_threshold = len({entry.setting.prob_threshold for entry in scores}) > 1
-    curves = defaultdict(list)
-    for entry in scores:
-        weight, threshold = entry.setting.cls_token_weight, entry.setting.prob_threshold
-        name = Path(entry.setting.classes).name
-        label, place = (f'{name}, lambda {weight:g}', threshold) if over_threshold else (name, weight)
-        curves[label].append((place, entry.summary['mIoU']))
+    over, other = ('threshold', 'lambda') if scores['threshold'].nunique() > 1 else ('lambda', 'threshold')
     figure = Figure(figsize=(7, 4.5), layout='constrained')
     axes = figure.subplots()
-    for label, points in curves.items():
-        axes.plot(*zip(*sorted(points), strict=True), marker='o', label=label)
-    axes.set_xlabel('probability threshold' if over_threshold else 'lambda')
+    for (classes, value), lines in scores.sort_values(over).groupby(['classes', other], sort=False):
+        label = Path(classes).name + (f', lambda {value:g}' if other == 'lambda' else '')
+        axes.plot(lines[over], lines['mIoU'], marker='o', label=label)
+    axes.set_xlabel('probability threshold' if over == 'threshold' else 'lambda')
     axes.set_ylabel('mIoU in percent')
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
