@@ -189,7 +189,7 @@ def save_curves(scores: pd.DataFrame, path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout='constrained')
     axes = figure.subplots()
     for (classes, value), lines in scores.sort_values(over).groupby(['classes', other], sort=False):
-        label = Path(classes).name + (f', lambda {value:g}' if other == 'lambda' else '')
+        label = Path(str(classes)).name + (f', lambda {value:g}' if other == 'lambda' else '')
         axes.plot(lines[over], lines['mIoU'], marker='o', label=label)
     axes.set_xlabel('probability threshold' if over == 'threshold' else 'lambda')
     axes.set_ylabel('mIoU in percent')
