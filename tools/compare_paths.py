@@ -25,7 +25,7 @@ from segearth.errors import ConfigError
 from segearth.evaluation.configuration import add_config_options, load_config
 from segearth.evaluation.preflight import build_checked_dataset
 from segearth.evaluation.run import clean_messages
-from segearth.evaluation.scoring_comparison import compare_scoring
+from segearth.evaluation.settings_sweep import compare_scoring
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,11 +19,10 @@ from segearth.evaluation.agreement import images_card, prove_alike, settings_car
 from segearth.evaluation.configuration import load_config
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes, lost_processes_named
 from segearth.evaluation.metric import ClassIoUMetric
-from segearth.evaluation.pictures import PictureHook
 from segearth.evaluation.preflight import build_dataset, check_classes, check_files
 from segearth.evaluation.results import append_row, check_results_path
 from segearth.evaluation.row import ResultRow, build_row, device_name, write_row
-from segearth.evaluation.runner import EvaluationRunner, build_runner
+from segearth.evaluation.runner import EvaluationRunner, PictureHook, build_runner
 from simfeatup.errors import UpsamplerError
 
 WORKER_MESSAGE = re.compile(r'^Caught \w+ in DataLoader worker process')

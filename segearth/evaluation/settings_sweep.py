@@ -1,4 +1,4 @@
-"""Figures of many settings from one pass over the images: class words, lambdas, thresholds.
+"""Figures of many settings from one pass over the images: class words, lambdas, thresholds; ways of scoring.
 
 Encoding and upsampling, which take the time, do not depend on them. Each window is encoded once, scored once for each
 file of class words, and gets the bias of each lambda added; the maps of all these are averaged over the windows side by
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from segearth.models.segmentor import SegEarthSegmentation
 
 MAX_SETTINGS = 10_000
 FIGURES = ('aAcc', 'mIoU', 'mAcc')
+PLAIN, EXACT = 'plain path', 'fast, exact'
 WARNING = (
     'Choosing thresholds, lambda or classes by these figures uses the labels of the test images: '
     'a method so tuned is not annotation-free. Choose on other images, and say so'
@@ -50,6 +51,32 @@ class Words:
     text_embeddings: Tensor
     query_to_class: Tensor
     num_classes: int
+
+
+@dataclass
+class ScoringFigures:
+    """What one way of scoring gave, all images together.
+
+    Attributes:
+        name: What it is called.
+        changes: Settings of inference that make it.
+        score_difference: Largest difference of a query's score to the reference.
+        changed: Pixels with another label than the reference.
+        pixels: All pixels.
+        counts: (4, K) areas, as :func:`segearth.evaluation.metric.count_pixels` gives them.
+    """
+
+    name: str
+    changes: dict[str, Any]
+    score_difference: float = 0.0
+    changed: int = 0
+    pixels: int = 0
+    counts: Tensor = field(default_factory=lambda: torch.tensor(0), repr=False)
+
+    @property
+    def mean_iou(self) -> float:
+        """In percent, two decimals."""
+        return figures_of(self.counts)[0]['mIoU']
 
 
 def sweep(
@@ -167,6 +194,49 @@ def score_settings(
         return torch.cat(maps, dim=1)
 
     return list(model.score_images(images, size, score, sum(num_scores)).split(num_scores, dim=1))
+
+
+@torch.inference_mode()
+def compare_scoring(
+    settings: Config,
+    dataset: BaseDataset,
+    ranks: Sequence[int] = (),
+    with_plain: bool = True,
+    progress: Callable[[Iterator], Iterator] = iter,
+) -> list[ScoringFigures]:
+    """Scores all images in every way; the first of the result is what the others are compared with.
+
+    Args:
+        settings: As :func:`segearth.evaluation.configuration.load_config` gives them.
+        dataset: Built and checked.
+        ranks: Numbers of coordinates kept for the length, see :func:`simfeatup.scoring.score`.
+        with_plain: Compare with plain scores; else with fast, exact ones.
+        progress: Wraps the loop over batches.
+
+    Raises:
+        ConfigError: Another segmentor, or one without an upsampler, which is scored in one way only.
+    """
+    segmentor = MODELS.build(settings.model)
+    if not isinstance(segmentor, SegEarthSegmentation) or segmentor.core.upsampler is None:
+        raise ConfigError('scoring is compared of SegEarthSegmentation with an upsampler; see model.feature_up')
+    model = segmentor.core
+    ways = [ScoringFigures(PLAIN, {'exact_reference': True})] if with_plain else []
+    ways += [ScoringFigures(EXACT, {}), *(ScoringFigures(f'rank {rank}', {'score_rank': rank}) for rank in ranks)]
+
+    def score(encoded: EncodedWindows) -> Tensor:
+        return torch.cat([model.score_encoded(encoded, **way.changes) for way in ways], 1)
+
+    num_queries = len(model.text_embeddings)
+    for image, size, label in read_images(settings, dataset, segmentor, progress):
+        maps = model.score_images(image[None], score=score, num_scores=len(ways) * num_queries)[0].split(num_queries)
+        reference = model.classify(maps[0], size)[1]
+        for way, scores in zip(ways, maps, strict=True):
+            labels = model.classify(scores, size)[1]
+            way.score_difference = max(way.score_difference, (scores - maps[0]).abs().max().item())
+            way.changed += int((labels != reference).sum())
+            way.pixels += labels.numel()
+            way.counts = way.counts + count_pixels(labels.squeeze(0), label, model.num_classes)
+    return ways
 
 
 def build_table(scores: pd.DataFrame) -> Table:

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from eval_all import JobDisplay, summary_table
 from segearth.evaluation import jobs as module
-from segearth.evaluation.job_display import JobDisplay, summary_table
 from segearth.evaluation.jobs import DONE, FAILED, SKIPPED, STOPPED, Job, Outcome, failure_reason, run_jobs
 from segearth.evaluation.results import append_row, read_rows
 from segearth.evaluation.row import FIRST_COLUMNS, ResultRow, read_row

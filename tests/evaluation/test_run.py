@@ -9,10 +9,10 @@ from PIL import Image
 from segearth.errors import ConfigError, DataError, MissingFileError, UserError
 from segearth.evaluation import results, run
 from segearth.evaluation.configuration import load_config
-from segearth.evaluation.pictures import PictureHook, picture_name
 from segearth.evaluation.results import read_rows
 from segearth.evaluation.row import read_row, settings_digest
 from segearth.evaluation.run import clean_message, evaluate
+from segearth.evaluation.runner import PictureHook, picture_name
 from segearth.io.raster import UnreadableFileError
 
 NUM_IMAGES, SIZE, WRONG = 5, 32 * 48, 6 * 8  # as the scenes are drawn

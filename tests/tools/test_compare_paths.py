@@ -7,7 +7,7 @@ from segearth.errors import ConfigError
 from segearth.evaluation.configuration import load_config
 from segearth.evaluation.preflight import build_dataset
 from segearth.evaluation.run import evaluate
-from segearth.evaluation.scoring_comparison import compare_scoring
+from segearth.evaluation.settings_sweep import compare_scoring
 from tools import compare_paths as program
 
 
