@@ -54,7 +54,7 @@ class PublishedRecord:
     Attributes:
         config: Name of the config, without suffix.
         group: One of :data:`GROUPS`, the tables of the paper.
-        figure: In percent; None where none is public.
+        figure: The reported figure in percent; None where none is public.
         threshold: Probability threshold of the original's config.
         images: Number of images; None where it is not known for certain.
         measure: :data:`MEAN_IOU` or :data:`FOREGROUND_IOU`.

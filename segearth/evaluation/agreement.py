@@ -80,7 +80,7 @@ def settings_card(settings: Config, **options: Any) -> dict[str, str]:
     """All settings of a run by dotted names, folders left out; class words by their content.
 
     Args:
-        settings: As :func:`segearth.evaluation.configuration.load_config` gives them.
+        settings: Config from :func:`segearth.evaluation.configuration.load_config`.
         **options: Further settings, such as limit.
     """
     known = settings.to_dict()

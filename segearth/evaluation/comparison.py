@@ -97,8 +97,8 @@ def compare(rows: Sequence[Mapping[str, Any]], class_rows: Iterable[Mapping[str,
     Of several runs with the same settings the last one counts; runs with other settings get lines of their own.
 
     Args:
-        rows: Of the first sheet of the results, the oldest first.
-        class_rows: Of the sheet of classes.
+        rows: Rows of the first sheet of the results, the oldest first.
+        class_rows: Rows of the sheet of classes.
     """
     ious = defaultdict(list)
     for entry in class_rows:
@@ -219,7 +219,7 @@ def save_chart(comparisons: Sequence[Comparison], path: Path) -> None:
     """Draws a bar for each measured figure and a tick for each published one, as PNG.
 
     Args:
-        comparisons: In the order of the picture, from above.
+        comparisons: What to draw, from above.
         path: Where to.
 
     Raises:

@@ -46,7 +46,7 @@ def join_processes(
 
     Args:
         launcher: 'none', 'pytorch' (torchrun), 'slurm' or 'mpi' (Open MPI).
-        backend: Of torch.distributed, nccl or gloo; None for nccl with CUDA, else gloo. nccl without CUDA becomes gloo.
+        backend: nccl or gloo; None for nccl with CUDA, else gloo. Without CUDA it is gloo in any case.
         timeout: Seconds until processes that wait for one that is dead, or never comes, give up.
         card: What else has to be alike in all processes, strings.
 
@@ -98,7 +98,7 @@ def lost_processes_named(timeout: float) -> Iterator[None]:
     """Says in one message that another process is gone, where torch says it in many ways.
 
     Args:
-        timeout: As given to :func:`join_processes`, for the message.
+        timeout: Seconds given to :func:`join_processes`, for the message.
 
     Raises:
         LostProcessError: Another process ended, or did not answer in time.

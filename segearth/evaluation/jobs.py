@@ -40,8 +40,8 @@ class Job:
 
     Attributes:
         config: Path of the config.
-        folder: Of its logs and rows.
-        digest: Of its settings, as its row will have it; None where the config cannot be read.
+        folder: Folder of its logs and rows.
+        digest: Digest of its settings, which its row will have; None where the config cannot be read.
         num_images: Images it will take, as far as known before; for the time left.
         fault: Why it cannot be run; empty where it can.
     """
@@ -147,7 +147,7 @@ def run_jobs(
     """Runs jobs, as many at once as there are slots.
 
     Args:
-        jobs: In the order of their start.
+        jobs: What to run, in the order of the starts.
         slots: Devices of each slot.
         start: Job, devices -> command and environment.
         results: Spreadsheet that the jobs append to.

@@ -23,11 +23,11 @@ class Place:
     """A process of a run.
 
     Attributes:
-        rank: From 0.
+        rank: Number of the process, from 0.
         world_size: Number of processes.
-        local_rank: On this machine, from 0.
-        address: Of the machine of rank 0.
-        port: On that machine, where the processes meet.
+        local_rank: Number of the process on its machine, from 0.
+        address: Name of the machine of rank 0.
+        port: Port of that machine at which the processes meet.
         run: What tells this run from others, as far as the launcher says; empty where it says nothing.
         is_kept_by_launcher: The launcher itself keeps the meeting place; otherwise rank 0 does.
     """

@@ -26,7 +26,7 @@ class ClassIoUMetric(IoUMetric):
     Args:
         collect_device: How processes exchange counts; 'gpu' sends them, whatever the device, where 'cpu' would need
             a folder that all machines see.
-        **settings: Of mmseg's IoUMetric.
+        **settings: Arguments of mmseg's IoUMetric.
 
     Attributes:
         num_images: Images counted.

@@ -67,7 +67,7 @@ def build_checked_dataset(settings: Config, limit: int | None, class_files: Sequ
     """Builds the data set of a config and checks files and classes, for programs of one process.
 
     Args:
-        settings: As :func:`segearth.evaluation.configuration.load_config` gives them.
+        settings: Config from :func:`segearth.evaluation.configuration.load_config`.
         limit: Number of images, the first by name; None for all.
         class_files: Class-name files that have to fit the data set; none for the config's.
 

@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
     parser.add_argument('--work-dir', '--workdir', help='folder of logs and of the row (default: work_dirs/NAME)')
     add_config_options(parser)
     parser.add_argument(
-        '--precision', choices=(AUTO, *PRECISIONS), help='of the encoder (default: auto, fp16 on CUDA and else fp32)'
+        '--precision',
+        choices=(AUTO, *PRECISIONS),
+        help='number type of the encoder (default: auto, fp16 on CUDA and else fp32)',
     )
     parser.add_argument(
         '--exact-reference', action='store_true', help='score by the plain path: slow, to compare with'

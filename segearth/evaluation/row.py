@@ -97,7 +97,7 @@ def build_row(
 
     Args:
         run: Id of the run.
-        config: As :func:`segearth.evaluation.configuration.load_config` gives it.
+        config: Config from :func:`segearth.evaluation.configuration.load_config`.
         model: The segmentor that ran.
         metrics: aAcc, mIoU, mAcc in percent.
         class_scores: (name, IoU, accuracy) in [0, 1].

@@ -45,7 +45,7 @@ def evaluate(
 
     Args:
         config: Path of a config, or its name if it is in configs/.
-        work_dir: For logs and the run's own row; None for work_dirs/NAME.
+        work_dir: Folder of logs and of the run's own row; None for work_dirs/NAME.
         overrides: Dotted key of the config -> value.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
         show_dir: Where to save pictures; None for none.
@@ -78,10 +78,10 @@ def evaluate(
         runner = build_runner(settings, dataset, launcher, [PictureHook(show_dir)] if show_dir else [])
         for pair in broken:
             runner.logger.warning(f'skipped: {pair.reason}')
-        started = time.perf_counter()
         with lost_processes_named(timeout):
             if launcher != 'none':
                 prove_alike(images_card(dataset) | weights_card(runner.model))
+            started = time.perf_counter()
             metrics = _test(runner, results)
         measured = {'Skipped': len(broken), 'Limit': limit, 'Seconds': round(time.perf_counter() - started, 1)}
         measured['Processes'], is_first = get_world_size(), is_main_process()

@@ -90,7 +90,7 @@ def sweep(
     """Evaluates all combinations.
 
     Args:
-        settings: As :func:`segearth.evaluation.configuration.load_config` gives them.
+        settings: Config from :func:`segearth.evaluation.configuration.load_config`.
         dataset: Built and checked.
         class_files: Paths of class-name files.
         weights: lambdas of Global Bias Alleviation; none for the config's.
@@ -207,7 +207,7 @@ def compare_scoring(
     """Scores all images in every way; the first of the result is what the others are compared with.
 
     Args:
-        settings: As :func:`segearth.evaluation.configuration.load_config` gives them.
+        settings: Config from :func:`segearth.evaluation.configuration.load_config`.
         dataset: Built and checked.
         ranks: Numbers of coordinates kept for the length, see :func:`simfeatup.scoring.score`.
         with_plain: Compare with plain scores; else with fast, exact ones.
