@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
-from mmseg.registry import MODELS, TRANSFORMS
+from mmseg.registry import METRICS, MODELS, TRANSFORMS
 
 import segearth.datasets
 import segearth.evaluation.metric  # noqa: F401 - configs name what these register
@@ -191,23 +191,23 @@ def _find_folder(name: str) -> Path:
 def _put_ours_in(config: Config) -> None:
     """Puts this project's loaders and metric in the place of mmseg's, in a config of the original."""
     ours = {**OURS, 'LoadImageFromFile': config.get('image_loader') or OURS['LoadImageFromFile']}
-    steps = config.test_dataloader.dataset.get('pipeline') or []
     evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
     replaced = []
-    for part in (*steps, *evaluators):
-        name = part.get('type')
+    for step in [*(config.test_dataloader.dataset.get('pipeline') or ()), *evaluators]:
+        name = step.get('type')
         if name not in OURS:
             continue
-        kind = TRANSFORMS.get(ours[name])
-        if part in steps and kind is None:
+        kind = TRANSFORMS.get(ours[name]) or METRICS.get(ours[name])
+        if kind is None:
             raise ConfigError(
                 f'unknown image_loader {ours[name]!r}; this project registers LoadOpticalImage, LoadSARImage'
             )
-        special = sorted(set(part) - set(inspect.signature(kind).parameters) - {'type'}) if part in steps else []
-        if special:
+        known = inspect.signature(kind).parameters
+        special = sorted(set(step) - set(known) - {'type'})
+        if special and not any(entry.kind == entry.VAR_KEYWORD for entry in known.values()):
             logger.warning("%s stays mmseg's because of %s: bad files are not named", name, ', '.join(special))
             continue
-        part['type'] = ours[name]
+        step['type'] = ours[name]
         replaced.append(f'{ours[name]} for {name}')
     if replaced:
         logger.warning('%s: this project runs %s: the same figures', config.filename, ', '.join(replaced))
