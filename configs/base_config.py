@@ -1,7 +1,7 @@
 # What all configs share: the model with the paper's settings, and how a test is run.
 # It has no base of its own, so a config of the original (`_base_ = './base_config.py'`) runs beside a copy of it.
 default_scope = 'mmseg'
-custom_imports = dict(imports=['segearth.register'], allow_failed_imports=False)
+custom_imports = dict(imports=['segearth.register', 'segearth.evaluation.metric'], allow_failed_imports=False)
 
 data_folder = '{{$SEGEARTH_DATA:data}}'  # folder of all data sets; change it by the environment variable
 

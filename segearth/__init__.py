@@ -15,12 +15,11 @@ import simfeatup  # noqa: F401 - first, because it has to come before torch
 from segearth import errors
 
 if TYPE_CHECKING:
-    from segearth.maps.api import predict
-    from segearth.segmenter import Segmentation, Segmenter
+    from segearth.segmenter import Segmentation, Segmenter, predict
 
 __version__ = '0.1.0'
 __all__ = ['Segmentation', 'Segmenter', '__version__', 'errors', 'predict']
-_PLACES = {'Segmentation': 'segearth.segmenter', 'Segmenter': 'segearth.segmenter', 'predict': 'segearth.maps.api'}
+_PLACES = dict.fromkeys(('Segmentation', 'Segmenter', 'predict'), 'segearth.segmenter')
 
 
 def __getattr__(name: str) -> Any:

@@ -14,16 +14,19 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from segearth.cli import run_cli
 from segearth.errors import ConfigError, DataError, UserError
+from segearth.paths import require
 
 ATTENTION_HELP = 'attention of the dense read-out'
 PROGRAMS = {  # commands with a command line of their own: module, help
     'eval': ('segearth.evaluation.program', 'evaluate a config on its data set'),
     'download-weights': ('segearth.weights.program', 'fetch the weights of encoders and upsamplers'),
+    'doctor': ('segearth.doctor', 'show what this machine has and which fast paths are in use'),
 }
 
 
@@ -61,9 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     app.set_defaults(run=_app)
     for name, (_, summary) in PROGRAMS.items():  # for the list in the help; main() has started them before
         commands.add_parser(name, help=summary)
-    commands.add_parser('doctor', help='show what this machine has and which fast paths are in use').set_defaults(
-        run=_doctor
-    )
     return parser
 
 
@@ -118,16 +118,14 @@ def _add_app_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from segearth.maps.optional import require
-
-    require('maps', 'pyproj')
     from segearth.freed_memory import keep_freed_memory
     from segearth.io.outputs import check_results
     from segearth.io.raster import read_band_numbers
     from segearth.maps.grid import BLOCK_SIDE
-    from segearth.maps.labelling import SegmenterModel
-    from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_files
+    from segearth.maps.predict import MapOptions, parts_of, predict_to_files
+    from segearth.maps.results import MapFiles
     from segearth.maps.scene import SceneSource, find_scenes, open_scene
+    from segearth.progress import progress_bar
     from segearth.segmenter import Segmenter
 
     settings = _segmenter_settings(arguments)
@@ -142,7 +140,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         with open_scene(source) as scene:
             names.append(scene.name)
     check_results(
-        {source.path: MapFiles.possible(arguments.out, name) for source, name in zip(sources, names, strict=True)}
+        {source.path: MapFiles.of(arguments.out, name).paths for source, name in zip(sources, names, strict=True)}
     )
     options = MapOptions(
         arguments.stretch,
@@ -153,16 +151,14 @@ def _predict(arguments: argparse.Namespace) -> None:
     )
     keep_freed_memory(limited=True)
     segmenter = Segmenter(**settings)
-    legend = MapLegend(segmenter.class_names, segmenter.palette)
     failures = []
     with _runner(arguments, settings) as runner:
         for source, name in zip(sources, names, strict=True):
             try:
-                with _progress(name) as progress:
+                with progress_bar(name) as progress:
                     files = predict_to_files(
                         source,
-                        SegmenterModel(segmenter.model),
-                        legend,
+                        *parts_of(segmenter),
                         arguments.out,
                         options,
                         runner=runner,
@@ -203,26 +199,18 @@ def _segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _runner(arguments: argparse.Namespace, settings: dict[str, Any]) -> AbstractContextManager[Any]:
     """Context that yields who computes the blocks."""
-    from segearth.maps.optional import require
     from segearth.maps.run import run_blocks
+    from segearth.segmenter import Segmenter
 
     if arguments.scheduler is None and arguments.workers is None:
         return nullcontext(run_blocks)
     require('maps', 'distributed')
     from segearth.maps.cluster import dask_runner
 
-    return dask_runner(settings, arguments.scheduler, arguments.workers)
-
-
-def _progress(name: str) -> AbstractContextManager[Any]:
-    from segearth.maps.progress import progress_bar
-
-    return progress_bar(name)
+    return dask_runner(partial(Segmenter, **settings), arguments.scheduler, arguments.workers)
 
 
 def _app(arguments: argparse.Namespace) -> None:
-    from segearth.maps.optional import require
-
     require('app', 'gradio')
     require('maps', 'pyproj', 'geopandas', 'pyogrio', 'shapely')
     given = {'--max-upload-mb': arguments.max_upload_mb, '--max-megapixels': arguments.max_megapixels}
@@ -251,12 +239,6 @@ def _password(given: str | None) -> str | None:
     if given is not None and not given.strip():
         raise ConfigError('the password is empty; give one, or leave --password and $SEGEARTH_PASSWORD out')
     return given
-
-
-def _doctor(_: argparse.Namespace) -> None:
-    from segearth.doctor import report
-
-    report()
 
 
 if __name__ == '__main__':

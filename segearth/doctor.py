@@ -176,8 +176,7 @@ def _folders() -> Rows:
 
 
 def _encoders() -> Rows:
-    from segearth.weights.catalogue import catalogue
-    from segearth.weights.sources import locate
+    from segearth.weights.sources import catalogue, locate
 
     found = {item.name: locate(item) for item in catalogue()}
     yield 'ready', ', '.join(name for name, path in found.items() if path is not None) or 'none'
@@ -212,21 +211,20 @@ CHECKS: tuple[tuple[str, str, Callable[[], str | Rows]], ...] = (
 """Section, name, and what finds a value, or the names and values of several rows."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the report; None for the process's own command line."""
-    parser = argparse.ArgumentParser(
-        prog='segearth doctor',
+def run(arguments: Sequence[str] | None = None, program: str = 'python -m segearth.doctor') -> None:
+    """Prints what the checks find, each line as soon as it is known.
+
+    Args:
+        arguments: Command line; None for the process's own.
+        program: What the program is called in its help.
+    """
+    argparse.ArgumentParser(
+        prog=program,
         description='Shows what this machine has and which fast paths are in use, for bug reports. Downloads nothing; '
         'the first time it compiles for up to a minute.',
         epilog='Environment variables:\n' + '\n'.join(f'  {name:18} {what}' for name, what in VARIABLES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.parse_args(arguments)
-    report()
-
-
-def report() -> None:
-    """Prints what the checks find, each line as soon as it is known."""
+    ).parse_args(arguments)
     log = logging.getLogger('simfeatup')
     level = log.level
     log.setLevel(logging.ERROR)  # what is not used stands in the report
@@ -261,4 +259,4 @@ def _writable(folder: Path) -> str:
 
 
 if __name__ == '__main__':
-    run_cli(main)
+    run_cli(run)

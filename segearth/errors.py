@@ -10,6 +10,9 @@ with the name of the class under construction put before the message.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Base of all errors whose cause is an input of the user's."""
@@ -33,3 +36,9 @@ class ResultsError(UserError, ValueError):
 
 class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that was named does not exist."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``' Did you mean A or B?'`` for a message about a name that does not exist; empty where nothing is like it."""
+    near = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=3, cutoff=0.5)
+    return f' Did you mean {" or ".join(near)}?' if near else ''

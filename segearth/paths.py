@@ -7,14 +7,14 @@ puts them there). That folder alone decides: what lies beside an installed packa
 
 from __future__ import annotations
 
-import difflib
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from segearth.errors import MissingFileError
+from segearth.errors import ConfigError, MissingFileError, did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parent
 IS_INSTALLED = (_PACKAGE / 'shipped').is_dir()
@@ -85,6 +85,22 @@ def restore_remedy(path: str) -> str:
     return f'It belongs to the repository: "git checkout -- {path}" brings it back.'
 
 
+def require(extra: str, *modules: str) -> None:
+    """Checks that the packages of an extra are installed.
+
+    Args:
+        extra: Group of optional dependencies in pyproject.toml.
+        *modules: Names of the modules that are about to be imported.
+
+    Raises:
+        ConfigError: Some are missing.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        package = f"'segearth[{extra}]'" if IS_INSTALLED else f"-e '.[{extra}]'"
+        raise ConfigError(f'this needs {", ".join(missing)}, not installed here: pip install {package}')
+
+
 def find_config(name: str | os.PathLike[str], patterns: Sequence[str] = ('cfg_*.py',)) -> Path:
     """Finds a config by its path, or by its name below configs/; its suffix may be left out.
 
@@ -98,8 +114,7 @@ def find_config(name: str | os.PathLike[str], patterns: Sequence[str] = ('cfg_*.
     path = Path(name) if Path(name).suffix else Path(f'{name}.py')
     folder = PROJECT_ROOT / 'configs'
     known = sorted(found.relative_to(folder).as_posix() for pattern in patterns for found in folder.glob(pattern))
-    near = difflib.get_close_matches(path.name, known, n=3, cutoff=0.5)
-    remedy = f'Did you mean {" or ".join(near)}?' if near else f'In configs/ there are: {", ".join(known)}.'
+    remedy = did_you_mean(path.name, known).strip() or f'In configs/ there are: {", ".join(known)}.'
     return find_file(path, config_folders(), 'config', remedy)
 
 

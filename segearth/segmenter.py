@@ -169,11 +169,8 @@ class Segmenter:
         out: str | os.PathLike | None = None,
         **options: Any,
     ) -> Path | rasterio.DatasetReader | xarray.DataArray:
-        """Maps a georeferenced scene of any size; arguments and result of :func:`segearth.maps.api.predict_scene`."""
-        from segearth.maps.optional import require
-
-        require('maps', 'pyproj')
-        from segearth.maps.api import predict_scene
+        """Maps a georeferenced scene of any size; see :func:`segearth.maps.predict.predict_scene`."""
+        from segearth.maps.predict import predict_scene
 
         return predict_scene(self, scene, out, **options)
 
@@ -183,3 +180,31 @@ def _palette_for(vocabulary: Vocabulary, palette: Palette | None) -> Palette:
     if len(palette) != vocabulary.num_classes:
         raise ConfigError(f'palette has {len(palette)} colours for {vocabulary.num_classes} classes')
     return palette
+
+
+def predict(
+    scene: str | os.PathLike | rasterio.DatasetReader | xarray.DataArray,
+    classes: Sequence[str] | Mapping[str, Sequence[str]] | str,
+    out: str | os.PathLike | None = None,
+    **arguments: Any,
+) -> Path | rasterio.DatasetReader | xarray.DataArray:
+    """Maps one scene; for several scenes build a :class:`Segmenter` once and call its ``predict_scene``.
+
+    Args:
+        scene: Path, open rasterio dataset or DataArray, see :func:`segearth.maps.predict.predict_scene`.
+        classes: As for :class:`Segmenter`.
+        out: Folder of the results.
+        **arguments: Those of :func:`segearth.maps.predict.predict_scene` (resolution, stretch, scores, polygons,
+            min_area, block_side, resume, overwrite, progress, runner) and of :class:`Segmenter` (all others).
+
+    Raises:
+        segearth.errors.UserError: Something cannot be used; the message says why.
+
+    Example:
+        >>> segearth.predict('scene.tif', 'building; road; water,river', out='maps')
+        PosixPath('maps/scene_classes.tif')
+    """
+    from segearth.maps.predict import SCENE_ARGUMENTS
+
+    of_scene = {name: arguments.pop(name) for name in SCENE_ARGUMENTS & set(arguments)}
+    return Segmenter(classes, **arguments).predict_scene(scene, out, **of_scene)

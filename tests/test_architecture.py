@@ -19,7 +19,7 @@ MAY_IMPORT_MMSEG = (
     'segearth.maps.configuration', 'tools', 'eval_all',
 )  # fmt: skip
 MAY_IMPORT_DEMO = (
-    'segearth.demo', 'segearth.datasets.demo', 'segearth.datasets.demo_sar', 'segearth.training', 'segearth.alignearth',
+    'segearth.demo', 'segearth.datasets.demo', 'segearth.training', 'segearth.alignearth',
     'tools',
 )  # fmt: skip
 

@@ -30,7 +30,7 @@ def test_what_is_missing_stops_nothing(capsys, monkeypatch):
     for module in ('psutil', 'numba', 'huggingface_hub', 'segearth.weights.sources', 'segearth.models.onednn'):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setenv('SIMFEATUP_SPARSE', 'perhaps')
-    doctor.main([])
+    doctor.run([])
     lines = capsys.readouterr().out.splitlines()
     for name in ('memory', 'compiler', 'folders', 'encoders', 'encoder paths', 'upsampler paths'):
         assert sum(f': {name}: unknown (' in line for line in lines) == 1, name
@@ -40,7 +40,7 @@ def test_what_is_missing_stops_nothing(capsys, monkeypatch):
 def test_what_is_turned_off_is_named(capsys, monkeypatch):
     monkeypatch.setenv('SEGEARTH_ONEDNN', '0')
     monkeypatch.setenv('SIMFEATUP_NUMBA', 'off')
-    doctor.main([])
+    doctor.run([])
     text = capsys.readouterr().out
     assert "oneDNN's own operators: turned off by SEGEARTH_ONEDNN" in text
     assert 'numba: turned off by SIMFEATUP_NUMBA' in text
@@ -49,11 +49,11 @@ def test_what_is_turned_off_is_named(capsys, monkeypatch):
 def test_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(doctor, 'CHECKS', (('things', 'thing', lambda: 'a [b]'),))
     monkeypatch.setattr(sys.stdout, 'isatty', lambda: True, raising=False)
-    doctor.main([])
+    doctor.run([])
     assert 'a [b]' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('run', [doctor.main, lambda arguments: commands.main(['doctor', *arguments])])
+@pytest.mark.parametrize('run', [doctor.run, lambda arguments: commands.main(['doctor', *arguments])])
 def test_help(run, capsys):
     with pytest.raises(SystemExit) as stopped:
         run(['--help'])

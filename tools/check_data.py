@@ -16,23 +16,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
+from studies.data_inspection import inspect_dataset
+from studies.data_report import compare_count, describe_inspection, draw_contact_sheet, spread
+
 from segearth.cli import build_parser, run_cli
 from segearth.errors import ConfigError, MissingFileError, UserError
 from segearth.evaluation.configuration import add_config_options, load_config
 from segearth.evaluation.preflight import build_dataset
+from segearth.io.atomic import replacing
+from segearth.io.outputs import writing
 from segearth.paths import PROJECT_ROOT
 from segearth.preparation.catalogue import preparation_command
-from segearth.preparation.contact_sheet import draw_contact_sheet, spread
-from segearth.preparation.inspection import compare_count, inspect_dataset
-from segearth.preparation.program import show_progress
-from segearth.preparation.report import describe_inspection
-from segearth.preparation.writing import encode, write_file
+from segearth.preparation.program import positive
+from segearth.progress import progress_bar
 from segearth.published import published_images
 
 EXIT_WRONG_DATA = 1
@@ -49,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('configs', nargs='*', metavar='CONFIG', help='configs, such as configs/cfg_loveda.py')
     parser.add_argument('--all', action='store_true', help='all configs in configs/')
     add_config_options(parser)
-    parser.add_argument('--limit', type=_positive, help='read only so many labels, evenly spread')
+    parser.add_argument('--limit', type=positive, help='read only so many labels, evenly spread')
     parser.add_argument('--pictures', type=Path, default=Path('work_dirs/check_data'), help='folder of the pictures')
-    parser.add_argument('--columns', type=_positive, default=6, help='images in a picture')
-    parser.add_argument('--jobs', type=_positive, default=max(8, os.cpu_count() or 1), help='files read at once')
+    parser.add_argument('--columns', type=positive, default=6, help='images in a picture')
+    parser.add_argument('--jobs', type=positive, default=max(8, os.cpu_count() or 1), help='files read at once')
     options = parser.parse_args(arguments)
     if options.all == bool(options.configs):
         parser.error('give configs, or --all')
@@ -83,24 +84,20 @@ def is_sound(config: Config, options: argparse.Namespace) -> bool:
             print(f'  remedy     {preparation_command(name) or "used as downloaded"}; docs/datasets.md')
         return False
     indices = spread(len(dataset), options.limit or len(dataset))
-    with show_progress(name) as progress:
-        found = inspect_dataset(dataset, indices, options.jobs, progress(len(indices)))
+    with progress_bar(name, 'images') as report:
+        found = inspect_dataset(dataset, indices, options.jobs, report)
     published = published_images(name)
     is_other_place = any(f'dataset.{place}' in key for key in options.cfg_options for place in PLACES)
     compare_count(found, published, is_other_place)
     sheet = draw_contact_sheet(dataset, spread(len(dataset), options.columns))
     picture = options.pictures / f'{Path(name).stem}.png' if sheet else None
-    if picture:
-        write_file(picture, encode(np.asarray(sheet), '.png'))
+    if sheet and picture:
+        with writing(picture, 'choose another folder with --pictures'), replacing(picture) as part:
+            sheet.save(part, format='PNG')
     print(describe_inspection(found, dataset, published, picture))
     return not found.errors
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{number} is not positive')
-    return number
 
 
 if __name__ == '__main__':

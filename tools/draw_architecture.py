@@ -21,7 +21,8 @@ BEGIN, END = '<!-- drawn by tools/draw_architecture.py -->\n', '<!-- end of the 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ('simfeatup',),
     ('segearth.errors', 'segearth.paths', 'segearth.cli', 'segearth.device', 'segearth.freed_memory',
-     'segearth.published', 'segearth.io', 'segearth.text', 'segearth.weights', 'segearth.inference', 'segearth.models'),
+     'segearth.progress', 'segearth.published', 'segearth.io', 'segearth.text', 'segearth.weights',
+     'segearth.inference', 'segearth.models'),
     ('segearth.demo', 'segearth.maps', 'segearth.models.segmentor', 'segearth.datasets', 'segearth.preparation'),
     ('segearth.segmenter',),
     ('segearth.app', 'segearth.evaluation', 'segearth.training', 'segearth.alignearth', 'segearth.register'),

@@ -23,7 +23,7 @@ from segearth.app.session import Answer, NobodyWaitsError, Request, Session
 from segearth.app.uploads import Limits, without_paths
 from segearth.errors import DataError, UserError
 from segearth.io.panels import Palette, colour_map, overlay
-from segearth.maps.area import ClassArea
+from segearth.maps.areas import ClassArea
 from segearth.maps.labelling import NO_DATA
 from segearth.models.dense_clip import ATTENTION_NAMES
 from segearth.paths import PROJECT_ROOT

@@ -161,8 +161,8 @@ def serve(
 
 
 def set_environment(session: Session, host: str) -> None:
-    """Tells Gradio, by this process's environment, where files go, and to ask its own page without a proxy."""
-    os.environ['GRADIO_TEMP_DIR'] = str(session.storage.folder)
+    """Tells Gradio by this process's environment where files go, and to ask nobody but its own page, without proxy."""
+    os.environ |= {'GRADIO_TEMP_DIR': str(session.storage.folder), 'GRADIO_ANALYTICS_ENABLED': 'False'}
     around = [os.environ.get('NO_PROXY'), os.environ.get('no_proxy'), 'localhost', '127.0.0.1', host]
     os.environ['NO_PROXY'] = os.environ['no_proxy'] = ','.join(filter(None, around))
 

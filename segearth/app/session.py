@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,14 +25,14 @@ from segearth.errors import ConfigError, DataError
 from segearth.io.panels import Palette, palette_of
 from segearth.io.pictures import decide_stretch
 from segearth.io.raster import read_band_numbers
-from segearth.maps.area import ClassArea, read_areas
+from segearth.maps.areas import ClassArea, read_areas
 from segearth.maps.grid import WindowGrid
-from segearth.maps.labelling import SegmenterModel, WindowModel, label_block
-from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_files
+from segearth.maps.labelling import SegmenterModel, label_block
+from segearth.maps.predict import MapOptions, parts_of, predict_to_files
 from segearth.maps.quicklook import reduction
-from segearth.maps.run import MapPlan, Progress, place_reduced, reduced, run_blocks
-from segearth.maps.scene import Scene, SceneSource, open_scene
-from segearth.maps.workspace import Workspace
+from segearth.maps.results import MapFiles
+from segearth.maps.run import MapRun, Progress, place_reduced, reduced, run_blocks
+from segearth.maps.scene import SceneSource, open_scene
 from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.segmenter import Segmenter
 from segearth.text.vocabulary import Vocabulary
@@ -145,10 +145,9 @@ class Session:
         with self._lock, self._opened(request, owner) as (source, dataset):
             segmenter = self._segmenter(request, words)
             out = self.storage.new_folder(owner)
-            legend = MapLegend(segmenter.class_names, segmenter.palette)
+            model, legend = parts_of(segmenter)
             runner = _KeepingRunner()
-            options = MapOptions(with_scores=True, with_polygons=True)
-            model, progress = SegmenterModel(segmenter.model), self._while_wanted(progress, owner)
+            options, progress = MapOptions(scores=True, polygons=True), self._while_wanted(progress, owner)
             files = predict_to_files(
                 source, model, legend, out, options, dataset=dataset, runner=runner, progress=progress
             )
@@ -252,21 +251,19 @@ class Session:
 class _KeepingRunner:
     """Computes blocks here and keeps reduced copies of what the page shows."""
 
-    def __call__(
-        self, plan: MapPlan, missing: Sequence[int], model: WindowModel, scene: Scene, space: Workspace, tell: Progress
-    ) -> None:
-        size = tuple(-(-side // plan.step) for side in plan.grid.shape)
+    def __call__(self, run: MapRun) -> None:
+        plan, size = run.plan, run.plan.small_shape
         self.picture = np.zeros((*size, 3), np.uint8)
         self.labels = np.zeros(size, np.uint8)
-        self.probabilities = np.zeros((model.num_classes, *size), np.float16)
+        self.probabilities = np.zeros((run.model.num_classes, *size), np.float16)
 
         def keep(top: int, left: int, probabilities: np.ndarray) -> None:
             strip = reduced(probabilities.transpose(1, 2, 0), top, left, plan.step)
             place_reduced(self.probabilities.transpose(1, 2, 0), strip, top, left, plan.step)
 
-        run_blocks(plan, missing, model, scene, space, tell, keep)
+        run_blocks(run, keep)
         for index, (y1, x1, _, _) in enumerate(plan.blocks):
-            arrays = space.load_block(index)
+            arrays = run.workspace.load_block(index)
             place_reduced(self.picture, arrays['picture'], y1, x1, plan.step)
             place_reduced(self.labels, reduced(arrays['labels'], y1, x1, plan.step), y1, x1, plan.step)
 
@@ -274,7 +271,7 @@ class _KeepingRunner:
 def _label_whole(model: SegmenterModel, picture: np.ndarray, valid: np.ndarray) -> np.ndarray:
     shape = valid.shape
     grid = WindowGrid(shape, model.crop_size, model.stride)
-    labels = label_block(model, picture, valid, (0, 0, *shape), grid).labels
+    labels = label_block(model, picture, valid, (0, 0, *shape), grid)['labels']
     return reduced(labels, 0, 0, reduction(*shape))
 
 

@@ -39,7 +39,7 @@ class Storage:
 
     Attributes:
         folder: Its path; ``lock`` and what was there when :meth:`keep_present` was called stay until the end.
-        seconds: As given.
+        seconds: Age at which entries are removed.
     """
 
     def __init__(self, num_bytes: int, seconds: float) -> None:

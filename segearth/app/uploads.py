@@ -44,7 +44,7 @@ class Limits:
     Attributes:
         upload_bytes: Largest file.
         pixels: Largest scene.
-        characters: Of all class names together.
+        characters: Number of characters of all class names together.
         classes: Number of classes.
         phrases: Number of class names and synonyms together.
         kept_seconds: Uploads and results are deleted after this time.

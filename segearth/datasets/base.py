@@ -10,7 +10,7 @@ from segearth.datasets.checks import bind_label_checks, check_folders, check_not
 
 
 class RemoteSensingDataset(BaseSegDataset):
-    """Images in one folder, labels of the same names in another.
+    """Images in one folder, labels of the same names in another, both PNG unless a member says otherwise.
 
     Args:
         **settings: Arguments of mmseg's BaseSegDataset: data_root, data_prefix (img_path, seg_map_path), ann_file,
@@ -29,7 +29,7 @@ class RemoteSensingDataset(BaseSegDataset):
     DEFAULTS: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**self.DEFAULTS | settings)
+        super().__init__(**{'img_suffix': '.png', 'seg_map_suffix': '.png', **self.DEFAULTS, **settings})
         bind_label_checks(self)
 
     def load_data_list(self) -> list[dict]:

@@ -12,10 +12,10 @@ from typing import Any
 
 from mmengine.dataset import BaseDataset
 
-from segearth.datasets.labels import check_kind, check_sizes
-from segearth.datasets.transforms.labels import LoadSegLabel
+from segearth.datasets.transforms import LoadSegLabel
 from segearth.errors import DataError, MissingFileError
 from segearth.io.gdal_files import UnreadableFileError
+from segearth.io.labels import check_kind, check_sizes
 from segearth.io.raster import read_info
 
 MAX_SHOWN = 3  # files named in a message
@@ -50,7 +50,7 @@ def check_folders(
         data_root: Folder before the others; None or '' for none.
         data_prefix: ``img_path`` and ``seg_map_path``, relative to it or absolute.
         ann_file: File with the names of the images, if any.
-        name: For the message.
+        name: Name of the data set, for the message.
 
     Raises:
         MissingFileError: One of them does not exist.
@@ -86,12 +86,21 @@ def check_not_empty(dataset: BaseDataset, num_images: int) -> None:
 
 
 def bind_label_checks(dataset: BaseDataset) -> None:
-    """Tells the label loaders of a data set's pipeline how many classes there are."""
-    label_map = dataset.metainfo.get('label_map')
-    num_classes = len(label_map or dataset.metainfo['classes'])
-    for step in dataset.pipeline.transforms:
-        if isinstance(step, LoadSegLabel):
-            step.num_classes = num_classes
+    """Tells the label loader of a data set's pipeline which ids there are."""
+    loader = label_loader(dataset)
+    if loader is not None:
+        loader.num_ids = num_ids_of(dataset)
+
+
+def label_loader(dataset: BaseDataset) -> LoadSegLabel | None:
+    """The step of a data set's pipeline that loads and checks labels, if there is one."""
+    return next((step for step in dataset.pipeline.transforms if isinstance(step, LoadSegLabel)), None)
+
+
+def num_ids_of(dataset: BaseDataset) -> int:
+    """Number of ids that a label of a data set may hold: 0 to this less one; and 255 besides."""
+    label_map = getattr(dataset, 'label_map', None)
+    return len(label_map or dataset.metainfo['classes']) + bool(getattr(dataset, 'reduce_zero_label', False))
 
 
 def check_files_exist(dataset: BaseDataset) -> None:
@@ -117,7 +126,7 @@ def check_headers(dataset: BaseDataset) -> None:
         DataError: Sizes differ, or a label has colours.
         UnreadableFileError: A header cannot be read.
     """
-    loader = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadSegLabel)), None)
+    loader = label_loader(dataset)
 
     def check(pair: tuple[str, str | None]) -> None:
         image, label = pair

@@ -1,9 +1,9 @@
-"""The generated benchmark of the embedded demonstration model."""
+"""The generated benchmarks of the embedded demonstration model, optical and radar."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mmseg.registry import DATASETS
 
@@ -23,16 +23,34 @@ class DemoDataset(RemoteSensingDataset):
     """
 
     METAINFO = {'classes': CLASSES, 'palette': [list(colour) for colour in PALETTE]}
-    DEFAULTS = {
-        'img_suffix': '.png',
-        'seg_map_suffix': '.png',
-        'data_prefix': {'img_path': 'img_dir', 'seg_map_path': 'ann_dir'},
-    }
+    DEFAULTS = {'data_prefix': {'img_path': 'img_dir', 'seg_map_path': 'ann_dir'}}
+    FOLDER: ClassVar[str] = 'data/demo'
 
     def __init__(self, **settings: Any) -> None:
-        if not settings.get('data_root'):
-            raise ConfigError('DemoDataset needs data_root, the folder to draw the benchmark into: data_root=data/demo')
+        root = settings.get('data_root')
+        if not root:
+            raise ConfigError(
+                f'{type(self).__name__} needs data_root, the folder to draw the benchmark into: data_root={self.FOLDER}'
+            )
+        self._draw(Path(root))
+        super().__init__(**settings)
+
+    def _draw(self, root: Path) -> None:
         from segearth.demo.benchmark import ensure_benchmark  # late: drawing scenes needs what evaluation does not
 
-        ensure_benchmark(Path(settings['data_root']))
-        super().__init__(**settings)
+        ensure_benchmark(root)
+
+
+@DATASETS.register_module()
+class DemoSARDataset(DemoDataset):
+    """Simulated radar images of 448 x 448 with exact labels; drawn into ``data_root`` when first used.
+
+    They show that the program works, not how well it does on the Earth.
+    """
+
+    FOLDER = 'data/demo_sar'
+
+    def _draw(self, root: Path) -> None:
+        from segearth.demo.sar_benchmark import ensure_sar_benchmark
+
+        ensure_sar_benchmark(root)

@@ -13,8 +13,8 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmseg.registry import METRICS, MODELS, TRANSFORMS
 
-import segearth.datasets
-import segearth.evaluation.metric  # noqa: F401 - configs name what these register
+import segearth.evaluation.metric
+import segearth.register  # noqa: F401 - configs name what these register
 from segearth.errors import ConfigError, MissingFileError, UserError
 from segearth.models.segmentor import SegEarthSegmentation
 from segearth.paths import class_file_folders, config_folders, data_folders, find_config, find_file

@@ -56,10 +56,16 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes a whole file.
 
     Raises:
-        OSError: As of :func:`replacing`.
+        OSError: It cannot be written; what was there before is untouched.
     """
     with replacing(path) as part:
         part.write_bytes(data)
+
+
+def remove_left_over(folder: Path) -> None:
+    """Removes what killed processes left half-written in a folder; nobody else may be writing into it."""
+    for part in folder.glob('.*.*-????????.tmp'):
+        part.unlink(missing_ok=True)
 
 
 def _take_rights(part: Path, target: Path) -> None:

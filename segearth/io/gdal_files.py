@@ -7,6 +7,7 @@ import re
 import threading
 import warnings
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -31,6 +32,17 @@ _warning_filters = threading.Lock()  # of the whole process; warnings.catch_warn
 
 class UnreadableFileError(DataError):
     """A file is truncated, damaged or of an unknown format."""
+
+
+class FileContent(BytesIO):
+    """A file in memory, such as one of an archive; ``name`` is what messages call it."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 def local_name(name: str | os.PathLike[str]) -> str:
@@ -149,7 +161,7 @@ class BandReader:
     file says that 0 is white; other numbers get the scale and offset that the file declares.
 
     Attributes:
-        numbers: Of the bands, from 1.
+        numbers: Numbers of the bands, from 1.
         dtype: NumPy type of what is read.
         is_masked_by_alpha: An alpha band says where there is data.
     """

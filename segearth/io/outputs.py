@@ -10,6 +10,7 @@ from pathlib import Path
 
 from segearth.errors import ResultsError
 
+GO_ON = 'make room or give another --out; finished blocks of a map are kept, and --resume goes on with them'
 LONGEST_NAME = 255 - len('.aux.xml')  # bytes of a file name that usual file systems take, less what is put behind it
 
 
@@ -52,8 +53,12 @@ def make_folder(out: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, remedy: str = GO_ON) -> Iterator[None]:
     """Turns a full disk, or one that may not be written to, into a message about what was being written.
+
+    Args:
+        path: File or folder.
+        remedy: What to do about it, for the message.
 
     Raises:
         ResultsError: The system refused.
@@ -62,7 +67,4 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or error.__cause__ or error
-        raise ResultsError(
-            f'{path} cannot be written ({reason}): make room or give another --out; finished blocks '
-            'of a map are kept, and --resume goes on with them'
-        ) from error
+        raise ResultsError(f'{path} cannot be written ({reason}): {remedy}') from error

@@ -122,10 +122,10 @@ def read_sar(
     """Reads a radar image as a picture, (H, W, 3) uint8.
 
     Args:
-        image: As for :func:`read_optical`, as are the errors.
+        image: File, image of Pillow, or array; errors are those of :func:`read_optical`.
         bands: Numbers of one or two bands, from 1; None takes all.
-        scale: As for :func:`sar_to_rgb`.
-        db_ranges: As for :func:`sar_to_rgb`.
+        scale: 'auto', or what the numbers are: 'db', 'amplitude' or 'power'.
+        db_ranges: (lowest, highest) decibels of each band; None by the rule.
     """
     raster = read_raster(image, bands=bands)
     try:

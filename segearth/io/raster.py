@@ -2,7 +2,7 @@
 
 Pillow decodes PNG, JPEG and the like (it refuses truncated files, where OpenCV of some versions returns half an
 image), rasterio decodes all the rest (:mod:`segearth.io.gdal_files`), also colours of 16 bit, of which Pillow
-keeps 8. Nothing here knows what the numbers mean: :mod:`segearth.io.pictures` and :mod:`segearth.datasets.labels` do.
+keeps 8. Nothing here knows what the numbers mean: :mod:`segearth.io.pictures` and :mod:`segearth.io.labels` do.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
+from rasterio.io import DatasetReader, MemoryFile
 
 from segearth.errors import ConfigError, DataError, MissingFileError, UserError
 from segearth.io.gdal_files import (
     BandReader,
+    FileContent,
     UnreadableFileError,
     bands_without_alpha,
     check_band_numbers,
@@ -28,10 +29,12 @@ from segearth.io.gdal_files import (
     is_palette,
     local_name,
     open_dataset,
+    open_quietly,
 )
 
-ImageInput = str | os.PathLike | Image.Image | np.ndarray
-"""What is taken for an image: a path, an image of Pillow, or an array (H, W) or (H, W, B)."""
+FileInput = str | os.PathLike | FileContent
+ImageInput = FileInput | Image.Image | np.ndarray
+"""What is taken for an image: a file, an image of Pillow, or an array (H, W) or (H, W, B)."""
 
 GDAL_SUFFIXES = frozenset({'.tif', '.tiff', '.jp2', '.vrt', '.img'})
 GDAL_FORMATS = frozenset({'TIFF', 'JPEG2000'})  # of Pillow's, left to GDAL whatever the file's name
@@ -54,7 +57,7 @@ class RasterInfo:
 
     Attributes:
         size: (height, width) in pixels.
-        num_bands: Without alpha.
+        num_bands: Number of bands, without alpha.
         is_palette: The numbers are places in a colour table (Pillow mode P).
     """
 
@@ -112,7 +115,7 @@ def read_raster(image: ImageInput, is_picture: bool = True, bands: tuple[int, ..
         DataError: A band that does not exist, or an object that is no image.
     """
     with _reading(image):
-        if isinstance(image, str | os.PathLike):
+        if isinstance(image, FileInput):
             with _decoder(image) as source:
                 if isinstance(source, DatasetReader):
                     return _of_dataset(source, is_picture, bands, name_of(image))
@@ -130,7 +133,7 @@ def read_band_numbers(text: str | None, place: str = '--bands is') -> tuple[int,
     """Band numbers that a user has typed, such as "4,3,2"; None stays None.
 
     Args:
-        text: As typed.
+        text: What was typed.
         place: Where it was, the beginning of the message.
 
     Raises:
@@ -167,18 +170,27 @@ def _reading(image: ImageInput) -> Iterator[None]:
         raise DataError(f'{name_of(image)} is too large to be read at once ({error}): cut it into tiles') from error
     except (OSError, SyntaxError, ValueError, RasterioError) as error:  # Pillow raises SyntaxError for broken PNG
         reason = str(error.__cause__ or error).rstrip('.') or type(error).__name__
-        if not isinstance(image, str | os.PathLike):
+        if not isinstance(image, FileInput):
             raise DataError(f'{name_of(image)} cannot be read: {reason}') from error
+        remedy = 'copy or convert it again (eval.py --skip-broken leaves such files out and counts them)'
         raise UnreadableFileError(
-            f'cannot read {image}: {reason}. The file is damaged or incomplete: copy or convert it again '
-            '(eval.py --skip-broken leaves such files out and counts them)'
+            f'cannot read {name_of(image)}: {reason}. The file is damaged or incomplete: '
+            f'{"download it again" if isinstance(image, FileContent) else remedy}'
         ) from error
 
 
 @contextmanager
-def _decoder(path: str | os.PathLike[str]) -> Iterator[DatasetReader | Image.Image]:
+def _decoder(file: FileInput) -> Iterator[DatasetReader | Image.Image]:
     """Opens a file with Pillow or GDAL."""
-    name = local_name(path)
+    if isinstance(file, FileContent):
+        with Image.open(file) as image:
+            if image.format not in GDAL_FORMATS and not _is_reduced(image):
+                yield image
+                return
+        with MemoryFile(file.getvalue()) as memory, open_quietly(memory.name) as dataset:
+            yield dataset
+        return
+    name = local_name(file)
     if os.path.isdir(name):
         raise DataError(f'{name} is a folder; give an image file')
     if not is_gdal_name(name) and not name.lower().endswith(tuple(GDAL_SUFFIXES)):
@@ -277,8 +289,8 @@ def _tiff_orientation(source: DatasetReader) -> int:
 
 def name_of(image: ImageInput) -> str:
     """What to call an image in a message."""
-    if isinstance(image, str | os.PathLike):
-        return os.fspath(image)
+    if isinstance(image, FileInput):
+        return image.name if isinstance(image, FileContent) else os.fspath(image)
     if isinstance(image, Image.Image):
         return f'image {getattr(image, "filename", "") or "of Pillow"}'
     shape = getattr(image, 'shape', None)

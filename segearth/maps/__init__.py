@@ -1,7 +1,11 @@
 """Maps of scenes of any size: windowed reading, blocks without seams, georeferenced results.
 
-In the order of the calls: a scene on disk (scene.py), one stretch for all of it (stretch.py), its windows and blocks
-(grid.py), labels of one block (labelling.py), blocks kept on disk until all are done (workspace.py), by one process or
-a Dask cluster (run.py, cluster.py), and what is made of them: Cloud Optimized GeoTIFFs (geotiff.py), areas (area.py),
-polygons (polygons.py), a quick look (quicklook.py). predict.py joins them.
+The way of a scene: opened and read box by box (scene.py), cut into windows and blocks (grid.py), the windows of a block
+scored and its pixels labelled (labelling.py), block by block here (run.py) or on a Dask cluster (cluster.py), kept on
+disk until all are done (workspace.py), and made into Cloud Optimized GeoTIFFs (results.py), areas (areas.py), polygons
+(polygons.py) and a quick look (quicklook.py). predict.py joins them; configuration.py reads a data set's config.
 """
+
+from segearth.paths import require
+
+require('maps', 'pyproj')  # in words, instead of an ImportError

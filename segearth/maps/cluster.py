@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,10 +25,10 @@ from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from distributed.client import FutureCancelledError
 
 from segearth.errors import ConfigError, MissingFileError, ResultsError
-from segearth.maps.labelling import SegmenterModel, WindowModel
-from segearth.maps.run import MapPlan, Progress, WindowCount, compute_block
-from segearth.maps.scene import Scene, open_scene
-from segearth.maps.workspace import Workspace
+from segearth.maps.labelling import WindowModel
+from segearth.maps.predict import parts_of
+from segearth.maps.run import MapPlan, MapRun, compute_block
+from segearth.maps.scene import open_scene
 
 TASKS_A_THREAD = 3  # enough to keep workers busy; more would pile up results
 CONNECT_SECONDS = 15
@@ -56,22 +56,13 @@ class DaskRunner:
         self._threads = threads
         self._key = uuid.uuid4().hex  # a run's own: weights may change under one name
 
-    def __call__(
-        self,
-        plan: MapPlan,
-        missing: Sequence[int],
-        model: WindowModel,
-        scene: Scene,
-        workspace: Workspace,
-        progress: Progress,
-    ) -> None:
+    def __call__(self, run: MapRun) -> None:
         """Computes the missing blocks and keeps them in the workspace.
 
         Raises:
             ResultsError: Workers died again and again over one block, all of them are gone, or the scheduler is.
         """
-        count = WindowCount(plan, missing, progress)
-        waiting = list(reversed(missing))
+        plan, waiting = run.plan, list(reversed(run.missing))
         blocks: dict[Future, int] = {}
         limit = TASKS_A_THREAD * max(self._num_threads(), 1)
         queue = as_completed()
@@ -85,15 +76,14 @@ class DaskRunner:
                 self._wait(queue)
                 future = next(queue)
                 index = blocks.pop(future)
-                workspace.save_block(index, self._result(future, plan.blocks[index]))
+                run.workspace.save_block(index, self._result(future, plan.blocks[index]))
                 future.release()
-                count(plan.grid.num_windows([plan.blocks[index]]))
+                run.advance(plan.grid.num_windows([plan.blocks[index]]))
         except SchedulerLostError:
-            blocks.clear()  # nobody is left to cancel them
+            raise  # nobody is left to cancel tasks
+        except BaseException:
+            self._client.cancel(list(blocks))
             raise
-        finally:
-            if blocks:
-                self._client.cancel(list(blocks))
 
     def _submit(self, plan: MapPlan, index: int) -> Future:
         path = plan.source.path
@@ -163,19 +153,19 @@ def _lost_scheduler_named() -> Iterator[None]:
 
 @contextmanager
 def dask_runner(
-    settings: Mapping[str, Any], scheduler: str | None = None, workers: int | None = None
+    make_segmenter: Callable[[], Any], scheduler: str | None = None, workers: int | None = None
 ) -> Iterator[DaskRunner]:
     """Connects to a cluster, or starts one on this machine for as long as the context lasts.
 
     Args:
-        settings: Arguments of the :class:`segearth.Segmenter` that workers build.
+        make_segmenter: Builds the :class:`segearth.Segmenter` of a worker; picklable.
         scheduler: Address of a running scheduler.
         workers: Number of processes to start here instead.
 
     Raises:
         ConfigError: No scheduler answers, it has no workers, or a number of workers below 1.
     """
-    build = partial(build_model, dict(settings))
+    build = partial(_build_model, make_segmenter)
     if scheduler is None:
         if workers is None or workers < 1:
             raise ConfigError(f'--workers is {workers}; allowed: 1 or more')
@@ -218,11 +208,8 @@ def connected(scheduler: str, worker_seconds: float = WORKER_SECONDS) -> Iterato
         yield client
 
 
-def build_model(settings: Mapping[str, Any]) -> WindowModel:
-    """The model of a worker."""
-    from segearth.segmenter import Segmenter
-
-    return SegmenterModel(Segmenter(**settings).model)
+def _build_model(make_segmenter: Callable[[], Any]) -> WindowModel:
+    return parts_of(make_segmenter())[0]
 
 
 def _compute(plan: MapPlan, build: Callable[[], WindowModel], key: str, threads: int | None) -> dict[str, np.ndarray]:

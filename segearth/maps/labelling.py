@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -85,19 +85,6 @@ class SegmenterModel:
         return readout | settings | {'weights': digest.hexdigest(), 'precision': precision}
 
 
-@dataclass
-class LabelledBlock:
-    """Result of a block.
-
-    Attributes:
-        labels: (h, w) uint8, :data:`NO_DATA` where the scene has none.
-        scores: (h, w) float16, probability of the label's class in [0, 1], NaN without data; None if not asked for.
-    """
-
-    labels: np.ndarray
-    scores: np.ndarray | None = None
-
-
 @torch.inference_mode()
 def label_block(
     model: WindowModel,
@@ -108,7 +95,7 @@ def label_block(
     with_scores: bool = False,
     on_windows: Callable[[int], None] = lambda count: None,
     on_probabilities: Callable[[int, int, np.ndarray], None] | None = None,
-) -> LabelledBlock:
+) -> dict[str, np.ndarray]:
     """Labels a block of a scene.
 
     Args:
@@ -121,6 +108,10 @@ def label_block(
         on_windows: Told the number of windows just done.
         on_probabilities: Given the first row and column, in pixels of the scene, and the probabilities (K, h, w) of
             all classes there, strip by strip; too much to keep for a large scene.
+
+    Returns:
+        ``labels`` (h, w) uint8, :data:`NO_DATA` where the scene has none, and if asked for ``scores`` (h, w) float16,
+        probability of the label's class in [0, 1], NaN without data.
     """
     top, left, _, right = grid.region(box)
     y1, x1, y2, x2 = box
@@ -129,16 +120,16 @@ def label_block(
     row_counts = _counts(rows, window_height, y1, y2)
     column_counts = torch.from_numpy(_counts(columns, window_width, x1, x2))
     pixels = torch.from_numpy(picture).permute(2, 0, 1)
-    result = LabelledBlock(np.full((y2 - y1, x2 - x1), NO_DATA, np.uint8))
+    arrays = {'labels': np.full((y2 - y1, x2 - x1), NO_DATA, np.uint8)}
     if with_scores:
-        result.scores = np.full((y2 - y1, x2 - x1), np.nan, np.float16)
+        arrays['scores'] = np.full((y2 - y1, x2 - x1), np.nan, np.float16)
 
-    sums = None  # (Q, window height, region width), rows from `current` on
-    current = rows[0]
-    for row, following in zip(rows, [*rows[1:], rows[-1] + window_height], strict=True):
-        if sums is not None and row > current:
-            sums = torch.cat([sums[:, row - current :], sums.new_zeros(len(sums), row - current, sums.shape[2])], dim=1)
-        current = row
+    sums = None  # (Q, window height, region width), rows of the scene from `row` on
+    before, after = [rows[0], *rows[:-1]], [*rows[1:], rows[-1] + window_height]
+    for previous, row, following in zip(before, rows, after, strict=True):
+        if sums is not None:
+            step = row - previous
+            sums = torch.cat([sums[:, step:], sums.new_zeros(len(sums), step, sums.shape[2])], dim=1)
         in_row = slice(row - top, row - top + window_height)
         useful = [x for x in columns if valid[in_row, x - left : x - left + window_width].any()]
         on_windows(len(columns) - len(useful))
@@ -157,17 +148,14 @@ def label_block(
         counts = torch.from_numpy(row_counts[first - y1 : last - y1, None]) * column_counts
         mean = sums[:, first - row : last - row, x1 - left : x2 - left] / counts.to(sums)
         probabilities, labels = model.classify(mean)
-        _write(result, slice(first - y1, last - y1), valid[in_block], probabilities, labels)
+        done = slice(first - y1, last - y1)
+        arrays['labels'][done] = np.where(valid[in_block], labels[0].cpu().numpy().astype(np.uint8), NO_DATA)
+        if with_scores:
+            chosen = probabilities.gather(0, labels)[0].float().cpu().numpy()
+            arrays['scores'][done] = np.where(valid[in_block], chosen, np.nan)
         if on_probabilities is not None:
             on_probabilities(first, x1, probabilities.float().cpu().numpy())
-    return result
-
-
-def _write(result: LabelledBlock, rows: slice, valid: np.ndarray, probabilities: Tensor, labels: Tensor) -> None:
-    result.labels[rows] = np.where(valid, labels[0].cpu().numpy().astype(np.uint8), NO_DATA)
-    if result.scores is not None:
-        chosen = probabilities.gather(0, labels)[0].float().cpu().numpy()
-        result.scores[rows] = np.where(valid, chosen, np.nan).astype(np.float16)
+    return arrays
 
 
 def _counts(starts: list[int], window: int, first: int, last: int) -> np.ndarray:

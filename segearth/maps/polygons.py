@@ -17,10 +17,9 @@ import rasterio
 import shapely
 from rasterio.features import rasterize, shapes
 
-from segearth.maps.area import SQUARE_METRES_A_HECTARE
-from segearth.maps.geotiff import as_window
-from segearth.maps.ground import PixelAreas
+from segearth.maps.areas import SQUARE_METRES_A_HECTARE, PixelAreas
 from segearth.maps.labelling import NO_DATA
+from segearth.maps.scene import as_window
 
 STRIP_ROWS = 512
 LAYER = 'classes'
@@ -28,8 +27,8 @@ LAYER = 'classes'
 
 def write_polygons(
     target: Path, labels_path: Path, scores_path: Path, class_names: Sequence[str], areas: PixelAreas
-) -> int:
-    """Writes one polygon a region; returns their number.
+) -> None:
+    """Writes one polygon a region.
 
     Args:
         target: New GeoPackage; columns class, class_id, pixels, hectares (left out without a coordinate reference
@@ -67,7 +66,6 @@ def write_polygons(
         except RuntimeError as error:  # what pyogrio raises when the disk is full
             raise OSError(str(error)) from error
     target.write_bytes(content.getbuffer())
-    return len(frame)
 
 
 def _zonal_sums(polygons: np.ndarray, scores_path: Path, areas: PixelAreas) -> np.ndarray:

@@ -1,39 +1,39 @@
-"""From a scene to the files of its map: joins the modules of this package; no rules of its own."""
+"""From a scene to its map: a path, a rasterio dataset or an xarray.DataArray in, files out, or the kind that went in.
+
+All three take the way of the command line, blocks on disk included, so memory stays what a block needs, but for the
+result itself of datasets and arrays.
+"""
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import rasterio
-from rasterio.features import sieve
+from rasterio.io import DatasetReader, MemoryFile
 
 import segearth
 from segearth.errors import ConfigError, DataError
-from segearth.inference.sliding_window import Box
 from segearth.io.outputs import check_results, writing
-from segearth.io.panels import Palette
 from segearth.io.pictures import decide_stretch
-from segearth.maps.area import AreaCount, ClassArea, write_areas
-from segearth.maps.geotiff import as_window, describe_classes, optimise, write_blocks, write_legend
+from segearth.maps.areas import PixelAreas
 from segearth.maps.grid import BLOCK_SIDE, WindowGrid
-from segearth.maps.ground import PixelAreas, pixel_size
-from segearth.maps.labelling import NO_DATA, WindowModel
-from segearth.maps.optional import require
-from segearth.maps.quicklook import draw_quicklook, reduction
-from segearth.maps.run import MapPlan, Progress, place_reduced, reduced, run_blocks
+from segearth.maps.labelling import NO_DATA, SegmenterModel, WindowModel
+from segearth.maps.quicklook import reduction
+from segearth.maps.results import TILED, MapFiles, MapLegend, write_results
+from segearth.maps.run import MapPlan, MapRun, Progress, Runner, run_blocks
 from segearth.maps.scene import Scene, SceneSource, open_scene
-from segearth.maps.workspace import Workspace, open_workspace
+from segearth.maps.workspace import open_workspace
+from segearth.paths import require
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import xarray
 
-Runner = Callable[[MapPlan, Sequence[int], WindowModel, Scene, Workspace, Progress], None]
-"""Computes missing blocks and keeps them in the workspace: run_blocks, or that of a cluster."""
+DEFAULT_OUT = 'outputs'
 
 
 @dataclass(frozen=True)
@@ -41,72 +41,96 @@ class MapOptions:
     """How a scene becomes a map.
 
     Attributes:
-        stretch: 'auto', 'percentile', 'none' or 'black,white' (stretch.py).
-        with_scores: Also a raster of the probability of each pixel's class.
-        with_polygons: Also polygons.
+        stretch: Numbers to picture: 'auto', 'percentile', 'none' or 'black,white' (io/pictures.py).
+        scores: Also a raster of the probability of each pixel's class.
+        polygons: Also polygons, as GeoPackage.
         min_area: Regions that are smaller are merged into their largest neighbour: square metres, or pixels for a scene
             without a coordinate reference system. 0 keeps all.
         block_side: Pixels of a block.
     """
 
     stretch: str = 'auto'
-    with_scores: bool = False
-    with_polygons: bool = False
+    scores: bool = False
+    polygons: bool = False
     min_area: float = 0
     block_side: int = BLOCK_SIDE
 
 
-@dataclass(frozen=True)
-class MapFiles:
-    """Where the results of a scene lie.
+SCENE_ARGUMENTS = frozenset({'resolution', 'runner', 'resume', 'overwrite', 'progress'}).union(
+    field.name for field in fields(MapOptions)
+)
+"""Names of the arguments of :func:`predict_scene` that say how a scene is mapped."""
 
-    Attributes:
-        classes: GeoTIFF of class ids.
-        overview: PNG with legend.
-        areas: CSV.
-        scores: GeoTIFF, or None.
-        polygons: GeoPackage, or None.
+
+def parts_of(segmenter: Any) -> tuple[WindowModel, MapLegend]:
+    """What maps need of a :class:`segearth.Segmenter`: its model, and the names and colours of its classes."""
+    return SegmenterModel(segmenter.model), MapLegend(segmenter.class_names, segmenter.palette)
+
+
+def predict_scene(
+    segmenter: Any,
+    scene: str | os.PathLike | DatasetReader | xarray.DataArray,
+    out: str | os.PathLike | None = None,
+    *,
+    resolution: float | None = None,
+    runner: Runner = run_blocks,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+    **options: Any,
+) -> Path | DatasetReader | xarray.DataArray:
+    """Maps one scene of any size at its own resolution, or at the one asked for.
+
+    Args:
+        segmenter: A :class:`segearth.Segmenter`. Its ``sensor``, ``bands`` and ``ignore_alpha`` say how the scene is
+            read; ``resize`` plays no part.
+        scene: Path of a file (or another path that GDAL opens), open rasterio dataset, or DataArray of rioxarray:
+            (band, y, x) or (y, x).
+        out: Folder of the results: ``NAME_classes.tif`` and the others of :class:`segearth.maps.results.MapFiles`. For
+            a path it is ``outputs`` if not given; for datasets and arrays nothing is kept on disk then.
+        resolution: Metres a pixel, to which the scene is resampled; the map has it too.
+        runner: Who computes the blocks, see :class:`segearth.maps.cluster.DaskRunner`.
+        resume: Go on with an unfinished run of the same settings.
+        overwrite: Replace results.
+        progress: Called with (windows done, windows in all).
+        **options: Those of :class:`MapOptions`: stretch, scores, polygons, min_area, block_side.
+
+    Returns:
+        The classes, 255 where the scene has no data, as the kind that was given: path of the GeoTIFF, open dataset (in
+        memory without ``out``), or DataArray (y, x) with the coordinates of the scene.
+
+    Raises:
+        segearth.errors.UserError: Something cannot be used; the message says why.
     """
-
-    classes: Path
-    overview: Path
-    areas: Path
-    scores: Path | None
-    polygons: Path | None
-
-    @classmethod
-    def of(cls, out: Path, name: str, options: MapOptions) -> MapFiles:
-        """Paths of the results of a scene."""
-        return cls(
-            out / f'{name}_classes.tif',
-            out / f'{name}_overview.png',
-            out / f'{name}_areas.csv',
-            out / f'{name}_scores.tif' if options.with_scores else None,
-            out / f'{name}_polygons.gpkg' if options.with_polygons else None,
+    dataset, array = None, None
+    with tempfile.TemporaryDirectory(prefix='segearth-') as scratch:
+        if isinstance(scene, str | os.PathLike):
+            path, out = os.fspath(scene), out or DEFAULT_OUT
+        elif isinstance(scene, DatasetReader):
+            path, dataset = scene.name, scene
+        elif type(scene).__module__.startswith('xarray.'):
+            path, array = _to_file(scene, Path(scratch)), scene
+        else:
+            raise DataError(
+                f'a scene is a path, an open rasterio dataset or an xarray.DataArray, not a {type(scene).__name__}; '
+                'arrays and PIL images go to segearth.Segmenter(...)(image)'
+            )
+        files = predict_to_files(
+            SceneSource(path, segmenter.bands, segmenter.sensor, resolution, segmenter.ignore_alpha),
+            *parts_of(segmenter),
+            out or scratch,
+            MapOptions(**options),
+            dataset=dataset,
+            runner=runner,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
         )
-
-    @property
-    def legend(self) -> Path:
-        """GDAL's file of class names and colours beside the GeoTIFF of class ids."""
-        return self.classes.with_name(f'{self.classes.name}.aux.xml')
-
-    @property
-    def paths(self) -> list[Path]:
-        """All others, the GeoTIFF of class ids last."""
-        return [path for path in (self.overview, self.areas, self.scores, self.polygons, self.classes) if path]
-
-    @classmethod
-    def possible(cls, out: Path, name: str) -> list[Path]:
-        """Paths of all kinds of results of a scene."""
-        return cls.of(out, name, MapOptions(with_scores=True, with_polygons=True)).paths
-
-
-@dataclass(frozen=True)
-class MapLegend:
-    """Names and colours of the classes, K of each."""
-
-    class_names: tuple[str, ...]
-    palette: Palette
+        if array is not None:
+            return _to_array(files.classes, array, segmenter.class_names)
+        if dataset is not None:
+            return rasterio.open(files.classes) if out else _in_memory(files.classes)
+        return files.classes
 
 
 def predict_to_files(
@@ -116,65 +140,55 @@ def predict_to_files(
     out: str | os.PathLike[str],
     options: MapOptions | None = None,
     *,
-    dataset: rasterio.DatasetReader | None = None,
+    dataset: DatasetReader | None = None,
     runner: Runner = run_blocks,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> MapFiles:
-    """Maps one scene.
+    """Maps one scene to the files of a folder; what is not said here is as in :func:`predict_scene`.
 
-    Args:
-        source: The scene.
-        model: Scores windows.
-        legend: Names and colours.
-        out: Folder of the results.
-        options: See :class:`MapOptions`.
-        dataset: Read instead of opening ``source.path``.
-        runner: Who computes the blocks.
-        resume: Go on with an unfinished run of the same settings.
-        overwrite: Replace results.
-        progress: Told how far the windows are.
+    The scene is opened by ``source`` (an open ``dataset`` is read in its place), the ``model`` scores its windows, and
+    ``legend`` gives the names and colours of the classes.
 
     Raises:
         segearth.errors.UserError: The scene, the options or the folder cannot be used; the message says why.
     """
-    options = options or MapOptions()
-    _check(options, legend)
+    options, out = options or MapOptions(), Path(out)
+    if options.polygons:
+        require('maps', 'geopandas', 'pyogrio', 'shapely')
+    if len(legend.class_names) > NO_DATA:
+        raise ConfigError(f'{len(legend.class_names)} classes; a map of 8 bits has room for {NO_DATA}: split the list')
+    if not options.min_area >= 0:
+        raise ConfigError(f'--min-area is {options.min_area}; allowed: 0 or more')
     with open_scene(source, dataset) as scene:
-        areas = PixelAreas(scene.crs, scene.transform, (scene.height, scene.width))
-        grid = WindowGrid((scene.height, scene.width), model.crop_size, model.stride)
+        shape = scene.height, scene.width
+        areas = PixelAreas(scene.crs, scene.transform, shape)
+        grid = WindowGrid(shape, model.crop_size, model.stride)
         plan = MapPlan(
             source,
             decide_stretch(scene, options.stretch),
             grid,
             tuple(grid.blocks(options.block_side)),
-            options.with_scores or options.with_polygons,
-            reduction(scene.height, scene.width),
+            options.scores or options.polygons,
+            reduction(*shape),
         )
-        files = MapFiles.of(Path(out), scene.name, options)
-        possible = MapFiles.possible(Path(out), scene.name)
+        files = MapFiles.of(out, scene.name, options.scores, options.polygons)
+        possible = MapFiles.of(out, scene.name).paths
         check_results({source.path: possible})
         settings = _settings(plan, scene, model, legend, options)
-        with open_workspace(Path(out), scene.name, settings, files.paths, possible, resume, overwrite) as workspace:
+        with open_workspace(out, scene.name, settings, files.paths, possible, resume, overwrite) as workspace:
             if workspace is None:
                 return files
             missing = [index for index in range(len(plan.blocks)) if not workspace.has_block(index)]
-            runner(plan, missing, model, scene, workspace, progress)
+            run = MapRun(plan, model, scene, workspace, missing, progress)
+            runner(run)
             with writing(files.classes):
-                temporary = _assemble(plan, scene, workspace, files, areas, legend, options, settings)
+                temporary = write_results(run, files, legend, areas, options.min_area, settings)
             for path in set(possible) - set(files.paths):
                 path.unlink(missing_ok=True)  # of the run that is overwritten
             workspace.publish(temporary)
     return files
-
-
-def _check(options: MapOptions, legend: MapLegend) -> None:
-    require('maps', 'pyproj', *(('geopandas', 'pyogrio', 'shapely') if options.with_polygons else ()))
-    if len(legend.class_names) > NO_DATA:
-        raise ConfigError(f'{len(legend.class_names)} classes; a map of 8 bits has room for {NO_DATA}: split the list')
-    if not options.min_area >= 0:
-        raise ConfigError(f'--min-area is {options.min_area}; allowed: 0 or more')
 
 
 def _settings(
@@ -199,83 +213,46 @@ def _settings(
     }
 
 
-def _assemble(
-    plan: MapPlan,
-    scene: Scene,
-    workspace: Workspace,
-    files: MapFiles,
-    areas: PixelAreas,
-    legend: MapLegend,
-    options: MapOptions,
-    settings: dict[str, Any],
-) -> dict[Path, Path]:
-    """Makes all results in the workspace's folder; returns temporary file -> final path."""
-    folder = workspace.result_folder()
-    labels, scores = folder / 'labels.tif', folder / 'scores.tif'
-    picture = np.zeros((-(-scene.height // plan.step), -(-scene.width // plan.step), 3), np.uint8)
+def _to_file(array: xarray.DataArray, folder: Path) -> str:
+    """Writes an array as a GeoTIFF, in windows where it is a lazy one."""
+    require('maps', 'rioxarray')
+    import rioxarray  # noqa: F401  (gives arrays their .rio)
 
-    def blocks(key: str) -> Iterator[tuple[Box, np.ndarray]]:
-        for index, box in enumerate(plan.blocks):
-            arrays = workspace.load_block(index)
-            place_reduced(picture, arrays['picture'], *box[:2], plan.step)
-            yield box, arrays[key]
-
-    write_blocks(labels, scene, 'uint8', NO_DATA, blocks('labels'))
-    if plan.with_scores:
-        write_blocks(scores, scene, 'float32', float('nan'), blocks('scores'))
-    if options.min_area:
-        _merge_small(labels, _pixels(options.min_area, areas, scene))
-    small, table = _measure(plan, labels, areas, legend)
-    if not sum(row.pixels for row in table):
-        alpha = ', its alpha band says; --ignore-alpha (ignore_alpha=True) reads it all the same'
-        hint = alpha if scene.is_masked_by_alpha else ''
-        logger.warning('%s holds no valid pixel%s: its map is empty', plan.source.path, hint)
-    describe_classes(labels, legend.class_names, legend.palette, settings)
-
-    def temporary(final: Path) -> Path:
-        return folder / final.name
-
-    size = pixel_size(scene.crs, scene.transform, (scene.height, scene.width))
-    metres = None if size is None else (size[0] * size[1]) ** 0.5
-    draw_quicklook(picture, small, legend.class_names, legend.palette, metres, plan.step).save(
-        temporary(files.overview)
-    )
-    write_areas(temporary(files.areas), table)
-    if files.scores:
-        optimise(scores, temporary(files.scores), predictor='YES')
-    if files.polygons:
-        from segearth.maps.polygons import write_polygons  # geopandas takes a second to import
-
-        write_polygons(temporary(files.polygons), labels, scores, legend.class_names, areas)
-    optimise(labels, temporary(files.classes))
-    write_legend(temporary(files.legend), legend.class_names, legend.palette)
-    return {temporary(path): path for path in (files.legend, *files.paths)}
+    if array.ndim not in (2, 3):
+        raise DataError(f'the DataArray has dimensions {array.dims}; expected (band, y, x) or (y, x)')
+    name = str(array.name or 'scene').replace('/', '_')
+    path = folder / f'{name}.tif'
+    try:
+        array.rio.to_raster(path, windowed=True, **TILED)
+    except Exception as error:  # rioxarray passes on what it meets: missing dimensions, types GDAL lacks
+        raise DataError(
+            f'the DataArray cannot be read as a raster ({error}): it needs dimensions (band, y, x), regular '
+            'coordinates and numbers; rioxarray.open_rasterio makes such an array'
+        ) from error
+    return str(path)
 
 
-def _measure(plan: MapPlan, labels: Path, areas: PixelAreas, legend: MapLegend) -> tuple[np.ndarray, list[ClassArea]]:
-    """Every ``step``-th label of the map, and the area of each class."""
-    count = AreaCount(len(legend.class_names), areas)
-    height, width = plan.grid.shape
-    small = np.full((-(-height // plan.step), -(-width // plan.step)), NO_DATA, np.uint8)
-    with rasterio.open(labels) as dataset:
-        for box in plan.blocks:
-            block = dataset.read(1, window=as_window(box))
-            count.add(box, block)
-            place_reduced(small, reduced(block, *box[:2], plan.step), *box[:2], plan.step)
-    return small, count.table(legend.class_names)
+def _in_memory(path: Path) -> DatasetReader:
+    memory = MemoryFile(path.read_bytes())
+    dataset = memory.open()
+    dataset.memory = memory  # whose bytes it reads, and which would be gone with it
+    return dataset
 
 
-def _merge_small(path: Path, pixels: int) -> None:
-    """Merges regions of fewer pixels into their largest neighbour; no data stays, and is no neighbour."""
-    with rasterio.open(path, 'r+') as dataset:
-        labels = dataset.read(1)
-        dataset.write(sieve(labels, pixels, mask=labels != NO_DATA), 1)
+def _to_array(path: Path, scene: xarray.DataArray, class_names: Sequence[str]) -> xarray.DataArray:
+    import rioxarray
 
-
-def _pixels(min_area: float, areas: PixelAreas, scene: Scene) -> int:
-    y, x = scene.height // 2, scene.width // 2
-    a_pixel = float(areas.of_box((y, x, y + 1, x + 1)).squeeze()) if areas.is_known else 1.0
-    pixels = -(-min_area // a_pixel)
-    if pixels > scene.height * scene.width:
-        raise DataError(f'--min-area {min_area:g} is more than the whole scene; give less')
-    return max(int(pixels), 1)
+    opened: Any = rioxarray.open_rasterio(path)  # one raster is one DataArray; the types allow more
+    with opened:
+        classes = opened.load().squeeze('band', drop=True).rename('classes')
+    y, x = scene.rio.y_dim, scene.rio.x_dim
+    classes = classes.rename({'y': y, 'x': x})
+    if classes.shape == (scene.sizes[y], scene.sizes[x]):
+        classes = classes.assign_coords({name: scene.coords[name] for name in (y, x) if name in scene.coords})
+    meanings = ' '.join(name.replace(' ', '_') for name in class_names)  # CF conventions, section 3.5
+    classes.attrs = {
+        'class_names': list(class_names),
+        'flag_values': list(range(len(class_names))),
+        'flag_meanings': meanings,
+    }
+    return classes.rio.write_nodata(NO_DATA)

@@ -60,7 +60,7 @@ def _with_scale_bar(panel: np.ndarray, unit_a_pixel: float, is_metric: bool) -> 
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=13)
     length = round_length(BAR_SHARE * image.width * unit_a_pixel)
-    text = _length_in_words(length, is_metric)
+    text = f'{length:g} pixels' if not is_metric else f'{length / 1000:g} km' if length >= 1000 else f'{length:g} m'
     bar = round(length / unit_a_pixel)
     box_width = max(bar, round(draw.textlength(text, font=font))) + 12
     top = image.height - 34
@@ -68,9 +68,3 @@ def _with_scale_bar(panel: np.ndarray, unit_a_pixel: float, is_metric: bool) -> 
     draw.text((10, top + 3), text, fill='black', font=font)
     draw.rectangle((10, top + 21, 10 + bar, top + 24), fill='black')
     return np.asarray(image)
-
-
-def _length_in_words(length: float, is_metric: bool) -> str:
-    if not is_metric:
-        return f'{length:g} pixels'
-    return f'{length / 1000:g} km' if length >= 1000 else f'{length:g} m'

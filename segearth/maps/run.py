@@ -42,6 +42,55 @@ class MapPlan:
     with_scores: bool
     step: int
 
+    @property
+    def small_shape(self) -> tuple[int, int]:
+        """(height, width) of the quick look."""
+        height, width = self.grid.shape
+        return -(-height // self.step), -(-width // self.step)
+
+
+@dataclass
+class MapRun:
+    """A plan under way: what those get who compute its blocks.
+
+    Attributes:
+        plan: What is to be computed.
+        model: Scores windows.
+        scene: The open scene.
+        workspace: Keeps the finished blocks.
+        missing: Numbers of the blocks that are still to be computed.
+        progress: Told how far the windows are.
+    """
+
+    plan: MapPlan
+    model: WindowModel
+    scene: Scene
+    workspace: Workspace
+    missing: Sequence[int]
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        grid, blocks = self.plan.grid, self.plan.blocks
+        self._total = grid.num_windows(blocks)
+        self._done = self._total - grid.num_windows([blocks[index] for index in self.missing])
+        self.advance(0)
+
+    def advance(self, windows: int) -> None:
+        """Adds windows that were just done and tells so."""
+        self._done += windows
+        self.progress(self._done, self._total)
+
+
+Runner = Callable[[MapRun], None]
+"""Computes the missing blocks and keeps them in the workspace: :func:`run_blocks`, or that of a cluster."""
+
+
+def run_blocks(run: MapRun, on_probabilities: Callable[[int, int, np.ndarray], None] | None = None) -> None:
+    """Computes the missing blocks here; the last argument is that of :func:`segearth.maps.labelling.label_block`."""
+    for index in run.missing:
+        arrays = compute_block(run.plan, index, run.model, run.scene, run.advance, on_probabilities)
+        run.workspace.save_block(index, arrays)
+
 
 def compute_block(
     plan: MapPlan,
@@ -54,54 +103,16 @@ def compute_block(
     """Reads and labels one block; the last two arguments are those of :func:`segearth.maps.labelling.label_block`.
 
     Returns:
-        ``labels`` (h, w) uint8, ``picture`` (h', w', 3) uint8 reduced, and ``scores`` (h, w) float16 if asked for.
+        What that returns, and ``picture`` (h', w', 3) uint8, the block reduced.
     """
-    box = plan.blocks[index]
-    y1, x1, y2, x2 = box
-    region = plan.grid.region(box)
+    y1, x1, y2, x2 = box = plan.blocks[index]
+    top, left, *_ = region = plan.grid.region(box)
     bands, valid = scene.read(region)
     picture = plan.stretch(bands, valid)
     del bands  # of 13 floats a pixel it would be larger than everything else
-    block = label_block(model, picture, valid, box, plan.grid, plan.with_scores, on_windows, on_probabilities)
-    inside = picture[y1 - region[0] : y2 - region[0], x1 - region[1] : x2 - region[1]]
-    arrays = {'labels': block.labels, 'picture': reduced(inside, y1, x1, plan.step)}
-    return arrays if block.scores is None else arrays | {'scores': block.scores}
-
-
-def run_blocks(
-    plan: MapPlan,
-    missing: Sequence[int],
-    model: WindowModel,
-    scene: Scene,
-    workspace: Workspace,
-    progress: Progress,
-    on_probabilities: Callable[[int, int, np.ndarray], None] | None = None,
-) -> None:
-    """Computes the missing blocks here and keeps them in the workspace."""
-    count = WindowCount(plan, missing, progress)
-    for index in missing:
-        workspace.save_block(index, compute_block(plan, index, model, scene, count, on_probabilities))
-
-
-class WindowCount:
-    """Adds up windows and passes the sum on.
-
-    Args:
-        plan: What is computed.
-        missing: Blocks that are not done yet.
-        progress: Told at once, and at each call.
-    """
-
-    def __init__(self, plan: MapPlan, missing: Sequence[int], progress: Progress) -> None:
-        self._total = plan.grid.num_windows(plan.blocks)
-        self._done = self._total - plan.grid.num_windows([plan.blocks[index] for index in missing])
-        self._progress = progress
-        self(0)
-
-    def __call__(self, windows: int) -> None:
-        """Adds windows that were just done."""
-        self._done += windows
-        self._progress(self._done, self._total)
+    arrays = label_block(model, picture, valid, box, plan.grid, plan.with_scores, on_windows, on_probabilities)
+    inside = picture[y1 - top : y2 - top, x1 - left : x2 - left]
+    return arrays | {'picture': reduced(inside, y1, x1, plan.step)}
 
 
 def reduced(values: np.ndarray, top: int, left: int, step: int) -> np.ndarray:

@@ -1,8 +1,7 @@
 """A scene on disk, read box by box: bands, what is valid in them, where they lie on the ground.
 
-Anything that GDAL opens, cloud paths included. With ``resolution`` the scene is resampled while it is read, by GDAL's
-warper onto a finer or coarser grid with the same origin and axes, so every pixel has the same value whichever box it is
-read with.
+With ``resolution`` the scene is resampled while it is read, by GDAL's warper onto a finer or coarser grid with the same
+origin and axes, so every pixel has the same value whichever box it is read with.
 """
 
 from __future__ import annotations
@@ -38,13 +37,19 @@ from segearth.io.gdal_files import (
     open_dataset,
     with_plain_alpha,
 )
-from segearth.maps.ground import pixel_size
+from segearth.maps.areas import pixel_size
 
 logger = logging.getLogger(__name__)
 
 RASTER_SUFFIXES = frozenset({'.tif', '.tiff', '.jp2', '.vrt', '.img', '.png', '.jpg', '.jpeg'})
-RESULT_ENDINGS = ('_classes', '_scores', '_overview')  # of our own files, which a folder of scenes may hold too
-AREAS_ENDING = '_areas.csv'  # and which always lie beside this one
+RESULT_ENDINGS = {
+    'overview': '_overview.png',
+    'areas': '_areas.csv',
+    'scores': '_scores.tif',
+    'polygons': '_polygons.gpkg',
+    'classes': '_classes.tif',
+}
+"""What stands behind a scene's name in its results, which a folder of scenes may hold too."""
 GDAL_CACHE_MB = 256  # GDAL's default is a share of the machine's memory
 LONGEST_SIDE = 2**31 - 1  # of a GDAL raster
 BANDS_REMEDY = {
@@ -76,43 +81,29 @@ class Scene:
     """An open scene.
 
     Attributes:
+        source: What was opened, and how.
         name: For file names, see :func:`segearth.io.gdal_files.name_of_results`.
-        driver: GDAL's name of the file format.
         bands: Numbers of the bands that are read.
+        height, width: In pixels.
         crs: Coordinate reference system, or None.
         transform: Pixel to map coordinates; the identity where the file has none.
-        dtype: NumPy type of the bands as they are read.
+        is_picture: The bands are 8-bit numbers, which need no stretch.
         is_masked_by_alpha: An alpha band says where there is data.
+        has_overviews: Reduced copies are in the file, so that a small picture of it is read fast.
     """
 
     def __init__(self, dataset: rasterio.DatasetReader, source: SceneSource, native: rasterio.DatasetReader) -> None:
         self._dataset = dataset
-        self._native = native
         self.source = source
         self.name = name_of_results(source.path)
-        self.driver = native.driver
         self.bands = choose_bands(native, source)
         self.crs = native.crs
         self.transform = dataset.transform
         self.height, self.width = dataset.shape
         self._reader = BandReader(native, self.bands)
-        self.dtype = self._reader.dtype
+        self.is_picture = self._reader.dtype == np.uint8
         self.is_masked_by_alpha = self._reader.is_masked_by_alpha
-
-    @property
-    def is_north_up(self) -> bool:
-        """Rows run along a parallel or the map's x axis."""
-        return self.transform.b == 0 and self.transform.d == 0
-
-    @property
-    def is_picture(self) -> bool:
-        """The bands are 8-bit numbers, which need no stretch."""
-        return self.dtype == np.uint8
-
-    @property
-    def has_overviews(self) -> bool:
-        """Reduced copies are in the file, so that a small picture of it is read fast."""
-        return bool(self._native.overviews(self.bands[0]))
+        self.has_overviews = bool(native.overviews(self.bands[0]))
 
     def read(self, box: Box, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Reads a box.
@@ -127,10 +118,10 @@ class Scene:
         Raises:
             DataError: The file is damaged.
         """
-        y1, x1, y2, x2 = box
         try:
-            return self._reader.read(self._dataset, Window(x1, y1, x2 - x1, y2 - y1), size)
+            return self._reader.read(self._dataset, as_window(box), size)
         except (RasterioError, OSError) as error:
+            y1, x1, y2, x2 = box
             reason = error.__cause__ or error
             raise DataError(
                 f'{self.source.path} cannot be read in rows {y1} to {y2}, columns {x1} to {x2} ({reason}). The file is '
@@ -164,9 +155,8 @@ def open_scene(source: SceneSource, dataset: rasterio.DatasetReader | None = Non
         if native.crs is None and native.gcps[0]:
             logger.warning('%s has ground control points only; the map is left without georeference. To have one, run '
                            'gdalwarp on the scene first', source.path)  # fmt: skip
-        reader = native
-        if source.resolution is not None:
-            reader = stack.enter_context(_resampled(native, source, source.resolution))
+        resolution = source.resolution
+        reader = native if resolution is None else stack.enter_context(_resampled(native, source, resolution))
         yield Scene(reader, source, native)
 
 
@@ -197,18 +187,15 @@ def find_scenes(names: Iterable[str | os.PathLike[str]]) -> list[str]:
             raise MissingFileError(f'scene not found: {name}; give a raster file, a folder, a pattern or a GDAL path')
         scenes = sorted(str(entry) for entry in matches if not _is_result(entry))
         if not scenes:
-            endings = ' '.join(sorted(RASTER_SUFFIXES))
-            raise DataError(f'no scenes in {name}; looked for files that end in {endings}')
+            raise DataError(f'no scenes in {name}; looked for files that end in {" ".join(sorted(RASTER_SUFFIXES))}')
         found += scenes
     return list(dict.fromkeys(found))
 
 
 def _is_result(path: Path) -> bool:
     """A file of this program's, not a scene of the user's that happens to be called so."""
-    return any(
-        path.stem.endswith(ending) and path.with_name(path.stem.removesuffix(ending) + AREAS_ENDING).exists()
-        for ending in RESULT_ENDINGS
-    )
+    names = (path.name.removesuffix(ending) for ending in RESULT_ENDINGS.values() if path.name.endswith(ending))
+    return any(path.with_name(name + RESULT_ENDINGS['areas']).exists() for name in names)
 
 
 def choose_bands(dataset: rasterio.DatasetReader, source: SceneSource) -> list[int]:
@@ -255,14 +242,18 @@ def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: 
             f'would be {height} x {width} pixels. Choose a value nearer to its own'
         )
     has_mask_band = MaskFlags.per_dataset in native.mask_flag_enums[0]
-    has_alpha = ColorInterp.alpha in native.colorinterp
-    is_finer = factors[0] < 1
-    has_table = is_palette(native, bands_without_alpha(native))
+    resampling = Resampling.bilinear if factors[0] < 1 else Resampling.average
     return WarpedVRT(
         native,
         transform=native.transform @ Affine.scale(factors[1], factors[0]),
         height=height,
         width=width,
-        resampling=Resampling.nearest if has_table else Resampling.bilinear if is_finer else Resampling.average,
-        add_alpha=has_mask_band and not has_alpha,
+        resampling=Resampling.nearest if is_palette(native, bands_without_alpha(native)) else resampling,
+        add_alpha=has_mask_band and ColorInterp.alpha not in native.colorinterp,
     )
+
+
+def as_window(box: Box) -> Window:
+    """The box as rasterio has it."""
+    y1, x1, y2, x2 = box
+    return Window(x1, y1, x2 - x1, y2 - y1)

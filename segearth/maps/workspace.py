@@ -1,8 +1,9 @@
 """Finished blocks on disk until all are done: what makes a run resumable and its results appear at once.
 
-Beside the results lies a hidden folder ``.NAME.parts`` with the settings of the run and one file a finished block. Each
-block and each result is written under another name and then renamed, so whatever has its name is whole. A lock file
-keeps a second run on the same results out; the operating system gives it back when a run dies.
+Beside the results lies a hidden folder ``.NAME.parts`` with the settings of the run and one file a finished block. A
+run is begun as long as its settings are there: they are written first and removed first, and a folder without them is
+rubbish. All files appear under their names only when they are whole. A lock file keeps a second run on the same results
+out; the operating system gives it back when a run dies.
 """
 
 from __future__ import annotations
@@ -17,46 +18,54 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from filelock import FileLock, Timeout
 
 from segearth.errors import ConfigError, ResultsError
+from segearth.io.atomic import replacing, write_bytes
 from segearth.io.outputs import make_folder, writing
 
 logger = logging.getLogger(__name__)
 
-SETTINGS_FILE = 'settings.json'
+SETTINGS_TAG = 'SEGEARTH_SETTINGS'
+"""Tag of finished GeoTIFFs with the settings that they were made with, as JSON."""
 SHOWN_DIFFERENCES = 3
 
 
 class Workspace:
-    """The folder of one run.
+    """The hidden folder of one run."""
 
-    Attributes:
-        folder: The hidden folder; temporary files of the run may lie in it too.
-        name: Name of the scene, which all results begin with.
-    """
-
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.name = name
+        self._settings = folder / 'settings.json'
+
+    @property
+    def is_begun(self) -> bool:
+        """There is a run to go on with."""
+        return self._settings.is_file()
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Begins a run with settings as JSON has them."""
+        with writing(self.folder):
+            write_bytes(self._settings, json.dumps(settings, indent=1, sort_keys=True).encode())
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Raises a ResultsError if the run cannot go on with these settings, for it had others."""
+        try:
+            known = json.loads(self._settings.read_text())
+        except (OSError, ValueError) as error:
+            raise ResultsError(f'{self._settings} cannot be read ({error}): begin anew with --overwrite') from error
+        _compare(known, settings, self.folder)
 
     def has_block(self, index: int) -> bool:
         """The block is finished."""
         return self._block_path(index).is_file()
 
     def save_block(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keeps the arrays of a finished block.
-
-        Raises:
-            ResultsError: The disk is full or not writable.
-        """
+        """Keeps the arrays of a finished block; a ResultsError says that the disk is full or not writable."""
         path = self._block_path(index)
-        temporary = path.with_suffix('.tmp')
-        with writing(path), open(temporary, 'wb') as file:
+        with writing(path), replacing(path) as part, part.open('wb') as file:
             np.savez_compressed(file, **dict[str, Any](arrays))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
 
     def load_block(self, index: int) -> dict[str, np.ndarray]:
         """The arrays of a finished block."""
@@ -72,17 +81,21 @@ class Workspace:
         return folder
 
     def publish(self, results: Mapping[Path, Path]) -> None:
-        """Gives finished files their final names, in order, and removes the folder.
+        """Gives finished files (temporary -> final path) their names, in order, and removes the folder.
 
         Whenever it is interrupted, a resumed run makes the files again from the blocks, or finds all of them in place.
-
-        Args:
-            results: Temporary file -> final path.
         """
         for temporary, final in results.items():
             with writing(final):
                 os.replace(temporary, final)
-        _discard(self.folder)
+        self.discard()
+
+    def discard(self) -> None:
+        """Deletes the run, and what is left of one."""
+        with writing(self.folder):
+            self._settings.unlink(missing_ok=True)
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
 
     def _block_path(self, index: int) -> Path:
         return self.folder / f'block_{index:06d}.npz'
@@ -102,11 +115,10 @@ def open_workspace(
 
     Args:
         out: Folder of the results; made if need be.
-        name: Of the scene.
-        settings: All that the results depend on, as JSON has it.
+        name: Name of the scene.
+        settings: All that the results depend on.
         results: Final paths.
-        possible: Those of a run that makes all kinds of results; none may be there before, so that none of another run
-            stays beside the new ones.
+        possible: Those of a run that makes all kinds of results; none of another run may stay beside the new ones.
         resume: Go on with an unfinished run of the same settings, or leave a finished one as it is.
         overwrite: Begin anew whatever there is; old results stay until the new ones are complete.
 
@@ -129,41 +141,30 @@ def open_workspace(
                 f'another run is writing {results[-1]}: wait for its end, or give another --out'
             ) from error
     try:
-        workspace = Workspace(out / f'.{name}.parts', name)
-        shutil.rmtree(workspace.folder.with_name(f'{workspace.folder.name}.old'), ignore_errors=True)
-        if _is_finished(workspace, settings, results, possible, resume, overwrite):
-            yield None
-            return
-        if not workspace.folder.exists():
-            _begin(workspace.folder, settings)
+        workspace = Workspace(out / f'.{name}.parts')
+        settings = json.loads(json.dumps(settings))  # tuples become lists
+        if overwrite or not workspace.is_begun:
+            workspace.discard()
+            if not overwrite and _is_finished(settings, results, possible, resume):
+                yield None
+                return
+            workspace.begin(settings)
+        elif resume:
+            workspace.check(settings)
+        else:
+            raise ResultsError(
+                f'there is an unfinished run for {results[-1]}: go on with it with --resume, or begin anew with '
+                '--overwrite'
+            )
         yield workspace
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
-def _is_finished(
-    workspace: Workspace,
-    settings: Mapping[str, Any],
-    results: Sequence[Path],
-    possible: Sequence[Path],
-    resume: bool,
-    overwrite: bool,
-) -> bool:
-    """Checks what is there already; clears an unfinished run that is to be overwritten."""
-    if workspace.folder.exists():
-        if overwrite:
-            _discard(workspace.folder)
-        elif not resume:
-            raise ResultsError(
-                f'there is an unfinished run for {results[-1]}: go on with it with --resume, or begin anew with '
-                '--overwrite'
-            )
-        else:
-            _compare(_read_settings(workspace.folder / SETTINGS_FILE), settings, workspace.folder)
-        return False
+def _is_finished(settings: Mapping[str, Any], results: Sequence[Path], possible: Sequence[Path], resume: bool) -> bool:
     existing = [path for path in possible if path.exists()]
-    if not existing or overwrite:
+    if not existing:
         return False
     if not resume:
         raise ResultsError(f'results exist already: {", ".join(map(str, existing))}; give --overwrite or another --out')
@@ -171,56 +172,20 @@ def _is_finished(
         odd, *_ = sorted(set(existing) ^ set(results))
         state = 'is missing' if odd in results else 'is not of it'
         raise ResultsError(f'the run to be resumed is finished, but {odd} {state}: give --overwrite')
-    _compare(read_settings_tag(results[-1]), settings, results[-1])
+    with rasterio.open(results[-1]) as dataset:
+        _compare(json.loads(dataset.tags().get(SETTINGS_TAG, '{}')), settings, results[-1])
     logger.info('%s is finished already', results[-1])
     return True
 
 
-def read_settings_tag(path: Path) -> dict[str, Any]:
-    """Settings that a finished GeoTIFF of ours was made with; empty for other files."""
-    import rasterio
-
-    from segearth.maps.geotiff import SETTINGS_TAG
-
-    with rasterio.open(path) as dataset:
-        return json.loads(dataset.tags().get(SETTINGS_TAG, '{}'))
-
-
-def _discard(folder: Path) -> None:
-    """Deletes the folder of a run, which at no moment looks like one with missing parts."""
-    rest = folder.with_name(f'{folder.name}.old')
-    with writing(folder):
-        shutil.rmtree(rest, ignore_errors=True)
-        os.replace(folder, rest)
-        shutil.rmtree(rest)
-
-
-def _begin(folder: Path, settings: Mapping[str, Any]) -> None:
-    fresh = folder.with_name(f'{folder.name}.new')
-    with writing(folder):
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        (fresh / SETTINGS_FILE).write_text(json.dumps(settings, indent=1, sort_keys=True))
-        os.replace(fresh, folder)
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ResultsError(f'{path} cannot be read ({error}): begin anew with --overwrite') from error
-
-
 def _compare(old: Mapping[str, Any], new: Mapping[str, Any], place: Path) -> None:
-    new = json.loads(json.dumps(new))  # tuples become lists
     keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    shown = [f'{key} was {_short(old.get(key))}, is {_short(new.get(key))}' for key in keys[:SHOWN_DIFFERENCES]]
+    if len(keys) > len(shown):
+        shown.append(f'{len(keys) - len(shown)} more')
     if keys:
-        shown = '; '.join(
-            f'{key} was {_short(old.get(key))}, is {_short(new.get(key))}' for key in keys[:SHOWN_DIFFERENCES]
-        )
-        more = f' and {len(keys) - SHOWN_DIFFERENCES} more' if len(keys) > SHOWN_DIFFERENCES else ''
         raise ResultsError(
-            f'{place} was made with other settings ({shown}{more}): give the same ones to --resume, or --overwrite'
+            f'{place} was made with other settings ({"; ".join(shown)}): give the same ones to --resume, or --overwrite'
         )
 
 

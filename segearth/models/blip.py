@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from segearth.errors import CheckpointError, ConfigError, MissingFileError
+from segearth.errors import CheckpointError, MissingFileError
+from segearth.models.dense_clip import DenseTower
 from segearth.paths import program_command, weights_folders
 
 PROJECTION_DIM = 256  # channels of BLIP's common image-text space
@@ -58,13 +59,7 @@ LEFT_OUT = re.compile(
 
 
 class BlipTowers(nn.Module):
-    """Vision and text tower of a BLIP with their projections, under transformers' names.
-
-    Args:
-        vision: Settings of the vision tower beyond patch size 16 (``VISION_SIZES``, image_size).
-        text: Settings of the text tower.
-        projection_dim: Channels C of the common space.
-    """
+    """Vision and text tower of a BLIP with their projections, under transformers' names."""
 
     def __init__(
         self, vision: Mapping[str, Any], text: Mapping[str, Any] | None = None, projection_dim: int = PROJECTION_DIM
@@ -78,13 +73,8 @@ class BlipTowers(nn.Module):
         self.text_proj = nn.Linear(text_config.hidden_size, projection_dim)
 
 
-class DenseBLIP(nn.Module):
-    """Patch tokens and the [CLS] token of a BLIP vision tower, projected into BLIP's space.
-
-    Args:
-        vision_model: transformers' BLIP vision tower; used in place.
-        projection: Linear layer into the common space.
-    """
+class DenseBLIP(DenseTower):
+    """Patch tokens and the [CLS] token of transformers' BLIP vision tower, projected into BLIP's space."""
 
     def __init__(self, vision_model: BlipVisionModel, projection: nn.Linear) -> None:
         super().__init__()
@@ -108,27 +98,13 @@ class DenseBLIP(nn.Module):
         """The dtype of the tower's weights; images are converted to it."""
         return self.projection.weight.dtype
 
-    def grid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Grid (h, w) of patches of an image of (height, width) pixels."""
-        return height // self.patch_size[0], width // self.patch_size[1]
-
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encodes images densely.
 
-        Args:
-            images: (B, 3, H, W), normalised as CLIP was trained; H and W multiples of the patch size. Positions are
-                resized (bicubic) to sizes other than the trained one.
-
-        Returns:
-            cls_token: (B, C), the projected read-out of [CLS].
-            patch_tokens: (B, h*w, C), row-major. Neither is L2-normalised.
-
-        Raises:
-            ConfigError: H or W is no positive multiple of the patch size.
+        Arguments, results and errors are those of :class:`segearth.models.dense_clip.DenseCLIP`; positions are resized
+        (bicubic) to sizes other than the trained one.
         """
-        height, width = images.shape[-2:]
-        if height % self.patch_size[0] or width % self.patch_size[1] or 0 in (height, width):
-            raise ConfigError(f'image of {height} x {width} pixels is no multiple of the patch size {self.patch_size}')
+        self.checked_grid(images)
         tokens = self.vision_model.embeddings(images.to(self.dtype), interpolate_pos_encoding=True)
         *blocks, last = self.vision_model.encoder.layers
         for block in blocks:
@@ -138,13 +114,7 @@ class DenseBLIP(nn.Module):
 
 
 class BlipTextTower(nn.Module):
-    """Phrases to text embeddings: the projected [CLS] state of BLIP's text tower.
-
-    Args:
-        text_encoder: transformers' BLIP text tower.
-        projection: Linear layer into the common space.
-        tokenizer: BERT tokenizer.
-    """
+    """Phrases to text embeddings: the projected [CLS] state of BLIP's text tower."""
 
     max_tokens = MAX_TEXT_LENGTH
 
@@ -171,13 +141,8 @@ class BlipTextTower(nn.Module):
 def build_blip_towers(size: str, state_dict: Mapping[str, Tensor], source: str) -> BlipTowers:
     """Builds the towers of a size, with the position table of the weights' own image size; random weights.
 
-    Args:
-        size: "base" or "large".
-        state_dict: Weights under transformers' names (:func:`convert_blip_names`), for the image size.
-        source: File, for the message.
-
     Raises:
-        CheckpointError: The weights hold no square position table.
+        CheckpointError: The weights (under transformers' names) hold no square position table.
     """
     table = state_dict.get('vision_model.embeddings.position_embedding')
     side = int((table.shape[-2] - 1) ** 0.5) if table is not None and table.ndim == 3 else 0

@@ -31,7 +31,7 @@ from segearth.models.checkpoints import load_state_dict, read_state_dict, tensor
 from segearth.models.dense_clip import DenseCLIP
 from segearth.paths import find_file, weights_folders
 from segearth.weights.encoders import ENCODERS, EncoderRecord, get_record
-from segearth.weights.hub import fetch_tag
+from segearth.weights.sources import fetch_tag
 from segearth.weights.transfer import DownloadError
 from simfeatup.archives import is_torchscript
 
@@ -69,12 +69,7 @@ class Encoder:
 
 
 class ClipTextTower(nn.Module):
-    """Phrases to text embeddings through an open_clip model whose vision tower was taken out.
-
-    Args:
-        model: open_clip model.
-        tokenizer: Phrases to token ids (N, context length).
-    """
+    """Phrases to text embeddings through an open_clip model whose vision tower was taken out."""
 
     def __init__(self, model: CLIP | CustomTextCLIP, tokenizer: Any) -> None:
         super().__init__()
@@ -105,11 +100,9 @@ def build_encoder(
     clip_type: str,
     vit_type: str | None = None,
     clip_path: str | None = None,
-    attention: str = 'SegEarth',
-    ignore_residual: bool = True,
-    num_readout_blocks: int = 1,
     device: str | torch.device | None = None,
     precision: str = AUTO,
+    **readout: Any,
 ) -> Encoder:
     """Builds a frozen encoder with its weights.
 
@@ -118,13 +111,11 @@ def build_encoder(
         vit_type: Size, see :func:`segearth.weights.encoders.get_record`.
         clip_path: Weight file that replaces the record's: a path, or a name below a weights folder. Of the demo
             architecture a ``.json`` beside the file, of the same name, replaces the record's model config too.
-        attention: Attention of the dense read-out (:data:`segearth.models.dense_clip.ATTENTION_NAMES`); BLIP has one
-            of its own and takes no other, likewise for the next two.
-        ignore_residual: See :class:`segearth.models.dense_clip.DenseCLIP`.
-        num_readout_blocks: See :class:`segearth.models.dense_clip.DenseCLIP`.
         device: Where the towers go; None for the CPU.
         precision: Of the vision tower: "fp32", "bf16", "fp16", or "auto" for fp16 on CUDA and fp32 elsewhere. The
             text tower stays in fp32: it runs once.
+        **readout: ``attention``, ``ignore_residual``, ``num_readout_blocks`` of
+            :class:`segearth.models.dense_clip.DenseCLIP`; BLIP has a read-out of its own and takes no other.
 
     Raises:
         ConfigError: Unknown name, size, attention or precision, or an architecture that cannot be read out densely.
@@ -133,9 +124,8 @@ def build_encoder(
     """
     dtype = resolve_precision(precision, device)
     record = get_record(clip_type, vit_type)
-    readout = {'attention': attention, 'ignore_residual': ignore_residual, 'num_readout_blocks': num_readout_blocks}
     if record.is_blip:
-        if readout != DEFAULT_READOUT:
+        if DEFAULT_READOUT | readout != DEFAULT_READOUT:
             logger.warning('BLIP has one dense read-out; %s is ignored', readout)
         parts: tuple[Any, Any, Mapping[str, Any]] = _build_blip(record, clip_path)
     else:
@@ -166,7 +156,7 @@ def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:
             + (f', or use one of the encoders of this architecture: {tags}' if tags else '')
         )
     try:
-        return fetch_tag(record.architecture, record.tag)
+        return fetch_tag(record)
     except DownloadError as error:
         raise MissingFileError(
             f'{what} not found: it is not in the cache ({constants.HF_HUB_CACHE}), and {error}. '

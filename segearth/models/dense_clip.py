@@ -31,7 +31,31 @@ GEM = 'GEM'
 ATTENTION_NAMES = (*ATTENTIONS, GEM)
 
 
-class DenseCLIP(nn.Module):
+class DenseTower(nn.Module):
+    """What every dense encoder says of itself; subclasses have ``patch_size``, ``embed_dim`` and ``dtype``."""
+
+    patch_size: Any  # (height, width) in pixels
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Grid (h, w) of patches of an image of (height, width) pixels."""
+        return height // self.patch_size[0], width // self.patch_size[1]
+
+    def checked_grid(self, images: Tensor) -> tuple[int, int]:
+        """Grid (h, w) of images (B, 3, H, W).
+
+        Raises:
+            ConfigError: H or W is no positive multiple of the patch size.
+        """
+        height, width = images.shape[-2:]
+        if height % self.patch_size[0] or width % self.patch_size[1] or 0 in (height, width):
+            raise ConfigError(
+                f'image of {height} x {width} pixels is no multiple of the patch size {self.patch_size}; '
+                'pad it (segearth.inference.sliding_window.pad_to_multiple)'
+            )
+        return self.grid_size(height, width)
+
+
+class DenseCLIP(DenseTower):
     """Patch tokens and the [CLS] token of an open_clip vision tower, both projected into CLIP's space.
 
     Args:
@@ -82,10 +106,6 @@ class DenseCLIP(nn.Module):
         """Dtype of the tower's weights; images are converted to it."""
         return self.visual.conv1.weight.dtype
 
-    def grid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Grid (h, w) of patches of an image of (height, width) pixels."""
-        return height // self.patch_size[0], width // self.patch_size[1]
-
     def forward(self, images: Tensor, on_block: OnBlock | None = None) -> tuple[Tensor, Tensor]:
         """Encodes images densely.
 
@@ -100,13 +120,7 @@ class DenseCLIP(nn.Module):
         Raises:
             ConfigError: H or W is no positive multiple of the patch size.
         """
-        height, width = images.shape[-2:]
-        if height % self.patch_size[0] or width % self.patch_size[1] or 0 in (height, width):
-            raise ConfigError(
-                f'image of {height} x {width} pixels is no multiple of the patch size {self.patch_size}; '
-                'pad it (segearth.inference.sliding_window.pad_to_multiple)'
-            )
-        grid = self.grid_size(height, width)
+        grid = self.checked_grid(images)
         tokens = self.embed(images)
         if self.attention == GEM:
             readout = gem_readout(self.visual.transformer.resblocks, tokens, self.ignore_residual, on_block)

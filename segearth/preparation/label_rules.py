@@ -1,46 +1,54 @@
-"""From published masks to class ids: black and white, colours, or other ids. Each rule is a value of a table row."""
+"""From published masks to class ids: black and white, colours, other ids, polygons. A recipe names one of the rules."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from pathlib import PurePosixPath
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from segearth.errors import DataError
-from segearth.preparation.decoding import Picture, as_grey, as_ids, as_rgb
-from segearth.preparation.sources import Member
+from segearth.io.gdal_files import FileContent
+from segearth.io.labels import IGNORE_INDEX, read_label
+from segearth.io.raster import read_raster
+from segearth.preparation.sources import Member, Pair
 
-IGNORE_INDEX = 255  # id of pixels that are not evaluated
 MAX_SHOWN = 8  # colours or ids listed in a message
 UNKNOWN_COLOUR = 254  # marks colours outside the table while they are counted
+LUMA = np.array([299, 587, 114], dtype=np.uint32)  # thousandths of red, green, blue: ITU-R 601, as Pillow's mode L
+LOSSY_SUFFIXES = frozenset({'.jpg', '.jpeg'})
 
 Colour = tuple[int, int, int]
 
 
-class LabelRule(Protocol):
-    """Turns a decoded mask into ids."""
+class LabelRule(ABC):
+    """Makes the label of an image from what is published."""
 
-    def __call__(self, picture: Picture, member: Member, ignore_unknown: bool = False) -> np.ndarray:
-        """Converts a mask.
+    def __call__(self, pair: Pair, ignore_unknown: bool = False) -> np.ndarray:
+        """Makes a label.
 
         Args:
-            picture: The decoded mask.
-            member: Where it comes from, for messages.
+            pair: The image and the file of its label.
             ignore_unknown: Give 255 to what the rule does not know, rather than refuse it.
 
         Returns:
             (H, W) uint8.
 
         Raises:
-            DataError: The mask holds what the rule does not know.
+            DataError: The file is damaged, of another kind, or holds what the rule does not know.
         """
+        return self._make(pair, ignore_unknown)
+
+    @abstractmethod
+    def _make(self, pair: Pair, ignore_unknown: bool) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
-class Threshold:
+class Threshold(LabelRule):
     """Mask of one class: below the threshold 0, else 1.
 
     Attributes:
@@ -51,20 +59,19 @@ class Threshold:
     threshold: int = 128
     is_brightness: bool = True
 
-    def __call__(self, picture: Picture, member: Member, ignore_unknown: bool = False) -> np.ndarray:
-        """See :class:`LabelRule`."""
-        values = (as_grey if self.is_brightness else as_ids)(picture, member)
-        highest = int(values.max(initial=0))
-        if self.is_brightness and highest == 1 and not picture.is_lossy:
+    def _make(self, pair: Pair, ignore_unknown: bool) -> np.ndarray:
+        read = _read_brightness if self.is_brightness else _read_ids
+        values = read(pair.label.content())
+        if self.is_brightness and values.max(initial=0) == 1 and pair.label.suffix not in LOSSY_SUFFIXES:
             raise DataError(
-                f'{member} holds 0 and 1, not black and white (0 and 255): it seems to be converted already. '
+                f'{pair.label} holds 0 and 1, not black and white (0 and 255): it seems to be converted already. '
                 'Give the masks as downloaded'
             )
         return (values >= self.threshold).astype(np.uint8)
 
 
 @dataclass(frozen=True)
-class Colours:
+class Colours(LabelRule):
     """Mask of one colour a class.
 
     Attributes:
@@ -73,24 +80,21 @@ class Colours:
 
     ids: tuple[tuple[Colour, int], ...]
 
-    def __call__(self, picture: Picture, member: Member, ignore_unknown: bool = False) -> np.ndarray:
-        """See :class:`LabelRule`."""
-        if picture.palette is None and picture.bands.shape[2] < 3:
-            raise DataError(f'{member} is grey; expected one colour a class. Give the label files as downloaded')
-        colours = as_rgb(picture, member).astype(np.uint32)
-        packed = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
+    def _make(self, pair: Pair, ignore_unknown: bool) -> np.ndarray:
+        bands = _read_bands(pair.label.content()).astype(np.uint32)
+        if len(bands) < 3:
+            raise DataError(f'{pair.label} is grey; expected one colour a class. Give the label files as downloaded')
+        packed = bands[0] << 16 | bands[1] << 8 | bands[2]
         labels = _colour_table(self.ids)[packed]
         unknown = labels == UNKNOWN_COLOUR
-        if not unknown.any():
-            return labels
-        if not ignore_unknown:
-            raise DataError(_tell_unknown(member, packed[unknown], labels.size))
+        if unknown.any() and not ignore_unknown:
+            raise DataError(_tell_unknown(pair.label, packed[unknown], labels.size))
         labels[unknown] = IGNORE_INDEX
         return labels
 
 
 @dataclass(frozen=True)
-class Ids:
+class Ids(LabelRule):
     """Mask that holds ids already.
 
     Attributes:
@@ -101,18 +105,88 @@ class Ids:
     num_ids: int
     new_ids: tuple[tuple[int, int], ...] | None = None
 
-    def __call__(self, picture: Picture, member: Member, ignore_unknown: bool = False) -> np.ndarray:
-        """See :class:`LabelRule`."""
-        ids = as_ids(picture, member)
+    def _make(self, pair: Pair, ignore_unknown: bool) -> np.ndarray:
+        ids = _read_ids(pair.label.content())
         present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256))
         wrong = [int(number) for number in present if self.num_ids <= number != IGNORE_INDEX]
         if wrong and not ignore_unknown:
             shown = ', '.join(map(str, wrong[:MAX_SHOWN])) + (', ...' if len(wrong) > MAX_SHOWN else '')
             raise DataError(
-                f'{member} holds the ids {shown}; published are 0 to {self.num_ids - 1}. Is it another data set, or a '
-                'picture of the labels? If these pixels are to be left out: --ignore-unknown writes 255 there'
+                f'{pair.label} holds the ids {shown}; published are 0 to {self.num_ids - 1}. Is it another data set, '
+                'or a picture of the labels? If these pixels are to be left out: --ignore-unknown writes 255 there'
             )
-        return _id_table(self)[ids]
+        table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+        for published, number in self.new_ids or [(number, number) for number in range(self.num_ids)]:
+            table[published] = number
+        return table[ids]
+
+
+@dataclass(frozen=True)
+class Polygons(LabelRule):
+    """Outlines in the format of COCO, one file for all images: 1 within a polygon, else 0.
+
+    Pixels belong to a polygon if their centre lies within it or on its outline.
+    """
+
+    def _make(self, pair: Pair, ignore_unknown: bool) -> np.ndarray:
+        height, width = pair.image.image_size()
+        mask = Image.new('L', (width, height))
+        draw = ImageDraw.Draw(mask)
+        for polygon in read_polygons(pair.label)[pair.name]:
+            if len(polygon) >= 6:  # two corners have no inside
+                draw.polygon(polygon, fill=1)
+        return np.array(mask)
+
+
+@lru_cache(maxsize=1)
+def read_polygons(member: Member) -> dict[str, list[list[float]]]:
+    """Polygons (x1, y1, x2, y2, ... in pixels) of each image, by its name without suffix, from COCO's format.
+
+    Raises:
+        DataError: The file is not of that format.
+    """
+    file = member.content()
+    try:
+        content = json.load(file)
+        names = {image['id']: PurePosixPath(image['file_name']).stem for image in content['images']}
+        found: dict[str, list[list[float]]] = {name: [] for name in names.values()}
+        for annotation in content['annotations']:
+            polygons = [[float(number) for number in part] for part in annotation['segmentation']]
+            found[names[annotation['image_id']]] += polygons
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f'{member} is no file of polygons in the format of COCO: {type(error).__name__} {error}'
+        ) from error
+    return found
+
+
+def read_picture(file: FileContent) -> np.ndarray:
+    """Reads an image as (H, W, 3) uint8, RGB: palettes looked up, grey repeated, bands after the third dropped.
+
+    Raises:
+        DataError: Damaged, truncated, of an unknown format, or not 8 bits a band.
+    """
+    bands = _read_bands(file)
+    return np.stack(list(bands[:3]) if len(bands) >= 3 else [bands[0]] * 3, axis=-1)
+
+
+def _read_bands(file: FileContent) -> np.ndarray:
+    """(B, H, W) uint8, one band for grey and three for colours."""
+    bands = read_raster(file).bands
+    if bands.dtype != np.uint8:
+        raise DataError(f'{file.name} holds numbers of type {bands.dtype}; expected 8 bits a band')
+    return bands
+
+
+def _read_brightness(file: FileContent) -> np.ndarray:
+    """(H, W) uint8, as shown: colours are weighed."""
+    bands = _read_bands(file)
+    return bands[0] if len(bands) < 3 else (np.tensordot(LUMA, bands[:3], 1) // 1000).astype(np.uint8)
+
+
+def _read_ids(file: FileContent) -> np.ndarray:
+    """(H, W) uint8: the numbers of the file, also of a palette file."""
+    return read_label(file, accept_palette=True, accept_mask_255=True)
 
 
 @lru_cache(maxsize=2)
@@ -121,14 +195,6 @@ def _colour_table(ids: tuple[tuple[Colour, int], ...]) -> np.ndarray:
     table = np.full(1 << 24, UNKNOWN_COLOUR, dtype=np.uint8)
     for (red, green, blue), number in ids:
         table[red << 16 | green << 8 | blue] = number
-    return table
-
-
-@lru_cache(maxsize=8)
-def _id_table(rule: Ids) -> np.ndarray:
-    table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
-    new_ids: Mapping[int, int] = dict(rule.new_ids or {number: number for number in range(rule.num_ids)})
-    table[list(new_ids)] = list(new_ids.values())
     return table
 
 

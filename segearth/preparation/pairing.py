@@ -5,24 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from segearth.errors import DataError, MissingFileError
-from segearth.preparation.recipes import Recipe
-from segearth.preparation.sources import Member, is_archive
+from segearth.preparation.label_rules import Polygons, read_polygons
+from segearth.preparation.recipe import Recipe
+from segearth.preparation.sources import Member, Pair
 
 MAX_SHOWN = 5  # names in a message
 PICTURE_SUFFIXES = frozenset({'.png', '.jpg', '.jpeg', '.tif', '.tiff'})  # endings that lists of names may carry
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An image and its label, under the name that the result will have."""
-
-    name: str
-    image: Member
-    label: Member
 
 
 def find_pairs(
@@ -43,7 +34,11 @@ def find_pairs(
         DataError: Nothing found, an image without label, a name found twice, a wanted image not found.
     """
     images = _by_name(recipe, recipe.image, recipe.image_suffix, members)
-    labels = _by_name(recipe, recipe.label, recipe.label_suffix, members)
+    outlines = _find_outlines(recipe, members)
+    if outlines is None:
+        labels = _by_name(recipe, recipe.label, recipe.label_suffix, members)
+    else:
+        labels = dict.fromkeys(read_polygons(outlines), outlines)
     if not images or not labels:
         raise DataError(_tell_nothing_found(recipe, members, len(images), len(labels)))
     wanted = set(names) if names is not None else recipe.names
@@ -74,6 +69,9 @@ def find_names(recipe: Recipe, members: Iterable[Member], list_file: str | os.Pa
         if not path.is_file():
             raise MissingFileError(f'list of images not found: {path}')
         return _read_names(path.read_bytes(), str(path))
+    outlines = _find_outlines(recipe, members)
+    if outlines is not None:
+        return list(read_polygons(outlines))
     if recipe.list_name is None:
         return None
     lists = [member for member in members if PurePosixPath(member.path).name == recipe.list_name]
@@ -85,7 +83,18 @@ def find_names(recipe: Recipe, members: Iterable[Member], list_file: str | os.Pa
             f'{recipe.title}: {recipe.list_name} is not in the source, so it is not known which images belong to the '
             f'part evaluated. Expected: {recipe.source}. Or pass the list with --list FILE'
         )
-    return _read_names(lists[0].read(), str(lists[0])) if lists else None
+    return _read_names(lists[0].content().getvalue(), str(lists[0])) if lists else None
+
+
+def _find_outlines(recipe: Recipe, members: Iterable[Member]) -> Member | None:
+    """The one file that holds the labels of all images, for sets that publish outlines."""
+    if not isinstance(recipe.rule, Polygons):
+        return None
+    return next((member for member in members if _ending(recipe.label).search(member.path)), None)
+
+
+def _ending(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf'(?:^|/){pattern}$', re.IGNORECASE)
 
 
 def _read_names(data: bytes, shown: str) -> list[str]:
@@ -101,13 +110,13 @@ def _read_names(data: bytes, shown: str) -> list[str]:
 
 
 def _by_name(recipe: Recipe, pattern: str, suffix: str, members: Iterable[Member]) -> dict[str, Member]:
-    matcher = re.compile(rf'(?:^|/){pattern}$', re.IGNORECASE)
     found: dict[str, Member] = {}
+    matcher = _ending(pattern)
     for member in members:
         match = matcher.search(member.path)
         if match is None:
             continue
-        name = recipe.name.format(**match.groupdict())
+        name = recipe.pair_name.format(**match.groupdict())
         other = found.get(name)
         if other is None or _rank(member, suffix) < _rank(other, suffix):
             found[name] = member
@@ -135,14 +144,13 @@ def _check_none(recipe: Recipe, names: Sequence[str], what: str, allow: bool) ->
 
 def _tell_nothing_found(recipe: Recipe, members: Sequence[Member], num_images: int, num_labels: int) -> str:
     seen = ', '.join(member.path for member in members[:MAX_SHOWN]) or 'nothing at all'
-    archives = [member for member in members if is_archive(member)]
-    message = (
+    archive = next((member for member in members if member.is_archive), None)
+    unpack = f'. {archive} is an archive that is not looked into: unpack it first' if archive else ''
+    note = f'. {recipe.note}' if recipe.note else ''
+    return (
         f'{recipe.title}: found {num_images} images and {num_labels} labels. Expected: {recipe.source}. The source '
-        f'has {len(members)} files: {seen}{", ..." if len(members) > MAX_SHOWN else ""}'
+        f'has {len(members)} files: {seen}{", ..." if len(members) > MAX_SHOWN else ""}{unpack}{note}'
     )
-    if archives:
-        message += f'. {archives[0]} is an archive that is not looked into: unpack it first'
-    return message + (f'. {recipe.note}' if recipe.note else '')
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -1,29 +1,40 @@
-"""Preparing one data set from start to end: find, convert, write the list, count."""
+"""Preparing one data set from start to end: find, convert in several processes, write the list, count.
+
+It can be stopped at any moment and gone on with: a second run writes nothing that is there.
+"""
 
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import signal
+import sys
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from segearth.errors import DataError
-from segearth.preparation.conversion import DEFAULTS, Options, Outcome, convert_all
+from segearth.io.atomic import remove_left_over, write_bytes
+from segearth.io.outputs import writing
+from segearth.preparation.conversion import DEFAULTS, GO_ON, Options, Outcome, convert_pair, is_written
+from segearth.preparation.label_rules import read_polygons
 from segearth.preparation.pairing import find_names, find_pairs
-from segearth.preparation.recipes import Recipe
-from segearth.preparation.sources import list_members
-from segearth.preparation.writing import CannotWriteError, is_written, write_file
+from segearth.preparation.recipe import Recipe
+from segearth.preparation.sources import Pair, close_archives, list_members
+from segearth.progress import Report
 
 logger = logging.getLogger(__name__)
 
 LOCK_NAME = '.preparing.lock'
-
-Progress = Callable[[int], Callable[[], None]]
-"""Told how many pairs there are, returns what to call after each."""
+MAX_FAILURES = 20  # files that cannot be converted before the run is given up
+MAX_SHOWN = 5  # of them named in the message
 
 
 @dataclass(frozen=True)
@@ -33,15 +44,11 @@ class Summary:
     Attributes:
         num_pairs: Images and labels of the source.
         outcome: Results written and found.
-        image_folder: Where the images are.
-        label_folder: Where the labels are.
         is_whole_source: No list said which images to take, though the data set is evaluated on a list.
     """
 
     num_pairs: int
     outcome: Outcome
-    image_folder: Path
-    label_folder: Path
     is_whole_source: bool
 
     @property
@@ -58,7 +65,7 @@ def prepare(
     list_file: str | os.PathLike[str] | None = None,
     allow_missing: bool = False,
     num_jobs: int = 1,
-    progress: Progress = lambda total: lambda: None,
+    report: Report = lambda done, total: None,
 ) -> Summary:
     """Prepares a data set; may be stopped at any moment and called again.
 
@@ -69,50 +76,108 @@ def prepare(
         options: Choices about single files.
         list_file: Names of the images wanted, one a line.
         allow_missing: Leave out images that are wanted but not there, or without label.
-        num_jobs: Processes.
-        progress: Shows how far it is.
+        num_jobs: Processes; 1 for none besides this one.
+        report: Told how many pairs are done, and how many there are.
 
     Raises:
-        CannotWriteError: The disk is full, or the folder cannot be written.
-        DataError: The source is not what the recipe expects, files in it are damaged or hold unknown colours, the
-            folders hold images of another origin, or another process prepares this data set.
+        DataError: The source is not what the recipe expects, files in it are damaged or hold unknown colours (all
+            others are converted), the folders hold images of another origin, another process prepares this data set,
+            or a process was killed.
         MissingFileError: A source or a list does not exist.
+        ResultsError: The disk is full, or the folder cannot be written.
     """
+    close_archives()  # an earlier call may have read other files of these names
+    read_polygons.cache_clear()
     members = list_members(sources)
     names = find_names(recipe, members, list_file)
     pairs = find_pairs(recipe, members, names, allow_missing)
     folder = all_data / recipe.data_folder
     with _locked(folder):
-        outcome = convert_all(recipe, pairs, folder, options, num_jobs, progress(len(pairs)))
+        remove_left_over(folder / recipe.image_folder)
+        remove_left_over(folder / recipe.label_folder)
+        outcome = _convert_all(recipe, pairs, folder, options, num_jobs, report)
         if recipe.written_list is not None:
             _write_list(folder / recipe.written_list, [pair.name for pair in pairs], names is not None)
-    summary = Summary(
-        num_pairs=len(pairs),
-        outcome=outcome,
-        image_folder=folder / recipe.image_folder,
-        label_folder=folder / recipe.label_folder,
-        is_whole_source=recipe.written_list is not None and names is None,
-    )
+    summary = Summary(len(pairs), outcome, recipe.written_list is not None and names is None)
     if recipe.written_list is None:
-        _check_no_others(recipe, summary)
+        _check_no_others(recipe, folder, summary.num_results)
     return summary
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / LOCK_NAME, timeout=0)
-    try:
+    with writing(folder, 'choose another folder with --out'):
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise DataError(f'{folder} is being prepared by another process: wait for it, or stop it') from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise CannotWriteError(f'cannot write to {folder}: {reason}. Choose another folder with --out') from error
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise DataError(f'{folder} is being prepared by another process: wait for it, or stop it') from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _convert_all(
+    recipe: Recipe, pairs: Sequence[Pair], folder: Path, options: Options, num_jobs: int, report: Report
+) -> Outcome:
+    total = Outcome()
+    with closing(_outcomes(recipe, pairs, folder, options, num_jobs)) as outcomes:
+        for done, outcome in enumerate(outcomes, 1):
+            total += outcome
+            report(done, len(pairs))
+            if len(total.failures) >= MAX_FAILURES:
+                break
+    count = len(total.failures)
+    if count:
+        given_up = ', then it was given up' if count >= MAX_FAILURES else ''
+        reasons = '\n  '.join(total.failures[:MAX_SHOWN]) + ('\n  ...' if count > MAX_SHOWN else '')
+        raise DataError(
+            f'{count} of {len(pairs)} pairs could not be converted{given_up}; what was written stays, and a run after '
+            f'mending goes on with the rest:\n  {reasons}'
+        )
+    return total
+
+
+def _outcomes(
+    recipe: Recipe, pairs: Sequence[Pair], folder: Path, options: Options, num_jobs: int
+) -> Generator[Outcome]:
+    if num_jobs <= 1 or len(pairs) <= 1:
+        for pair in pairs:
+            yield convert_pair(recipe, pair, folder, options)
+        return
+    # A fork starts at once; the other way, each process would import everything anew.
+    context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(min(num_jobs, len(pairs)), context, _begin_process) as pool:
+        try:
+            futures = [pool.submit(convert_pair, recipe, pair, folder, options) for pair in pairs]
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                'a process was killed, perhaps for want of memory: run again with fewer --jobs; it goes on'
+            ) from error
+        except BaseException:  # interrupted or given up: what is being converted now can be left at any moment
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+
+
+def _begin_process() -> None:
+    """Leaves Ctrl-C, which reaches all processes, to the parent, and ends with it even when that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    close_archives()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # the lock on the data set is held until then
 
 
 def _write_list(path: Path, names: Sequence[str], is_given: bool) -> None:
@@ -122,15 +187,17 @@ def _write_list(path: Path, names: Sequence[str], is_given: bool) -> None:
         return
     data = ''.join(f'{name}\n' for name in names).encode()
     if not path.is_file() or path.read_bytes() != data:
-        write_file(path, data)
+        with writing(path, GO_ON):
+            write_bytes(path, data)
 
 
-def _check_no_others(recipe: Recipe, summary: Summary) -> None:
+def _check_no_others(recipe: Recipe, data_folder: Path, num_results: int) -> None:
     """The data set classes take every file of the folders, so files of other origin would be evaluated too."""
-    for folder, suffix in ((summary.image_folder, recipe.image_suffix), (summary.label_folder, recipe.label_suffix)):
+    for name, suffix in ((recipe.image_folder, recipe.image_suffix), (recipe.label_folder, recipe.label_suffix)):
+        folder = data_folder / name
         count = sum(entry.name.endswith(suffix) for entry in os.scandir(folder))
-        if count > summary.num_results:
+        if count > num_results:
             raise DataError(
                 f'{recipe.title}: prepared, but {folder} holds {count} files ending in {suffix}, of which '
-                f'{summary.num_results} come from this source. All would be evaluated: move the others away'
+                f'{num_results} come from this source. All would be evaluated: move the others away'
             )

@@ -9,14 +9,18 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from segearth.errors import DataError, MissingFileError
+from PIL import Image
 
-FOREIGN_ARCHIVES = frozenset({'.7z', '.rar', '.tar', '.tgz', '.gz', '.bz2', '.xz', '.z', '.001'})
+from segearth.errors import DataError, MissingFileError
+from segearth.io.gdal_files import FileContent
+
+ARCHIVES = frozenset({'.zip', '.7z', '.rar', '.tar', '.tgz', '.gz', '.bz2', '.xz', '.z', '.001'})
 READ_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError)
 
 
@@ -43,22 +47,50 @@ class Member:
         """Ending in small letters, such as ``.png``."""
         return PurePosixPath(self.path).suffix.lower()
 
-    def open(self) -> IO[bytes]:
+    @property
+    def is_archive(self) -> bool:
+        """Whether this is an archive that is not looked into, such as a zip inside a zip."""
+        return self.suffix in ARCHIVES
+
+    def stream(self) -> IO[bytes]:
         """Opens the file for reading; errors while reading are those of :data:`READ_ERRORS`."""
         return open(self.container, 'rb') if self.inner is None else _open_archive(self.container).open(self.inner)
 
-    def read(self) -> bytes:
-        """Reads the whole file.
+    def content(self) -> FileContent:
+        """The whole file, as readers of images take it.
 
         Raises:
             DataError: The file or the archive around it is damaged, encrypted or cannot be read.
         """
+        with self._telling(), self.stream() as stream:
+            return FileContent(stream.read(), str(self))
+
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of an image in pixels, from the header alone.
+
+        Raises:
+            DataError: The header cannot be read.
+        """
+        with self._telling(), self.stream() as stream, Image.open(stream) as image:
+            return image.height, image.width
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
         try:
-            with self.open() as stream:
-                return stream.read()
-        except READ_ERRORS as error:
+            yield
+        except (*READ_ERRORS, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            reason = str(error).rstrip('.') or type(error).__name__
             remedy = 'Download it again, or unpack the archive yourself'
-            raise DataError(f'cannot read {self}: {error}. {remedy}') from error
+            raise DataError(f'cannot read {self}: {reason}. {remedy}') from error
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its label, under the name that the result will have."""
+
+    name: str
+    image: Member
+    label: Member
 
 
 def list_members(sources: Sequence[str | os.PathLike[str]]) -> list[Member]:
@@ -78,21 +110,18 @@ def list_members(sources: Sequence[str | os.PathLike[str]]) -> list[Member]:
         path = Path(source).expanduser().resolve()
         if path.is_dir():
             members += _members_of_folder(path)
-        elif path.is_file():
-            members += _members_of_file(path, path.name)
-        else:
+        elif not path.is_file():
             raise MissingFileError(f'source not found: {source}. Give the folder or zip archive as downloaded')
+        elif path.suffix.lower() in ARCHIVES - {'.zip'}:
+            raise DataError(f'{path} is no zip archive: unpack it and give the folder')
+        else:
+            members += _members_of_file(path, path.name)
     return members
 
 
 def close_archives() -> None:
     """Closes all archives. Needed after a fork: the reading positions of inherited files are shared."""
     _open_archive.cache_clear()
-
-
-def is_archive(member: Member) -> bool:
-    """Whether a member is an archive that is not looked into, such as a zip inside a zip."""
-    return member.suffix in FOREIGN_ARCHIVES or member.suffix == '.zip'
 
 
 def _members_of_folder(folder: Path) -> Iterator[Member]:
@@ -106,8 +135,6 @@ def _members_of_folder(folder: Path) -> Iterator[Member]:
 
 def _members_of_file(path: Path, shown: str) -> Iterator[Member]:
     if path.suffix.lower() != '.zip':
-        if path.suffix.lower() in FOREIGN_ARCHIVES and '/' not in shown:
-            raise DataError(f'{path} is no zip archive: unpack it and give the folder')
         yield Member(str(path), None, shown)
         return
     prefix = shown[: -len('.zip')]

@@ -23,14 +23,14 @@ class Tiling:
     Attributes:
         window: (height, width) in pixels.
         stride: (height, width) between windows.
-        crop_name: Template over ``name`` and the box; without suffix.
+        tile_name: Template over ``name`` and the box; without suffix.
         is_padded: Images smaller than the window are filled up to it, at the bottom and on the right; else their
             windows are as small as they are.
     """
 
     window: tuple[int, int]
     stride: tuple[int, int]
-    crop_name: str = '{name}_{x1}_{y1}_{x2}_{y2}'
+    tile_name: str = '{name}_{x1}_{y1}_{x2}_{y2}'
     is_padded: bool = False
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class Tiling:
     def names(self, name: str, size: tuple[int, int]) -> dict[str, Box]:
         """Names of the pieces of one image, with their boxes."""
         return {
-            self.crop_name.format(name=name, y1=y1, x1=x1, y2=y2, x2=x2): (y1, x1, y2, x2)
+            self.tile_name.format(name=name, y1=y1, x1=x1, y2=y2, x2=x2): (y1, x1, y2, x2)
             for y1, x1, y2, x2 in self.boxes(size)
         }
 

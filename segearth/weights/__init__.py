@@ -1,1 +1,1 @@
-"""Getting weight files: what there is (catalogue), fetching it (transfer, sources), knowing it is whole (checksums)."""
+"""Getting weight files: what there is (records, encoders, upsamplers), from where (sources), fetching it (transfer)."""

@@ -20,24 +20,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 
 from segearth.errors import UserError
 from segearth.paths import download_folder
-from segearth.weights.catalogue import PAGE, REPOSITORY, Item, catalogue, select
-from segearth.weights.sources import INSTALLERS, check, install, locate
+from segearth.progress import BYTES, progress_bar
+from segearth.weights.records import PAGE, REPOSITORY, WeightRecord
+from segearth.weights.sources import INSTALLERS, catalogue, check, install, locate, select
 
 EXIT_FAILED = 1
 
@@ -61,67 +52,56 @@ def run(arguments: Sequence[str] | None = None, program: str | None = None) -> i
     console = Console(soft_wrap=True)
     if options.names and options.all:
         parser.error('give names or --all, not both')
-    items = select(options.names) if options.names else list(catalogue())
+    records = select(options.names) if options.names else list(catalogue())
     if options.list:
-        return _list(console, items)
+        return _list(console, records)
     if options.check:
-        return _check(console, items if options.names or options.all else [item for item in items if locate(item)])
+        return _check(console, records if options.names or options.all else [one for one in records if locate(one)])
     if not options.names and not options.all:
         parser.print_usage(sys.stderr)
         print('name what to fetch, or use --list, --all or --check', file=sys.stderr)
         return 2
     if options.all:
-        items = [item for item in items if item.source in INSTALLERS]
-    return _fetch(console, items)
+        records = [one for one in records if one.source in INSTALLERS]
+    return _fetch(console, records)
 
 
-def _list(console: Console, items: list[Item]) -> int:
+def _list(console: Console, records: list[WeightRecord]) -> int:
     table = Table(box=None)
-    table.add_column('name', no_wrap=True, min_width=max(len(item.name) for item in items))
+    table.add_column('name', no_wrap=True, min_width=max(len(record.name) for record in records))
     for title in ('state', 'licence', 'from'):
         table.add_column(title, overflow='fold')
-    for item in items:
-        state = 'there' if locate(item) else item.source if item.source in (PAGE, REPOSITORY) else 'not there'
-        table.add_row(item.name, state, item.licence, item.origin, style='green' if state == 'there' else None)
+    for record in records:
+        state = 'there' if locate(record) else record.source if record.source in (PAGE, REPOSITORY) else 'not there'
+        table.add_row(record.name, state, record.licence, record.origin, style='green' if state == 'there' else None)
     console.print(table)
     console.print(f'Files go to {download_folder()}')
     return 0
 
 
-def _check(console: Console, items: list[Item]) -> int:
+def _check(console: Console, records: list[WeightRecord]) -> int:
     failed = 0
-    for item in items:
+    for record in records:
         try:
-            console.print(f'{item.name}: {check(item)}')
+            console.print(f'{record.name}: {check(record)}')
         except UserError as error:
             failed += 1
-            console.print(f'{item.name}: {error}', style='red', markup=False)
-    console.print(f'{len(items)} checked, {failed} not as they should be')
+            console.print(f'{record.name}: {error}', style='red', markup=False)
+    console.print(f'{len(records)} checked, {failed} not as they should be')
     return EXIT_FAILED if failed else 0
 
 
-def _show(bars: Progress, bar: TaskID, there: int, total: int | None) -> None:
-    bars.update(bar, completed=there, total=total, visible=True)
-
-
-def _fetch(console: Console, items: list[Item]) -> int:
+def _fetch(console: Console, records: list[WeightRecord]) -> int:
     failed = 0
-    for number, item in enumerate(items, 1):
-        console.print(f'{number}/{len(items)} {item.name}, licence: {item.licence}', markup=False)
+    for number, record in enumerate(records, 1):
+        console.print(f'{number}/{len(records)} {record.name}, licence: {record.licence}', markup=False)
         try:
-            if (path := locate(item)) is not None:
-                install(item)
-                console.print(f'  already there: {path}', markup=False)
-                continue
-            with Progress(
-                TextColumn('  '), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-                console=console, transient=True, disable=not console.is_terminal,
-            ) as bars:  # fmt: skip
-                bar = bars.add_task(item.name, total=None, visible=False)
-                path = install(item, partial(_show, bars, bar))
-            console.print(f'  {path}', markup=False)
+            note = 'already there: ' if locate(record) else ''
+            with progress_bar(' ', BYTES, is_passing=True) as progress:
+                path = install(record, progress)
+            console.print(f'  {note}{path}', markup=False)
         except UserError as error:
             failed += 1
             console.print(f'  {error}', style='red', markup=False)
-    console.print(f'{len(items) - failed} of {len(items)} there')
+    console.print(f'{len(records) - failed} of {len(records)} there')
     return EXIT_FAILED if failed else 0

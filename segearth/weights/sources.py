@@ -1,41 +1,85 @@
-"""From an item of the catalogue to a file in the weights folder: one function for each kind of source.
+"""All that can be fetched, and the way of each to its place: one function for each kind of source.
 
-Hugging Face files go through huggingface_hub (mirrors by ``HF_ENDPOINT``, offline mode, tokens, its resuming), tags
-through open_clip, everything else through transfer.py. A file that is there is never fetched again.
+Files on Hugging Face, and the repositories behind open_clip's tags, go through huggingface_hub (mirrors by
+``HF_ENDPOINT``, proxies, tokens, resuming, a cache), everything else through transfer.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-from segearth.errors import CheckpointError, MissingFileError, UserError
-from segearth.paths import download_folder, find_file, program_command, weights_folders
-from segearth.weights import catalogue, hub
-from segearth.weights.catalogue import Item
-from segearth.weights.checksums import Checksum, read_note, verify, write_note
-from segearth.weights.transfer import DownloadError, Progress, disk_errors_named, fetch, one_process
+import open_clip
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError
+
+from segearth.errors import CheckpointError, ConfigError, MissingFileError, UserError, did_you_mean
+from segearth.io.atomic import replacing
+from segearth.paths import download_folder, find_file, weights_folders
+from segearth.weights.encoders import ENCODERS, TOKENIZER
+from segearth.weights.records import ADDRESS, ARCHIVE, HUB, TAG, Checksum, WeightRecord
+from segearth.weights.transfer import (
+    FULL_DISK,
+    DownloadError,
+    Progress,
+    disk_errors_named,
+    fetch,
+    one_process,
+    read_note,
+    refuse_offline,
+    verify,
+    write_note,
+)
+from segearth.weights.upsamplers import UPSAMPLER_WEIGHTS
 
 STAGING = '.fetching'
 """Folder below the weights folder for files of Hugging Face that are on their way."""
+TAG_FILES = ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin')
+"""What open_clip looks for in a repository, in its order."""
 
 
-def locate(item: Item) -> Path | None:
-    """The item's file where it is already there, in any weights folder or in the cache of the hub's client."""
-    if item.source == catalogue.TAG and item.record is not None:
-        return hub.cached_tag(item.record.architecture, item.record.tag)
+def catalogue() -> tuple[WeightRecord, ...]:
+    """All records, encoders first."""
+    return (*ENCODERS, TOKENIZER, *UPSAMPLER_WEIGHTS)
+
+
+def select(names: Sequence[str]) -> list[WeightRecord]:
+    """Records by name or group, each once, with what they need.
+
+    Raises:
+        ConfigError: A name is neither; the message lists the known ones.
+    """
+    records = {record.name: record for record in catalogue()}
+    chosen: dict[str, WeightRecord] = {}
+    for name in names:
+        found = [one for one in records.values() if name.lower() in (one.name.lower(), one.group.lower())]
+        if not found:
+            hint = did_you_mean(name, [part for one in records.values() for part in (one.group, one.name)])
+            raise ConfigError(f'unknown weights {name!r}.{hint} Known: {", ".join(records)}')
+        for one in found:
+            chosen |= {one.name: one} | {needed: records[needed] for needed in one.needs}
+    return list(chosen.values())
+
+
+def locate(record: WeightRecord) -> Path | None:
+    """The file where it is already there, in any weights folder or in the cache of Hugging Face's client."""
+    if record.source == TAG:
+        found = (try_to_load_from_cache(_tag_repository(record), name) for name in TAG_FILES)
+        return next((Path(path) for path in found if isinstance(path, str)), None)
     try:
-        return find_file(item.file or '', weights_folders(), item.name, '')
+        return find_file(record.file or '', weights_folders(), record.name, '')
     except MissingFileError:
         return None
 
 
-def check(item: Item) -> str:
+def check(record: WeightRecord) -> str:
     """Verifies a file that is there, by what the publisher says or else by the note of its download.
 
     Returns:
@@ -45,23 +89,22 @@ def check(item: Item) -> str:
         MissingFileError: The file is not there.
         CheckpointError: It is damaged.
     """
-    path = locate(item)
+    path = locate(record)
     if path is None:
-        raise MissingFileError(f'not there. {_remedy(item)}')
-    # The cache of the hub's client names large files by their sha256.
-    cached = hub.as_sha256(path.resolve().name) if item.source == catalogue.TAG else None
-    for checksum, origin in ((item.checksum or cached, 'published'), (read_note(path), 'fetched')):
+        raise MissingFileError(f'not there. {record.remedy}')
+    cached = _as_sha256(path.resolve().name) if record.source == TAG else None  # how the cache names large files
+    for checksum, origin in ((record.checksum or cached, 'published'), (read_note(path), 'fetched')):
         if checksum is not None:
             verify(path, checksum)
             return f'{checksum.kind} as {origin}'
     return 'no checksum known'
 
 
-def install(item: Item, progress: Progress | None = None) -> Path:
-    """Fetches an item unless it is there.
+def install(record: WeightRecord, progress: Progress = lambda *_: None) -> Path:
+    """Fetches a file unless it is there.
 
     Args:
-        item: What to fetch.
+        record: What to fetch.
         progress: Told how far it is (files on Hugging Face show the progress of its own client instead).
 
     Returns:
@@ -71,90 +114,103 @@ def install(item: Item, progress: Progress | None = None) -> Path:
         DownloadError: It could not be fetched, or no program can fetch it; the message says what to do.
         CheckpointError: What was fetched, or what was there, is not the published file.
     """
-    path = locate(item)
+    path = locate(record)
     if path is not None:
-        verify(path, item.checksum)
+        verify(path, record.checksum)
         return path
-    if item.source not in INSTALLERS:
-        raise DownloadError(_remedy(item))
-    target = download_folder() / (item.file or '')
+    if record.source not in INSTALLERS:
+        raise DownloadError(record.remedy)
+    target = download_folder() / (record.file or '')
     try:
         with disk_errors_named(download_folder()):
-            return INSTALLERS[item.source](item, target, progress)
+            path = INSTALLERS[record.source](record, target, progress)
+            if record.file:
+                write_note(path)
+            return path
     except UserError as error:
-        raise type(error)(f"{str(error).rstrip('.')}. The project's page: {item.home}") from error
+        raise type(error)(f"{str(error).rstrip('.')}. The project's page: {record.home}") from error
 
 
-def _install_tag(item: Item, _: Path, __: Progress | None) -> Path:
-    assert item.record is not None  # tags have one
-    return hub.fetch_tag(item.record.architecture, item.record.tag)
+def fetch_tag(record: WeightRecord) -> Path:
+    """The weights of an open_clip tag, from the cache, else through Hugging Face's client.
+
+    Raises:
+        DownloadError: They could not be fetched.
+    """
+    repository = _tag_repository(record)
+    what = f"open_clip's tag {record.tag!r} of {record.architecture} ({repository})"
+    return locate(record) or _from_hub(what, repository, TAG_FILES)[0]
 
 
-def _install_address(item: Item, target: Path, progress: Progress | None) -> Path:
-    fetch(item.origin, target, item.checksum, progress)
-    write_note(target)
-    return target
-
-
-def _install_archive(item: Item, target: Path, progress: Progress | None) -> Path:
-    archive = download_folder() / item.origin.rsplit('/', 1)[1]
-    fetch(item.origin, archive, None, progress)
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _fetch_archive(record: WeightRecord, target: Path, progress: Progress) -> Path:
+    archive = fetch(record.origin, download_folder() / record.origin.rsplit('/', 1)[1], progress=progress)
     try:
         with zipfile.ZipFile(archive) as content:
             members = [name for name in content.namelist() if name.rsplit('/', 1)[-1] == target.name]
             if len(members) != 1:
                 raise CheckpointError(f'{archive} holds {len(members)} files named {target.name}, expected one')
-            with content.open(members[0]) as source:
-                _write_at_once(target, source, item.checksum)
+            with replacing(target) as part:
+                with content.open(members[0]) as source, part.open('wb') as file:
+                    shutil.copyfileobj(source, file)
+                verify(part, record.checksum)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         archive.unlink()
         raise CheckpointError(f'{archive} is no whole zip archive and was thrown away; run again') from error
-    write_note(target)
     archive.unlink()
     return target
 
 
-def _install_from_hub(item: Item, target: Path, _: Progress | None) -> Path:
-    owner, name, file = item.origin.split('/', 2)
-    staging = download_folder() / STAGING / item.name
-    staging.mkdir(parents=True, exist_ok=True)
-    with one_process(staging.with_name(f'{item.name}.lock')):
+def _fetch_hub_file(record: WeightRecord, target: Path, _: Progress) -> Path:
+    owner, name, file = record.origin.split('/', 2)
+    staging = download_folder() / STAGING / record.name  # what the client finds there of an earlier try it resumes
+    with one_process(staging.with_name(f'{record.name}.lock')):
         if target.is_file():
             return target
-        fetched, published = hub.fetch_file(f'{owner}/{name}', file, staging)
+        fetched, published = _from_hub(record.origin, f'{owner}/{name}', [file], local_dir=staging)
         try:
-            verify(fetched, item.checksum or published)
+            verify(fetched, record.checksum or published)
         except CheckpointError as error:
             shutil.rmtree(staging)
             raise CheckpointError(f'fetched from Hugging Face and thrown away: {error}') from error
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(fetched, target)
         shutil.rmtree(staging)
-    write_note(target)
     return target
 
 
-def _write_at_once(target: Path, source: IO[bytes], checksum: Checksum | None) -> None:
-    temporary = target.with_name(f'.{target.name}.tmp')
+def _from_hub(what: str, repository: str, names: Sequence[str], **place: Any) -> tuple[Path, Checksum | None]:
+    """The first of the files that a repository has, and what Hugging Face states of its content.
+
+    The metadata are asked for first: without a network the download itself fails only after most of a minute.
+    """
+    refuse_offline(what)
     try:
-        with temporary.open('wb') as file:
-            shutil.copyfileobj(source, file)
-        verify(temporary, checksum)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        *others, held = names
+        for name in others:
+            with contextlib.suppress(EntryNotFoundError):
+                get_hf_file_metadata(hf_hub_url(repository, name))
+                held = name
+        published = _as_sha256(get_hf_file_metadata(hf_hub_url(repository, held)).etag or '')
+        return Path(hf_hub_download(repository, held, **place)), published
+    except Exception as error:  # the client and its HTTP client have no base class in common
+        if isinstance(error, PermissionError) or getattr(error, 'errno', None) in FULL_DISK:
+            raise
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise DownloadError(f'{what} could not be fetched from Hugging Face ({reason})') from error
 
 
-def _remedy(item: Item) -> str:
-    if item.record is not None:
-        return item.record.remedy
-    return f"Get it with \"{program_command('download_weights')} {item.name}\"."
+def _as_sha256(text: str) -> Checksum | None:
+    """A text as a sha256 if it is one: the ETag of large files on Hugging Face, and their names in the cache, are."""
+    return Checksum('sha256', text) if re.fullmatch('[0-9a-f]{64}', text) else None
 
 
-INSTALLERS: dict[str, Callable[[Item, Path, Progress | None], Path]] = {
-    catalogue.TAG: _install_tag,
-    catalogue.HUB: _install_from_hub,
-    catalogue.ADDRESS: _install_address,
-    catalogue.ARCHIVE: _install_archive,
+def _tag_repository(record: WeightRecord) -> str:
+    return open_clip.get_pretrained_cfg(record.architecture, record.tag)['hf_hub'].strip('/')
+
+
+INSTALLERS: dict[str, Callable[[WeightRecord, Path, Progress], Path]] = {
+    TAG: lambda record, *_: fetch_tag(record),
+    HUB: _fetch_hub_file,
+    ADDRESS: lambda record, target, progress: fetch(record.origin, target, record.checksum, progress),
+    ARCHIVE: _fetch_archive,
 }

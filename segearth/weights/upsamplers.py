@@ -1,7 +1,7 @@
 """Table of upsampler weights: which file, for which encoder's features, from where, under which licence.
 
-Beside the encoder table (encoders.py): :mod:`segearth.models.feature_up` reads it to say where a missing file comes
-from, ``tools/download_weights.py`` to fetch it. The networks themselves are in :mod:`simfeatup`.
+:mod:`segearth.models.feature_up` reads it to say where a missing file comes from, ``tools/download_weights.py`` to
+fetch it. The networks themselves are in :mod:`simfeatup`.
 
 Source: SegEarth-OV (arXiv 2410.01768) for jbu_one, FeatUp (arXiv 2403.10516) for jbu_stack.
 """
@@ -13,56 +13,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segearth.paths import program_command, restore_remedy
+from segearth.weights.records import OURS, WeightRecord
 
 
-@dataclass(frozen=True)
-class UpsamplerRecord:
-    """One weight file of an upsampler, released by somebody or of this repository.
+@dataclass(frozen=True, kw_only=True)
+class UpsamplerRecord(WeightRecord):
+    """One weight file of an upsampler; its ``group`` is a key of :data:`simfeatup.UPSAMPLERS`.
 
     Attributes:
-        name: Name for people and command lines.
-        model_name: Key of :data:`simfeatup.UPSAMPLERS`, as in ``feature_up_cfg``.
         file: Weight file, relative to a weights folder.
         dim: Channels of the features it was trained for.
         encoder: Encoder whose features it was trained on.
-        url: Address of the file; None where it comes with the repository.
-        home: Page of the project that publishes it.
-        licence: Licence of the weights.
-        paper: Where it is described.
-        sha256: Checksum of the file where it is known.
-        git_blob: Identity of the file in git (SHA-1 of a header with the size and the content) where that is known.
     """
 
-    name: str
-    model_name: str
     file: str
     dim: int
     encoder: str
-    url: str | None
-    home: str
-    licence: str
-    paper: str
-    sha256: str | None = None
-    git_blob: str | None = None
-
-    @property
-    def remedy(self) -> str:
-        """What to do when the weights are missing."""
-        if self.url is None:
-            return restore_remedy('weights')
-        return f'Get it with "{program_command("download_weights")} {self.name}" (from {self.url}).'
 
 
 _FEATUP_FILES = 'https://marhamilresearch4.blob.core.windows.net/feature-upsampling-public/pretrained'
 _FEATUP: dict[str, Any] = dict(
-    model_name='jbu_stack', dim=512, home='https://github.com/mhamilton723/FeatUp', licence='MIT',
+    group='jbu_stack', dim=512, home='https://github.com/mhamilton723/FeatUp', licence='MIT',
     paper='FeatUp, arXiv 2403.10516',
 )  # fmt: skip
 
 UPSAMPLER_WEIGHTS: tuple[UpsamplerRecord, ...] = (
     UpsamplerRecord(
-        name='SimFeatUp-jbu_one', model_name='jbu_one', file='xclip_jbu_one_million_aid.ckpt', dim=512,
+        name='SimFeatUp-jbu_one', group='jbu_one', file='xclip_jbu_one_million_aid.ckpt', dim=512,
         encoder='CLIP ViT-B/16',
         # HEAD is whatever branch the repository shows first
         url='https://raw.githubusercontent.com/likyoo/SegEarth-OV/HEAD/simfeatup_dev/weights/xclip_jbu_one_million_aid.ckpt',
@@ -79,8 +56,8 @@ UPSAMPLER_WEIGHTS: tuple[UpsamplerRecord, ...] = (
         encoder='MaskCLIP ViT-B/16', url=f'{_FEATUP_FILES}/maskclip_jbu_stack_cocostuff.ckpt',
     ),
     UpsamplerRecord(
-        name='Demo-jbu_one', model_name='jbu_one', file='demo/demo_jbu_one.safetensors', dim=128, encoder='Demo',
-        url=None, home='weights/README.md', licence='Apache-2.0', paper='none: trained by tools/train_simfeatup.py',
+        name='Demo-jbu_one', group='jbu_one', file='demo/demo_jbu_one.safetensors', dim=128, encoder='Demo',
+        home=OURS, licence='Apache-2.0', paper='none: trained by tools/train_simfeatup.py',
     ),
 )  # fmt: skip
 

@@ -16,6 +16,8 @@ CHROMIUM_FLAGS = [
     '--disable-component-update', '--disable-sync',
 ]  # fmt: skip
 
+CHANGED = ('GRADIO_TEMP_DIR', 'GRADIO_ANALYTICS_ENABLED', 'NO_PROXY', 'no_proxy')  # by set_environment
+
 
 class TinySegmenter:
     """Random encoder; each word has an embedding of its own."""

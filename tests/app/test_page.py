@@ -9,7 +9,7 @@ from segearth.app.server import launch, set_environment
 from segearth.app.session import Session
 from segearth.app.uploads import Limits
 from segearth.errors import ConfigError
-from tests.app.conftest import TinySegmenter
+from tests.app.conftest import CHANGED, TinySegmenter
 
 TIMEOUT = 60_000  # milliseconds
 
@@ -17,7 +17,7 @@ TIMEOUT = 60_000  # milliseconds
 @pytest.fixture(scope='module')
 def url(browser):
     with pytest.MonkeyPatch.context() as patch:
-        for name in ('GRADIO_TEMP_DIR', 'NO_PROXY', 'no_proxy'):
+        for name in CHANGED:
             patch.setenv(name, '')
         session = Session(Limits(pixels=300_000), make_segmenter=_segmenter)
         set_environment(session, '127.0.0.1')

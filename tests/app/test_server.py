@@ -20,7 +20,7 @@ from segearth.app.uploads import Limits
 from segearth.cli import TOLD_TO_END, interrupt_when_told_to_end
 from segearth.commands import main
 from segearth.errors import ConfigError
-from tests.app.conftest import TinySegmenter
+from tests.app.conftest import CHANGED, TinySegmenter
 
 PASSWORD = 'a word & ü'
 
@@ -29,7 +29,7 @@ PASSWORD = 'a word & ü'
 def served(request):
     """Address and session of a page, and its password."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ('GRADIO_TEMP_DIR', 'NO_PROXY', 'no_proxy'):
+        for name in CHANGED:
             patch.setenv(name, '')
         session = Session(Limits(upload_bytes=2**20, kept_uploads=2), make_segmenter=TinySegmenter)
         set_environment(session, '127.0.0.1')
@@ -174,16 +174,18 @@ def test_signals_end_as_an_interruption_does(number, monkeypatch, tmp_path):
         os.kill(os.getpid(), number)
         time.sleep(60)
 
-    for name in ('GRADIO_TEMP_DIR', 'NO_PROXY', 'no_proxy'):
+    for name in CHANGED:
         monkeypatch.setenv(name, '')
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
     monkeypatch.setattr(server, 'build_page', told)
     before = {each: signal.getsignal(each) for each in (*TOLD_TO_END, signal.SIGINT, signal.SIGCHLD)}
     hook = sys.excepthook
     try:
+        for each in before:  # nohup and shells in the background have some ignored
+            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
         interrupt_when_told_to_end()  # as every program does
         server.serve('127.0.0.1', None, Limits(), None, False)
-        assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGINT) is before[signal.SIGINT]
+        assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         sys.excepthook = hook
         for each, handler in before.items():

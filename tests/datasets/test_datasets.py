@@ -7,8 +7,10 @@ import pytest
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, TRANSFORMS
 
-from segearth.datasets import RemoteSensingDataset, WaterDataset, WHUDataset, WHUSARDataset
+from segearth.datasets.base import RemoteSensingDataset
 from segearth.datasets.checks import check_files_exist, check_headers, find_broken
+from segearth.datasets.sets import WaterDataset, WHUDataset, WHUSARDataset
+from segearth.datasets.transforms import class_table
 from segearth.errors import ConfigError, DataError, MissingFileError
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
@@ -62,6 +64,17 @@ def test_the_zero_label_is_reduced(pairs, write):
 def test_a_subset_of_the_classes(pairs):
     dataset = build(pairs, metainfo={'classes': ('building',)})
     assert np.array_equal(dataset[0]['data_samples'].gt_sem_seg.data[0].numpy(), np.where(LABEL == 0, 255, 0))
+
+
+def test_classes_may_be_chosen_in_another_order(pairs):
+    dataset = build(pairs, metainfo={'classes': ('building', 'background')})
+    assert np.array_equal(dataset[0]['data_samples'].gt_sem_seg.data[0].numpy(), 1 - LABEL)
+
+
+def test_table_of_classes():
+    assert class_table(False, {0: 1, 1: 0, 2: 255})[[0, 1, 2, 3, 255]].tolist() == [1, 0, 255, 3, 255]
+    assert class_table(True, None)[[0, 1, 2, 254, 255]].tolist() == [255, 0, 1, 253, 255]
+    assert class_table(True, {0: 1, 1: 0})[[0, 1, 2, 255]].tolist() == [255, 1, 0, 255]
 
 
 def test_water_labels_may_be_png(write, tmp_path):

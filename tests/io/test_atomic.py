@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from segearth.io.atomic import replacing, write_bytes
+from segearth.io.atomic import remove_left_over, replacing, write_bytes
 
 
 def mode(path):
@@ -127,3 +127,13 @@ def test_killed_at_any_moment_it_is_whole(tmp_path):
         data = path.read_bytes()
         assert len(data) == 300_000
         assert len(set(data)) == 1
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    write_bytes(tmp_path / 'whole.png', b'whole')
+    (tmp_path / '.mine.tmp').write_bytes(b'mine')
+    with replacing(tmp_path / 'cut.png') as part:
+        left = part.name
+    (tmp_path / 'cut.png').rename(tmp_path / left)  # as a kill within the block leaves it
+    remove_left_over(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['.mine.tmp', 'whole.png']

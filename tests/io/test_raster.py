@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from segearth.errors import DataError, MissingFileError
+from segearth.io.gdal_files import FileContent
 from segearth.io.raster import UnreadableFileError, read_info, read_raster, select_bands
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -85,7 +86,7 @@ def test_reading_files_needs_no_torch_and_leaves_the_process_as_it_is(write):
 import os, sys, warnings
 import cv2, numpy, PIL.Image, rasterio.shutil, segearth
 before = dict(os.environ), list(warnings.filters)
-from segearth.io import atomic, gdal_files, outputs, panels, pictures, raster
+from segearth.io import atomic, gdal_files, labels, outputs, panels, pictures, raster
 assert before == (dict(os.environ), list(warnings.filters))
 warnings.simplefilter('error')
 assert pictures.read_optical({str(path)!r}).shape == (40, 60, 3)
@@ -95,3 +96,13 @@ print(*(name for name in sys.modules if name.split('.')[0] in ('torch', 'mmseg',
     assert run.returncode == 0, run.stderr
     known = ('segearth', 'segearth.errors', 'segearth.paths')
     assert [name for name in run.stdout.split() if name not in known and not name.startswith('segearth.io')] == []
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.jpg', 'a.tif'])
+def test_files_in_memory_are_read_like_those_on_disk(write, truncate, name):
+    path = write(name, NOISE.transpose(2, 0, 1) if name.endswith('tif') else NOISE)
+    content = FileContent(path.read_bytes(), f'archive.zip/{name}')
+    assert np.array_equal(read_raster(content).bands, read_raster(path).bands)
+    for data in (truncate(path).read_bytes(), b'', b'not a picture'):
+        with pytest.raises(UnreadableFileError, match=f'cannot read archive.zip/{name}.*download it again'):
+            read_raster(FileContent(data, f'archive.zip/{name}'))

@@ -10,14 +10,15 @@ import rasterio
 import torch
 from affine import Affine
 
-from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_files
+from segearth.maps.predict import MapOptions, predict_to_files
+from segearth.maps.results import MapFiles, MapLegend
 from segearth.maps.scene import SceneSource
 from tests.maps.stand_in import StandInModel
 
 UTM = {'crs': 'EPSG:25832', 'transform': Affine(0.5, 0, 346000, 0, -0.5, 5648000)}
 LEGEND = MapLegend(('red', 'green', 'blue'), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
 OPTIONS = MapOptions(block_side=48)
-ALL = MapOptions(with_scores=True, with_polygons=True, block_side=48)
+ALL = MapOptions(scores=True, polygons=True, block_side=48)
 
 
 class Killed(BaseException):

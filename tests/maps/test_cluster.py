@@ -17,7 +17,7 @@ from segearth.maps.scene import SceneSource
 from tests.maps.conftest import UTM, Killed, make_map, read, smooth_picture
 from tests.maps.stand_in import StandInModel, build_stand_in
 
-OPTIONS = MapOptions(with_scores=True, block_side=48)
+OPTIONS = MapOptions(scores=True, block_side=48)
 
 
 @pytest.fixture(scope='module')
@@ -120,7 +120,7 @@ def test_refuses_clusters_that_are_not_there(monkeypatch):
         connected('tcp://127.0.0.1:9'),
     ):
         pass
-    with pytest.raises(ConfigError, match='--workers is 0'), dask_runner({}, workers=0):
+    with pytest.raises(ConfigError, match='--workers is 0'), dask_runner(build_stand_in, workers=0):
         pass
     with (
         LocalCluster(n_workers=0, dashboard_address=':0') as empty,

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 import rasterio
@@ -113,3 +115,15 @@ def test_a_name_that_reads_like_an_address(run, write_scene, tmp_path):
     for name in ('', 'file://', 'file://['):
         code, message = run(name, *WORDS)
         assert code == 2 and ('is empty' in message or 'is no address' in message)
+
+
+def test_a_package_that_maps_need_is_asked_for_in_words(tmp_path):
+    code = (
+        "import sys; sys.modules['pyproj'] = None\n"
+        'from segearth.cli import run_cli\nfrom segearth.commands import main\n'
+        "run_cli(lambda: main(['predict', 'scene.tif', '--classes', 'a; b', '--out', 'out']))"
+    )
+    environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert 'this needs pyproj, not installed here: pip install' in done.stderr

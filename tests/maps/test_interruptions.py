@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -21,11 +22,11 @@ def killed_after(blocks):
     """A runner that dies when so many blocks are done."""
     from segearth.maps.run import run_blocks
 
-    def run(plan, missing, *arguments):
-        run_blocks(plan, missing[:blocks], *arguments)
+    def end_early(run):
+        run_blocks(replace(run, missing=run.missing[:blocks]))
         raise Killed
 
-    return run
+    return end_early
 
 
 @pytest.mark.parametrize('blocks', [0, 1, 4])
@@ -121,7 +122,7 @@ def kill_at(monkeypatch, number):
             if count == number:
                 for path in (argument for argument in arguments if isinstance(argument, Path)):
                     if name == 'rmtree':
-                        next(path.iterdir()).unlink() if path.is_dir() and any(path.iterdir()) else None
+                        next(iter(file for file in path.rglob('*') if file.is_file()), path / 'none').unlink(True)
                     elif name.startswith(('write', 'optimise')):
                         path.write_bytes(b'half of it')
                 raise Killed
@@ -129,20 +130,20 @@ def kill_at(monkeypatch, number):
 
         monkeypatch.setattr(owner, name, step)
 
-    from segearth.maps import polygons, predict
+    from segearth.maps import polygons, results
 
     steps(os, 'replace')
     steps(shutil, 'rmtree')
     steps(polygons, 'write_polygons')
     for name in ('write_blocks', 'describe_classes', 'draw_quicklook', 'write_areas', 'optimise',
                  'write_legend'):  # fmt: skip
-        steps(predict, name)
+        steps(results, name)
 
 
 @pytest.mark.parametrize('is_overwriting', [False, True])
 def test_killed_at_any_step_and_resumed_gives_the_same(write_scene, tmp_path, monkeypatch, is_overwriting):
     scene = write_scene(smooth_picture(20, 24), **UTM)
-    options = MapOptions(with_scores=True, block_side=4096) if is_overwriting else ALL
+    options = MapOptions(scores=True, block_side=4096) if is_overwriting else ALL
     expected = make_map(scene, tmp_path / 'whole', options)
     names = sorted(path.name for path in (tmp_path / 'whole').iterdir())
     if is_overwriting:  # what was there before has polygons too, which the new run does not make
@@ -158,10 +159,11 @@ def test_killed_at_any_step_and_resumed_gives_the_same(write_scene, tmp_path, mo
                 break
             except Killed:
                 pass
-        if (out / '.scene.parts').exists():
+        is_begun = (out / '.scene.parts' / 'settings.json').exists()
+        if is_begun:
             with pytest.raises(ResultsError, match='unfinished run.*--resume.*--overwrite'):
                 make_map(scene, out, options)
-        if is_overwriting and not (out / '.scene.parts').exists() and (out / 'scene_polygons.gpkg').exists():
+        if is_overwriting and not is_begun and (out / 'scene_polygons.gpkg').exists():
             make_map(scene, out, options, overwrite=True)  # killed before anything was begun
         files = make_map(scene, out, options, resume=True)
         assert sorted(path.name for path in out.iterdir()) == names, number

@@ -20,7 +20,7 @@ def label_in_blocks(model, picture, valid, block_side):
         region = picture[:, y1:y2, x1:x2].transpose(1, 2, 0)
         block = label_block(model, region, valid[y1:y2, x1:x2], box, grid, with_scores=True)
         place = slice(box[0], box[2]), slice(box[1], box[3])
-        labels[place], scores[place] = block.labels, block.scores
+        labels[place], scores[place] = block['labels'], block['scores']
     return labels, scores
 
 

@@ -20,7 +20,7 @@ from segearth.maps.scene import SceneSource
 from tests.maps.conftest import LEGEND
 from tests.maps.stand_in import StandInModel
 model = StandInModel(224, 112, 4)
-predict_to_files(SceneSource(sys.argv[1]), model, LEGEND, sys.argv[2], MapOptions(with_scores=True))
+predict_to_files(SceneSource(sys.argv[1]), model, LEGEND, sys.argv[2], MapOptions(scores=True))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from segearth.errors import ConfigError, DataError, ResultsError
 from segearth.io.outputs import check_results
-from segearth.maps.predict import MapFiles, MapLegend, MapOptions, predict_to_files
+from segearth.maps.predict import MapOptions, predict_to_files
+from segearth.maps.results import MapFiles, MapLegend
 from segearth.maps.scene import SceneSource
 from tests.maps.conftest import ALL, LEGEND, UTM, make_map, read, smooth_picture
 from tests.maps.stand_in import StandInModel
@@ -106,7 +107,7 @@ def test_resolution_gives_a_map_of_that_resolution(scene, tmp_path):
 
 def test_min_area_merges_small_regions_and_keeps_no_data(scene, tmp_path):
     plain = make_map(scene, tmp_path / 'plain', ALL)
-    merged = make_map(scene, tmp_path / 'merged', MapOptions(with_polygons=True, min_area=25, block_side=48))
+    merged = make_map(scene, tmp_path / 'merged', MapOptions(polygons=True, min_area=25, block_side=48))
     assert geopandas.read_file(plain.polygons).pixels.min() < 100
     assert geopandas.read_file(merged.polygons).pixels.min() >= 100  # 25 square metres of 0.25 each
     assert ((read(plain.classes) == 255) == (read(merged.classes) == 255)).all()
@@ -118,7 +119,7 @@ def test_results_never_replace_an_input(write_scene, tmp_path):
     before = scene.read_bytes()
     with pytest.raises(ResultsError, match='results exist already'):
         make_map(tmp_path / 'a.tif', tmp_path)
-    inputs = {str(tmp_path / f'{name}.tif'): MapFiles.possible(tmp_path, name) for name in ('a', 'a_classes')}
+    inputs = {str(tmp_path / f'{name}.tif'): MapFiles.of(tmp_path, name).paths for name in ('a', 'a_classes')}
     with pytest.raises(ResultsError, match='would replace the input'):
         check_results(inputs)
     assert scene.read_bytes() == before
@@ -127,10 +128,10 @@ def test_results_never_replace_an_input(write_scene, tmp_path):
 def test_names_that_some_file_systems_take_for_one(tmp_path):
     for one, other in (('a', 'A'), ('\u00fc', 'u\u0308'), ('stra\u00dfe', 'STRASSE')):
         with pytest.raises(ResultsError, match='would both write'):
-            check_results({f'{name}.tif': MapFiles.possible(tmp_path, name) for name in (one, other)})
-    check_results({f'{name}.tif': MapFiles.possible(tmp_path, name) for name in ('a', 'a_classes', 'b')})
+            check_results({f'{name}.tif': MapFiles.of(tmp_path, name).paths for name in (one, other)})
+    check_results({f'{name}.tif': MapFiles.of(tmp_path, name).paths for name in ('a', 'a_classes', 'b')})
     with pytest.raises(ResultsError, match='too long; rename'):
-        check_results({'x.tif': MapFiles.possible(tmp_path, 'x' * 245)})
+        check_results({'x.tif': MapFiles.of(tmp_path, 'x' * 245).paths})
 
 
 def test_refuses_what_cannot_be_a_map(scene, tmp_path):

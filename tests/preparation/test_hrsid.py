@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mmengine.config import Config
 from PIL import Image
 
 from segearth.errors import DataError
-from segearth.paths import PROJECT_ROOT
-from segearth.preparation.hrsid import CONFIG, IMAGE_FOLDER, LABEL_FOLDER, LIST, prepare_hrsid
+from segearth.preparation.catalogue import HRSID
+from segearth.preparation.prepare import prepare
 
 
 @pytest.fixture
@@ -29,33 +28,32 @@ def source(tmp_path: Path, save) -> Path:
 
 def test_test_images_get_masks(tmp_path: Path, source: Path) -> None:
     steps = []
-    assert prepare_hrsid([source], tmp_path, lambda total: lambda: steps.append(total)).written == 1
+    assert prepare(HRSID, [source], tmp_path, report=lambda *step: steps.append(step)).outcome.written == 1
     expected = np.zeros((8, 10), dtype=np.uint8)
     expected[1:5, 2:7] = 1
-    with Image.open(tmp_path / LABEL_FOLDER / 'P0001_0_800_0_800.png') as label:
+    with Image.open(tmp_path / 'HRSID' / HRSID.label_folder / 'P0001_0_800_0_800.png') as label:
         assert label.mode == 'L'
         assert np.array_equal(label, expected)
-    assert (tmp_path / LIST).read_text() == 'P0001_0_800_0_800\n'
-    assert steps == [1]
-    again = prepare_hrsid([source], tmp_path)
+    assert (tmp_path / 'HRSID' / HRSID.written_list).read_text() == 'P0001_0_800_0_800\n'
+    assert steps == [(1, 1)]
+    again = prepare(HRSID, [source], tmp_path).outcome
     assert (again.written, again.present) == (0, 1)
-
-
-def test_results_lie_where_the_config_looks() -> None:
-    dataset = Config.fromfile(PROJECT_ROOT / 'configs' / CONFIG).test_dataloader.dataset
-    root = Path(Path(dataset.data_root).name)
-    assert root / dataset.data_prefix.img_path == IMAGE_FOLDER
-    assert root / dataset.data_prefix.seg_map_path == LABEL_FOLDER
-    assert root / dataset.ann_file == LIST
 
 
 def test_faults_of_the_source(tmp_path: Path, source: Path) -> None:
     (source / 'JPEGImages' / 'P0001_0_800_0_800.jpg').unlink()
-    with pytest.raises(DataError, match='1 images of test2017.json are not there, such as P0001'):
-        prepare_hrsid([source], tmp_path)
+    with pytest.raises(DataError, match='1 images that belong to the part evaluated are not there: P0001'):
+        prepare(HRSID, [source], tmp_path)
     (source / 'annotations' / 'test2017.json').write_text('[]')
     with pytest.raises(DataError, match='test2017.json is no file of polygons'):
-        prepare_hrsid([source], tmp_path)
+        prepare(HRSID, [source], tmp_path)
     (source / 'annotations' / 'test2017.json').unlink()
-    with pytest.raises(DataError, match='1 images and 0 files test2017.json'):
-        prepare_hrsid([source], tmp_path)
+    with pytest.raises(DataError, match='1 images and 0 labels. Expected: .*test2017.json'):
+        prepare(HRSID, [source], tmp_path)
+
+
+def test_a_list_chooses_among_the_images(tmp_path: Path, source: Path) -> None:
+    names = tmp_path / 'list.txt'
+    names.write_text('P0002_0_800_0_800.jpg\n')
+    with pytest.raises(DataError, match='1 images have no label: P0002_0_800_0_800'):
+        prepare(HRSID, [source], tmp_path, list_file=names)

@@ -11,17 +11,15 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from segearth.errors import DataError
-from segearth.preparation import conversion
-from segearth.preparation.binary_sets import BINARY_SETS
-from segearth.preparation.colour_sets import COLOUR_SETS
-from segearth.preparation.conversion import MAX_FAILURES, Options, Outcome
-from segearth.preparation.id_sets import LOVEDA
-from segearth.preparation.pairing import Pair
-from segearth.preparation.prepare import LOCK_NAME, prepare
-from segearth.preparation.writing import CannotWriteError
+from segearth.errors import DataError, ResultsError
+from segearth.preparation import prepare as preparing
+from segearth.preparation.catalogue import LOVEDA, PROGRAMS
+from segearth.preparation.conversion import Options, Outcome
+from segearth.preparation.prepare import LOCK_NAME, MAX_FAILURES, prepare
+from segearth.preparation.sources import Pair
 
-WHU = BINARY_SETS['whu_aerial']
+COLOUR_SETS = PROGRAMS['colour_tiles']
+WHU = PROGRAMS['binary_masks']['whu_aerial']
 FOLDER = Path('WHU-BD', 'val')
 
 
@@ -51,7 +49,7 @@ def test_goes_on_after_it_was_killed(tmp_path: Path, source: Path) -> None:
     whole = states(tmp_path / 'data')
     labels = tmp_path / 'data' / FOLDER / 'label_cvt'
     (labels / '2.png').unlink()
-    (labels / '.2.png.part').write_bytes(b'half')  # what a kill in the middle of writing leaves
+    (labels / '.2.png.123-0a1b2c3d.tmp').write_bytes(b'half')  # what a kill in the middle of writing leaves
     (labels / '3.png').write_bytes(b'')  # what a power cut may leave
     outcome = prepare(WHU, [source], tmp_path / 'data').outcome
     assert (outcome.written, outcome.present) == (2, 2)
@@ -78,10 +76,10 @@ def test_single_crops_are_made_up_for(tmp_path: Path, save) -> None:
 def test_several_processes_give_the_same_files(tmp_path: Path, source: Path) -> None:
     steps = []
     prepare(WHU, [source], tmp_path / 'one')
-    prepare(WHU, [source], tmp_path / 'two', num_jobs=2, progress=lambda total: lambda: steps.append(total))
+    prepare(WHU, [source], tmp_path / 'two', num_jobs=2, report=lambda *step: steps.append(step))
     one, two = states(tmp_path / 'one'), states(tmp_path / 'two')
     assert {name: data for name, (_, data) in one.items()} == {name: data for name, (_, data) in two.items()}
-    assert steps == [4] * 4
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_several_processes_read_one_archive(tmp_path: Path, save, pack) -> None:
@@ -92,7 +90,7 @@ def test_several_processes_read_one_archive(tmp_path: Path, save, pack) -> None:
 
 
 def test_killed_process_is_told(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, 'convert_pair', _die)
+    monkeypatch.setattr(preparing, 'convert_pair', _die)
     with pytest.raises(DataError, match='fewer --jobs'):
         prepare(WHU, [source], tmp_path / 'data', num_jobs=2)
 
@@ -102,14 +100,14 @@ def _die(*_: object) -> None:
 
 
 def test_interruption_ends_the_processes_at_once(tmp_path: Path, source: Path, monkeypatch) -> None:
-    monkeypatch.setattr(conversion, 'convert_pair', _sleep_but_first)
+    monkeypatch.setattr(preparing, 'convert_pair', _sleep_but_first)
 
-    def interrupt() -> None:
+    def interrupt(*_: int) -> None:
         raise KeyboardInterrupt
 
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        prepare(WHU, [source], tmp_path / 'data', num_jobs=2, progress=lambda _: interrupt)
+        prepare(WHU, [source], tmp_path / 'data', num_jobs=2, report=interrupt)
     assert time.monotonic() - start < 30
 
 
@@ -145,7 +143,7 @@ def test_full_disk(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, 'write_bytes', full)
-    with pytest.raises(CannotWriteError, match='No space left on device. Run again'):
+    with pytest.raises(ResultsError, match='No space left on device.*run again'):
         prepare(WHU, [source], tmp_path / 'data')
     monkeypatch.undo()
     assert states(tmp_path / 'data') == {}

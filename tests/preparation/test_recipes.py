@@ -13,15 +13,12 @@ from PIL import Image
 import segearth.register  # noqa: F401 - configs refer to what it registers
 from segearth.errors import DataError, MissingFileError
 from segearth.paths import PROJECT_ROOT
-from segearth.preparation.binary_sets import BINARY_SETS
-from segearth.preparation.catalogue import PROGRAMS
-from segearth.preparation.colour_sets import COLOUR_SETS
-from segearth.preparation.id_sets import LOVEDA, OPEN_EARTH_MAP, YESEG
+from segearth.preparation.catalogue import LOVEDA, OPEN_EARTH_MAP, PROGRAMS, YESEG
 from segearth.preparation.prepare import prepare
 from segearth.published import PUBLISHED
 
-ID_SETS = PROGRAMS['openearthmap'] | PROGRAMS['loveda'] | PROGRAMS['yeseg']
-ALL = BINARY_SETS | COLOUR_SETS | ID_SETS
+BINARY_SETS, COLOUR_SETS = PROGRAMS['binary_masks'], PROGRAMS['colour_tiles']
+ALL = {name: recipe for recipes in PROGRAMS.values() for name, recipe in recipes.items()}
 PAIRS = {  # published image and label, and the name that results
     'whu_aerial': ('WHU/val/image/2_1.tif', 'WHU/val/label/2_1.tif', '2_1'),
     'whu_sat_II': ('East Asia/1.cropped/test/image/7.tif', 'East Asia/1.cropped/test/label/7.tif', '7'),
@@ -164,8 +161,6 @@ def test_vaihingen_takes_images_from_top_and_eroded_labels(raw: Path, data: Path
 
 def test_isaid_from_parts_with_padding_and_palette(raw: Path, data: Path, save, pack) -> None:
     from mmseg.datasets import iSAIDDataset
-
-    from segearth.datasets import RemoteSensingDataset  # noqa: F401 - registers mmseg's classes
 
     recipe = COLOUR_SETS['iSAID']
     colours = np.array(iSAIDDataset.METAINFO['palette'])

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from segearth.errors import DataError, MissingFileError
-from segearth.preparation.decoding import as_grey, decode, read_size
-from segearth.preparation.sources import close_archives, list_members
+from segearth.io.raster import read_raster
+from segearth.preparation.label_rules import Threshold, read_picture
+from segearth.preparation.sources import Pair, close_archives, list_members
 
 
 def test_folders_archives_and_archives_in_folders_look_alike(tmp_path: Path, save, pack) -> None:
@@ -21,17 +22,17 @@ def test_folders_archives_and_archives_in_folders_look_alike(tmp_path: Path, sav
     archive = pack('set', 'set.zip')
     members = list_members([archive])
     assert [member.path for member in members] == ['set/set/val/image/1.png']
-    assert read_size(members[0]) == (4, 5)
-    assert decode(members[0].read(), members[0]).bands.shape == (4, 5, 3)
+    assert members[0].image_size() == (4, 5)
+    assert read_picture(members[0].content()).shape == (4, 5, 3)
     assert [member.path for member in list_members([tmp_path / 'raw'])][-1] == 'raw/set/set/val/image/1.png'
 
 
 def test_archives_are_opened_anew_after_a_fork(save, pack) -> None:
     save('set/1.png', (4, 5))
     member = list_members([pack('set', 'set.zip')])[0]
-    with member.open() as before:
+    with member.stream() as before:
         close_archives()
-        with member.open() as after:
+        with member.stream() as after:
             assert before._fileobj._file is not after._fileobj._file  # one position each
 
 
@@ -55,7 +56,7 @@ def test_damaged_member_is_named(tmp_path: Path) -> None:
         file.writestr('a.png', b'0123456789')
     archive.write_bytes(archive.read_bytes().replace(b'0123456789', b'0123456780'))
     with pytest.raises(DataError, match=r'set.zip/a.png.*Download it again'):
-        list_members([archive])[0].read()
+        list_members([archive])[0].content()
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg', '.tif'])
@@ -64,18 +65,17 @@ def test_truncated_images_are_named(tmp_path: Path, save, suffix: str) -> None:
     path.write_bytes(path.read_bytes()[:-600])
     member = list_members([path])[0]
     with pytest.raises(DataError, match=f'cannot read .*cut{suffix}'):
-        decode(member.read(), member)
+        read_picture(member.content())
 
 
 def test_palettes_one_bit_and_alpha(save, mask) -> None:
     member = list_members([save('p.png', mask // 255, palette=[0, 0, 0, 9, 9, 9])])[0]
-    picture = decode(member.read(), member)
-    assert picture.palette[1].tolist() == [9, 9, 9]
+    assert np.array_equal(read_picture(member.content())[..., 0], np.where(mask == 255, 9, 0))
     for suffix in ('.png', '.tif'):
         path = save(f'one{suffix}', mask)
         Image.fromarray(mask >= 128).save(path)
         member = list_members([path])[0]
-        picture = decode(member.read(), member)
-        assert np.array_equal(as_grey(picture, member), np.where(mask >= 128, 255, 0))
+        assert np.array_equal(read_picture(member.content())[..., 0], np.where(mask >= 128, 255, 0))
+        assert np.array_equal(Threshold()(Pair('one', member, member)), mask >= 128)
         Image.fromarray(mask).convert('RGBA').save(path)
-        assert decode(member.read(), member).bands.shape == (6, 8, 3)
+        assert read_raster(member.content()).bands.shape == (3, 6, 8)

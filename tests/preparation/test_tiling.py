@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from segearth.errors import ConfigError
-from segearth.preparation.binary_sets import BINARY_SETS
-from segearth.preparation.colour_sets import COLOUR_SETS, POTSDAM_TEST, VAIHINGEN_TEST
+from segearth.preparation.catalogue import POTSDAM_TEST, PROGRAMS, VAIHINGEN_TEST
 from segearth.preparation.tiling import Tiling, cut
 from segearth.published import published_images
 
+BINARY_SETS, COLOUR_SETS = PROGRAMS['binary_masks'], PROGRAMS['colour_tiles']
 # Published sizes (height, width) of the Vaihingen areas that are evaluated.
 VAIHINGEN_SIZES = {
     2: (2767, 2428), 4: (2557, 1887), 6: (2557, 1887), 8: (2557, 1887), 10: (2557, 1887), 12: (2575, 1922),

@@ -8,12 +8,12 @@ import open_clip
 import pytest
 
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
-from segearth.weights import catalogue, sources
 from segearth.weights import program as download_weights
-from segearth.weights.catalogue import Item, select
-from segearth.weights.checksums import Checksum
+from segearth.weights import sources
 from segearth.weights.encoders import ENCODERS
-from segearth.weights.transfer import DownloadError
+from segearth.weights.records import TAG, Checksum, WeightRecord
+from segearth.weights.sources import catalogue, select
+from segearth.weights.transfer import DownloadError, verify
 from segearth.weights.upsamplers import UPSAMPLER_WEIGHTS, upsampler_record
 
 CONTENT = b'tensors ' * 5000
@@ -32,89 +32,87 @@ def hub(server, folder, monkeypatch, tmp_path):
     return server
 
 
-def address_item(server, **changes):
-    item = Item('Some-weights', 'Some', catalogue.ADDRESS, 'some.pt', f'{server.url}/some.pt', 'https://home', 'MIT')
-    return replace(item, **changes)
+def address_record(server, **changes):
+    known = {'name': 'Some-weights', 'group': 'Some', 'file': 'some.pt', 'url': f'{server.url}/some.pt'}
+    return WeightRecord(**{**known, 'home': 'https://home', 'licence': 'MIT', **changes})
 
 
-def hub_item(**changes):
-    item = Item('Hub-weights', 'Hub', catalogue.HUB, 'mine.pt', 'owner/name/ckpt/theirs.pt', 'https://home', 'MIT')
-    return replace(item, **changes)
+def hub_record():
+    return WeightRecord(
+        name='Hub-weights', group='Hub', file='mine.pt', hub='owner/name/ckpt/theirs.pt', home='https://home',
+        licence='MIT',
+    )  # fmt: skip
 
 
 HUB_PATH = '/owner/name/resolve/main/ckpt/theirs.pt'
 
 
 def test_the_catalogue_offers_every_record_with_its_licence():
-    names = [item.name for item in catalogue.catalogue()]
+    names = [record.name for record in catalogue()]
     assert names[: len(ENCODERS)] == [record.name for record in ENCODERS]
     assert {record.name for record in UPSAMPLER_WEIGHTS} < set(names)
     assert len(names) == len(set(names))
-    for item in catalogue.catalogue():
-        assert item.licence and item.home and item.origin
-        assert (item.file is None) == (item.source == catalogue.TAG)
+    for record in catalogue():
+        assert record.licence and record.home and record.origin
+        assert (record.file is None) == (record.source == TAG)
 
 
 def test_the_released_upsampler_is_known_by_its_git_blob():
-    (item,) = select(['SimFeatUp-jbu_one'])
-    assert item.checksum == Checksum('git blob', 'd40f00838331331faa04a926ea5991f5203f91a8')
-    assert upsampler_record('simfeatup_dev/weights/xclip_jbu_one_million_aid.ckpt').name == item.name
-    assert item.name in upsampler_record('xclip_jbu_one_million_aid.ckpt').remedy
+    (record,) = select(['SimFeatUp-jbu_one'])
+    assert record.checksum == Checksum('git blob', 'd40f00838331331faa04a926ea5991f5203f91a8')
+    assert upsampler_record('simfeatup_dev/weights/xclip_jbu_one_million_aid.ckpt').name == record.name
+    assert record.name in upsampler_record('xclip_jbu_one_million_aid.ckpt').remedy
     assert upsampler_record('mine.ckpt') is None
 
 
 def test_the_checksum_of_a_release_at_hand(shared):
-    from segearth.weights.checksums import verify
-
     record = upsampler_record('clip_jbu_stack_cocostuff.ckpt')
     verify(shared / 'weights' / record.file, Checksum('sha256', record.sha256))
 
 
 def test_select():
-    assert [item.name for item in select(['remoteclip'])] == ['RemoteCLIP-ViT-B-32', 'RemoteCLIP-ViT-L-14']
-    assert [item.name for item in select(['BLIP-base', 'BLIP'])] == ['BLIP-base', 'BERT-tokenizer', 'BLIP-large']
+    assert [record.name for record in select(['remoteclip'])] == ['RemoteCLIP-ViT-B-32', 'RemoteCLIP-ViT-L-14']
+    assert [record.name for record in select(['BLIP-base', 'BLIP'])] == ['BLIP-base', 'BERT-tokenizer', 'BLIP-large']
     with pytest.raises(ConfigError, match="unknown weights 'RemotClip'. Did you mean RemoteCLIP.*Known: CLIP-ViT-B-16"):
         select(['RemotClip'])
 
 
 def test_an_address(server, folder):
     server.files['/some.pt'] = CONTENT
-    item = address_item(server)
+    record = address_record(server)
     with pytest.raises(MissingFileError, match='not there'):
-        sources.check(item)
-    path = sources.install(item)
+        sources.check(record)
+    path = sources.install(record)
     assert path == folder / 'some.pt'
     assert path.read_bytes() == CONTENT
-    assert sources.check(item) == 'sha256 as fetched'
-    assert sources.check(replace(item, checksum=Checksum('sha256', hashlib.sha256(CONTENT).hexdigest()))) == (
-        'sha256 as published'
-    )
-    assert sources.install(item) == path
+    assert sources.check(record) == 'sha256 as fetched'
+    assert sources.check(replace(record, sha256=hashlib.sha256(CONTENT).hexdigest())) == ('sha256 as published')
+    assert sources.install(record) == path
     assert len(server.requests) == 1, 'nothing that is there is fetched again'
     path.write_bytes(CONTENT[:-1])
     with pytest.raises(CheckpointError, match='some.pt is damaged'):
-        sources.check(item)
+        sources.check(record)
 
 
 def test_a_damaged_file_that_is_there_is_reported_and_kept(server, folder):
     folder.mkdir()
     (folder / 'some.pt').write_bytes(b'mine')
-    item = address_item(server, checksum=Checksum('sha256', hashlib.sha256(CONTENT).hexdigest()))
+    record = address_record(server, sha256=hashlib.sha256(CONTENT).hexdigest())
     with pytest.raises(CheckpointError, match='damaged or not the published file'):
-        sources.install(item)
+        sources.install(record)
     assert (folder / 'some.pt').read_bytes() == b'mine'
     assert not server.requests
-    assert sources.check(address_item(server)) == 'no checksum known'
+    assert sources.check(address_record(server)) == 'no checksum known'
 
 
 def test_errors_name_the_page_of_the_project(server, folder):
     with pytest.raises(
         DownloadError, match=r'some.pt could not be fetched: the server answered 404.*page: https://home$'
     ):
-        sources.install(address_item(server))
+        sources.install(address_record(server))
     server.files['/some.pt'] = CONTENT
     with pytest.raises(CheckpointError, match=r'thrown away.*page: https://home$'):
-        sources.install(address_item(server, checksum=Checksum('git blob', '0' * 40)))
+        sources.install(address_record(server, git_blob='0' * 40))
     assert not (folder / 'some.pt').exists()
 
 
@@ -137,28 +135,28 @@ def zipped(*names):
 
 
 def test_a_file_inside_an_archive(server, folder):
-    item = address_item(server, source=catalogue.ARCHIVE, file='Sky/epoch_20.pt', origin=f'{server.url}/Sky.zip')
+    record = address_record(server, file='Sky/epoch_20.pt', url=f'{server.url}/Sky.zip')
     for content, message in ((zipped('a/other.pt'), 'holds 0 files named epoch_20.pt'), (b'no zip', 'no whole zip')):
         server.files['/Sky.zip'] = content
         with pytest.raises(CheckpointError, match=message):
-            sources.install(item)
+            sources.install(record)
         (folder / 'Sky.zip').unlink(missing_ok=True)
     server.files['/Sky.zip'] = zipped('Sky/readme.txt', 'Sky/ckpt/epoch_20.pt', '../../escape.pt')
-    path = sources.install(item)
+    path = sources.install(record)
     assert path == folder / 'Sky' / 'epoch_20.pt'
     assert path.read_bytes() == CONTENT
-    assert sources.check(item) == 'sha256 as fetched'
+    assert sources.check(record) == 'sha256 as fetched'
     assert sorted(entry.name for entry in folder.iterdir()) == ['Sky'], 'the archive is gone, nothing escaped'
 
 
 def test_hugging_face_through_a_mirror(hub, folder):
     hub.files[HUB_PATH] = CONTENT
-    path = sources.install(hub_item())
+    path = sources.install(hub_record())
     assert path == folder / 'mine.pt'
     assert path.read_bytes() == CONTENT
-    assert sources.check(hub_item()) == 'sha256 as fetched'
+    assert sources.check(hub_record()) == 'sha256 as fetched'
     assert [method for method, *_ in hub.requests].count('GET') == 1
-    assert sources.install(hub_item()) == path
+    assert sources.install(hub_record()) == path
     assert [method for method, *_ in hub.requests].count('GET') == 1
 
 
@@ -166,7 +164,7 @@ def test_what_hugging_face_states_is_verified(hub, folder):
     hub.files[HUB_PATH] = CONTENT
     hub.hub_etag[HUB_PATH] = f'"{"0" * 64}"'
     with pytest.raises(CheckpointError, match='thrown away.*expected 0000'):
-        sources.install(hub_item())
+        sources.install(hub_record())
     assert not (folder / 'mine.pt').exists()
 
 
@@ -174,47 +172,47 @@ def test_a_file_or_mirror_that_is_not_there(hub, folder):
     with pytest.raises(
         DownloadError, match=r'owner/name/ckpt/theirs.pt could not be fetched from Hugging Face.*https://home'
     ):
-        sources.install(hub_item())
+        sources.install(hub_record())
     hub.http.shutdown()
     hub.http.server_close()
     with pytest.raises(DownloadError, match='could not be fetched from Hugging Face'):
-        sources.install(hub_item())
+        sources.install(hub_record())
 
 
 def test_offline_mode(hub, folder, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
-    for item in (hub_item(), select(['CLIP-ViT-B-16'])[0]):
+    for record in (hub_record(), select(['CLIP-ViT-B-16'])[0]):
         with pytest.raises(DownloadError, match='offline mode is on'):
-            sources.install(item)
+            sources.install(record)
     assert not hub.requests
 
 
 def test_tags_go_through_open_clip_into_the_cache(hub, folder, monkeypatch):
-    (item,) = select(['CLIP-ViT-B-16'])
+    (record,) = select(['CLIP-ViT-B-16'])
     hub.files['/timm/vit_base_patch16_clip_224.openai/resolve/main/open_clip_model.safetensors'] = CONTENT
-    assert sources.locate(item) is None
-    path = sources.install(item)
+    assert sources.locate(record) is None
+    path = sources.install(record)
     assert path.read_bytes() == CONTENT
-    assert sources.locate(item) == path
-    assert sources.check(item) == 'sha256 as published'
+    assert sources.locate(record) == path
+    assert sources.check(record) == 'sha256 as published'
     asked = len(hub.requests)
-    assert sources.install(item) == path
+    assert sources.install(record) == path
     assert len(hub.requests) == asked
     path.resolve().write_bytes(b'damage')
     with pytest.raises(CheckpointError, match='damaged'):
-        sources.check(item)
+        sources.check(record)
 
 
 def test_a_tag_that_cannot_be_fetched(hub, folder):
-    (item,) = select(['OpenCLIP-ViT-L-14'])
+    (record,) = select(['OpenCLIP-ViT-L-14'])
     with pytest.raises(DownloadError, match="open_clip's tag 'laion2b_s32b_b82k' of ViT-L-14 .* could not be fetched"):
-        sources.install(item)
+        sources.install(record)
 
 
 def test_every_tag_is_on_hugging_face():
-    for item in catalogue.catalogue():
-        if item.source == catalogue.TAG:
-            assert open_clip.get_pretrained_cfg(item.record.architecture, item.record.tag)['hf_hub'].endswith('/')
+    for record in catalogue():
+        if record.source == TAG:
+            assert open_clip.get_pretrained_cfg(record.architecture, record.tag)['hf_hub'].endswith('/')
 
 
 @pytest.fixture
@@ -233,9 +231,12 @@ def test_program_list(program, folder, capsys):
 
 def test_program_fetches_says_licences_and_counts_failures(program, server, folder, capsys, monkeypatch):
     server.files['/some.pt'] = CONTENT
-    items = [address_item(server), address_item(server, name='Other', file='other.pt', origin=f'{server.url}/other.pt')]
-    monkeypatch.setattr(program, 'select', lambda _: items)
-    monkeypatch.setattr(program, 'catalogue', lambda: items)
+    records = [
+        address_record(server),
+        address_record(server, name='Other', file='other.pt', url=f'{server.url}/other.pt'),
+    ]
+    monkeypatch.setattr(program, 'select', lambda _: records)
+    monkeypatch.setattr(program, 'catalogue', lambda: records)
     assert program.run(['--all']) == 1
     printed = capsys.readouterr().out
     for part in ('1/2 Some-weights, licence: MIT', str(folder / 'some.pt'), 'answered 404', '1 of 2 there'):

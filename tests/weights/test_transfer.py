@@ -11,8 +11,17 @@ import pytest
 
 from segearth.errors import CheckpointError
 from segearth.weights import transfer
-from segearth.weights.checksums import Checksum, digest, note_path, read_note, verify, write_note
-from segearth.weights.transfer import ATTEMPTS, DownloadError, fetch
+from segearth.weights.records import Checksum
+from segearth.weights.transfer import (
+    ATTEMPTS,
+    DownloadError,
+    digest,
+    fetch,
+    note_path,
+    read_note,
+    verify,
+    write_note,
+)
 
 CONTENT = bytes(range(256)) * 4000  # about one megabyte
 SHA256 = Checksum('sha256', hashlib.sha256(CONTENT).hexdigest())

@@ -3,16 +3,13 @@
 Puts the rural and the urban images of the validation part together.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout; it need not be installed
 
 from segearth.cli import run_cli
-from segearth.preparation.catalogue import PROGRAMS
 from segearth.preparation.program import run_converter
 
 if __name__ == '__main__':
-    run_cli(lambda: run_converter(PROGRAMS['loveda'], __doc__))
+    run_cli(lambda: run_converter('loveda', __doc__))

@@ -3,16 +3,13 @@
 Of the eight published ids six become classes; the others are not evaluated.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout; it need not be installed
 
 from segearth.cli import run_cli
-from segearth.preparation.catalogue import PROGRAMS
 from segearth.preparation.program import run_converter
 
 if __name__ == '__main__':
-    run_cli(lambda: run_converter(PROGRAMS['yeseg'], __doc__))
+    run_cli(lambda: run_converter('yeseg', __doc__))

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segearth.datasets.labels import read_label
 from segearth.errors import DataError
+from segearth.io.labels import read_label
 from segearth.io.raster import UnreadableFileError
 
 IDS = np.arange(48, dtype=np.uint8).reshape(6, 8) % 4

@@ -1,8 +1,8 @@
-"""Pipeline steps that load images, optical and radar, and fit them into a size."""
+"""Loading steps for mmseg pipelines, each a thin layer over the functions that hold the rules."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import mmcv
 import numpy as np
@@ -10,7 +10,10 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets import transforms as mmseg_transforms
 from mmseg.registry import TRANSFORMS
 
+from segearth.io.labels import IGNORE_INDEX, check_sizes, read_label
 from segearth.io.pictures import fitted_size, read_optical, read_sar
+
+NUM_IDS = IGNORE_INDEX + 1  # of a label file
 
 
 class _LoadPicture(BaseTransform):
@@ -19,13 +22,13 @@ class _LoadPicture(BaseTransform):
     def __init__(self, to_float32: bool = False) -> None:
         self.to_float32 = to_float32
 
-    def read(self, path: str) -> np.ndarray:
-        """Reads a file as (H, W, 3) uint8, RGB."""
+    def _read(self, path: str) -> np.ndarray:
+        """(H, W, 3) uint8, RGB."""
         raise NotImplementedError
 
     def transform(self, results: dict) -> dict:
         """Adds the image to a sample."""
-        image = np.ascontiguousarray(self.read(results['img_path'])[..., ::-1])
+        image = np.ascontiguousarray(self._read(results['img_path'])[..., ::-1])
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
@@ -51,8 +54,7 @@ class LoadOpticalImage(_LoadPicture):
         super().__init__(to_float32)
         self.bands = tuple(bands) if bands else None
 
-    def read(self, path: str) -> np.ndarray:
-        """Reads a file as (H, W, 3) uint8, RGB."""
+    def _read(self, path: str) -> np.ndarray:
         return read_optical(path, self.bands)
 
 
@@ -83,14 +85,59 @@ class LoadSARImage(_LoadPicture):
         self.scale = scale
         self.db_ranges = tuple(db_ranges) if db_ranges else None
 
-    def read(self, path: str) -> np.ndarray:
-        """Reads a file as (H, W, 3) uint8."""
+    def _read(self, path: str) -> np.ndarray:
         return read_sar(path, self.bands, self.scale, self.db_ranges)
+
+
+@TRANSFORMS.register_module()
+class LoadSegLabel(mmseg_transforms.LoadAnnotations):
+    """Loads a label as mmseg's LoadAnnotations does, with checks (:mod:`segearth.io.labels` has the rule).
+
+    Which ids there are is told to it by the data set (:func:`segearth.datasets.checks.bind_label_checks`).
+
+    Args:
+        accept_palette: Take the numbers of a palette file (mode P) for class ids.
+        accept_mask_255: Take a two-class label of 0 and 255 as it is, 255 being ignored.
+        reduce_zero_label: Id 0 is not evaluated, and the others count from 1; leave it to the data set.
+
+    Raises:
+        DataError: The file cannot be read, is not a label of the classes, or is not of the image's size.
+        MissingFileError: There is no such file.
+    """
+
+    def __init__(
+        self, accept_palette: bool = False, accept_mask_255: bool = False, reduce_zero_label: bool | None = None
+    ) -> None:
+        super().__init__(reduce_zero_label=reduce_zero_label)
+        self.accept_palette = accept_palette
+        self.accept_mask_255 = accept_mask_255
+        self.num_ids: int | None = None
+
+    def _load_seg_map(self, results: dict) -> None:
+        path = results['seg_map_path']
+        label = read_label(path, self.num_ids, self.accept_palette, self.accept_mask_255)
+        check_sizes(label.shape, results.get('ori_shape', label.shape), path, results.get('img_path', 'image'))
+        table = class_table(results.get('reduce_zero_label', self.reduce_zero_label), results.get('label_map'))
+        results['gt_seg_map'] = table[label]
+        results['seg_fields'].append('gt_seg_map')
+
+
+def class_table(reduce_zero_label: bool | None, label_map: Mapping[int, int] | None) -> np.ndarray:
+    """(256,) uint8: class of each label id, 255 staying 255.
+
+    Args:
+        reduce_zero_label: Id 0 is not evaluated, and the others count from 1.
+        label_map: Class, so numbered -> class of a subset, or 255.
+    """
+    table = np.arange(NUM_IDS, dtype=np.uint8)
+    for number, new in (label_map or {}).items():
+        table[number] = new
+    return table[[IGNORE_INDEX, *range(IGNORE_INDEX - 1), IGNORE_INDEX]] if reduce_zero_label else table
 
 
 @TRANSFORMS.register_module(force=True)
 class Resize(mmseg_transforms.Resize):
-    """mmseg's Resize, but that images of a pixel or two in height or width do not vanish: that ends in cv2.error."""
+    """Resizes as mmseg's does, but that images of a pixel or two in height or width do not vanish (cv2.error)."""
 
     def _resize_img(self, results: dict) -> None:
         image = results.get('img')

@@ -5,8 +5,7 @@ from pyproj import Geod
 from rasterio.crs import CRS
 
 from segearth.errors import DataError
-from segearth.maps.area import AreaCount
-from segearth.maps.ground import PixelAreas, pixel_size
+from segearth.maps.areas import AreaCount, PixelAreas, pixel_size
 
 
 def geodesic_area(transform, row, column):
@@ -37,7 +36,6 @@ def test_web_mercator_is_corrected():
     transform = Affine(10, 0, 1113194.9, 0, -10, 8399737.9)  # 10 east, 60 north: four times too large
     areas = PixelAreas(CRS.from_epsg(3857), transform, (100, 100))
     assert areas.of_box((0, 0, 10, 10))[0, 0] == pytest.approx(25, rel=0.01)
-    assert 'corrected' in areas.method
 
 
 def test_without_a_system_there_are_pixels_only():
@@ -46,7 +44,7 @@ def test_without_a_system_there_are_pixels_only():
     count.add((0, 0, 10, 10), np.repeat(np.array([[0], [1], [1], [255], [1]], np.uint8), 10, 1))
     table = count.table(['a', 'b'])
     assert [(row.pixels, row.share, row.hectares) for row in table] == [(10, 0.25, None), (30, 0.75, None)]
-    assert 'pixels only' in areas.method and pixel_size(None, Affine.identity(), (10, 10)) is None
+    assert not areas.is_known and pixel_size(None, Affine.identity(), (10, 10)) is None
 
 
 def test_refuses_systems_without_a_place_on_earth():

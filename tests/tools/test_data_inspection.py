@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 from mmseg.datasets import LoveDADataset
 from PIL import Image
+from studies.data_inspection import class_of_id, inspect_dataset, share_ignored
+from studies.data_report import compare_count, describe_inspection, draw_contact_sheet, spread
 
-from segearth.datasets import LoadOpticalImage, LoadSegLabel, WHUDataset
-from segearth.preparation.contact_sheet import draw_contact_sheet, spread
-from segearth.preparation.inspection import class_of_id, compare_count, inspect_dataset, share_ignored
-from segearth.preparation.report import describe_inspection
+from segearth.datasets.sets import WHUDataset
+from segearth.datasets.transforms import LoadOpticalImage, LoadSegLabel
 from segearth.published import PublishedCount
 
 
 @pytest.fixture
-def build(tmp_path: Path, save):
+def build(tmp_path: Path, write):
     """Builds a data set of three images of 4 x 6 whose labels are given."""
 
     def build_dataset(dataset_class=WHUDataset, label=0, **settings):
         for number in range(3):
-            save(f'img/{number}.png', (4, 6))
-            save(f'lab/{number}.png', np.broadcast_to(label, (4, 6)))
+            write(f'raw/img/{number}.png', np.arange(72, dtype=np.uint8).reshape(4, 6, 3))
+            write(f'raw/lab/{number}.png', np.broadcast_to(label, (4, 6)).astype(np.uint8))
         prefix = {'img_path': 'img', 'seg_map_path': 'lab'}
         root = str(tmp_path / 'raw')
         pipeline = [LoadOpticalImage(), LoadSegLabel()]
@@ -33,7 +33,7 @@ def build(tmp_path: Path, save):
 def test_sound_data(build, tmp_path: Path) -> None:
     steps = []
     dataset = build(label=np.array([0, 0, 0, 1, 1, 255]))
-    found = inspect_dataset(dataset, advance=lambda: steps.append(1))
+    found = inspect_dataset(dataset, report=lambda *step: steps.append(step))
     assert (found.num_pairs, found.num_sound, len(steps), found.errors) == (3, 3, 3, [])
     assert found.sizes == {(4, 6): 3}
     assert (found.image_modes, found.label_modes) == ({'RGB': 3}, {'L': 3})
@@ -66,14 +66,14 @@ def test_black_and_white_masks_are_told(build) -> None:
     assert 'a mask of black and white' in inspect_dataset(build(label=np.array([0, 255, 0, 0, 0, 0]))).errors[0]
 
 
-def test_faults_of_files(build, tmp_path: Path, save) -> None:
+def test_faults_of_files(build, tmp_path: Path, write) -> None:
     dataset = build(label=np.array([0, 1, 0, 0, 0, 0]))
     labels = tmp_path / 'raw' / 'lab'
     (labels / '0.png').unlink()
     (labels / '1.png').write_bytes((labels / '1.png').read_bytes()[:-20])
-    save('lab/2.png', (3, 6))
+    write('raw/lab/2.png', np.zeros((3, 6), np.uint8))
     Image.new('P', (3, 6)).save(labels / '2.png')
-    save('lab/stray.png', np.zeros((4, 6)))
+    write('raw/lab/stray.png', np.zeros((4, 6), np.uint8))
     found = inspect_dataset(dataset)
     text = '\n'.join(found.errors)
     for part in ('1 of 3 images have no label', '0.png', 'cannot read', '1.png', '6 x 3 pixels (height x width)'):
@@ -81,7 +81,7 @@ def test_faults_of_files(build, tmp_path: Path, save) -> None:
     assert 'labels belong to no image' in found.remarks[0] and 'stray.png' in found.remarks[0]
 
 
-def test_palette_labels_are_told(build, save, tmp_path: Path) -> None:
+def test_palette_labels_are_told(build, tmp_path: Path) -> None:
     dataset = build()
     for number in range(3):
         Image.new('P', (6, 4)).save(tmp_path / 'raw' / 'lab' / f'{number}.png')

@@ -1,4 +1,4 @@
-"""Sizes on the ground: of a pixel in metres, of pixels in square metres.
+"""Sizes on the ground: of a pixel in metres, of pixels in square metres, of the classes of a map in hectares.
 
 Projected systems: the determinant of the transform, in the system's unit, divided by the projection's areal scale
 where that departs from 1 by more than a per cent (Web Mercator at 50 degrees: 2.4). Geographic systems: the area
@@ -9,8 +9,11 @@ Source: areal element M N cos(phi) of an ellipsoid, Snyder, "Map Projections: A 
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ from segearth.errors import DataError
 from segearth.inference.sliding_window import Box
 
 EQUAL_AREA_TOLERANCE = 0.01  # UTM and national grids stay within 0.2 %
+SQUARE_METRES_A_HECTARE = 1e4
 
 
 class PixelAreas:
@@ -52,35 +56,18 @@ class PixelAreas:
         self._unit = self._crs.axis_info[0].unit_conversion_factor  # to metres or radians
         self._scale = None if self._crs.is_geographic else self._areal_scale(shape)
 
-    @property
-    def method(self) -> str:
-        """How the areas are computed, in words."""
-        if not self.is_known:
-            return 'pixels only: the scene has no coordinate reference system'
-        if self._crs.is_geographic:
-            return f'on the ellipsoid of {self._crs.name}'
-        return f'in the plane of {self._crs.name}' + (', corrected for its areal scale' if self._scale else '')
-
     def of_box(self, box: Box) -> np.ndarray:
         """Square metres of each pixel of a box: (h, w), (h, 1) or (1, 1), to be broadcast."""
         y1, x1, y2, x2 = box
         area = abs(self.transform.determinant) * self._unit**2
-        if self._crs.is_geographic:
-            return area * self._element(self._map_coordinates(box)[1] * self._unit)
-        if self._scale is None:
+        if not self._crs.is_geographic and self._scale is None:
             return np.full((1, 1), area)
-        rows = np.linspace(y1 + 0.5, y2 - 0.5, y2 - y1)[:, None]
-        return area / self._scale(*self._to_map(np.full_like(rows, (x1 + x2) / 2), rows))
-
-    def _map_coordinates(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
-        y1, x1, y2, x2 = box
-        rows = np.arange(y1, y2)[:, None] + 0.5
-        columns = np.arange(x1, x2)[None] + 0.5
-        return self._to_map(columns if self.transform.d else np.full((1, 1), (x1 + x2) / 2), rows)
-
-    def _to_map(self, columns: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows, columns = np.arange(y1, y2)[:, None] + 0.5, np.full((y2 - y1, 1), (x1 + x2) / 2)
+        if self._crs.is_geographic and self.transform.d:  # latitude varies along a row
+            columns = np.arange(x1, x2)[None] + 0.5
         transform: Any = self.transform  # affine's types know numbers only
-        return transform @ (columns, rows)
+        x, y = transform @ (columns, rows)
+        return area / self._scale(x, y) if self._scale else area * self._element(y * self._unit)
 
     def _element(self, latitude: np.ndarray) -> np.ndarray:
         ellipsoid = self._crs.ellipsoid
@@ -131,3 +118,66 @@ def as_pyproj(crs: RasterioCRS) -> CRS:
     """The same system for pyproj."""
     code = crs.to_epsg(confidence_threshold=100)
     return CRS.from_epsg(code) if code else CRS.from_wkt(crs.to_wkt(version=WktVersion.WKT2_2019.value))
+
+
+@dataclass(frozen=True)
+class ClassArea:
+    """What a map holds of a class.
+
+    Attributes:
+        name: Of the class.
+        pixels: Their number.
+        share: Of the pixels with data, in [0, 1].
+        hectares: None for a scene without a coordinate reference system.
+    """
+
+    name: str
+    pixels: int
+    share: float
+    hectares: float | None
+
+
+class AreaCount:
+    """Adds up areas box by box."""
+
+    def __init__(self, num_classes: int, areas: PixelAreas) -> None:
+        self._areas = areas
+        self._pixels = np.zeros(num_classes, np.int64)
+        self._square_metres = np.zeros(num_classes)
+
+    def add(self, box: Box, labels: np.ndarray) -> None:
+        """Adds the labels (h, w) uint8 of a box; others than classes are left out."""
+        num_classes = len(self._pixels)
+        self._pixels += np.bincount(labels.ravel(), minlength=256)[:num_classes]
+        if self._areas.is_known:
+            weights = np.broadcast_to(self._areas.of_box(box), labels.shape)
+            self._square_metres += np.bincount(labels.ravel(), weights.ravel(), minlength=256)[:num_classes]
+
+    def table(self, class_names: Sequence[str]) -> list[ClassArea]:
+        """One row a class."""
+        total = max(int(self._pixels.sum()), 1)
+        hectares = self._square_metres / SQUARE_METRES_A_HECTARE
+        return [
+            ClassArea(name, int(count), int(count) / total, float(area) if self._areas.is_known else None)
+            for name, count, area in zip(class_names, self._pixels, hectares, strict=True)
+        ]
+
+
+def write_areas(path: Path, table: Sequence[ClassArea]) -> None:
+    """Writes the table as CSV; hectares stay empty where they are unknown."""
+    with open(path, 'w', newline='', encoding='utf-8') as file:
+        writer = csv.writer(file)
+        writer.writerow(['class', 'pixels', 'share', 'hectares'])
+        for row in table:
+            hectares = '' if row.hectares is None else f'{row.hectares:.4f}'
+            writer.writerow([row.name, row.pixels, f'{row.share:.6f}', hectares])
+
+
+def read_areas(path: Path) -> list[ClassArea]:
+    """Reads a table that :func:`write_areas` wrote."""
+    with open(path, newline='', encoding='utf-8') as file:
+        _, *rows = csv.reader(file)
+    return [
+        ClassArea(name, int(pixels), float(share), float(hectares) if hectares else None)
+        for name, pixels, share, hectares in rows
+    ]

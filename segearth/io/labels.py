@@ -1,4 +1,4 @@
-"""What a label file may look like: one band of class ids. Everything else is refused with the file's name.
+"""Label files: one band of class ids. Everything else is refused with the file's name.
 
 mmseg reads whatever comes: ids outside the classes drop out of the histogram, a mask of 0 and 255 loses its foreground
 to the ignore index. The figures then are wrong and nobody is told. Here each of these is an error.
@@ -11,7 +11,7 @@ import os
 import numpy as np
 
 from segearth.errors import DataError
-from segearth.io.raster import read_raster
+from segearth.io.raster import FileInput, name_of, read_raster
 
 IGNORE_INDEX = 255  # mmseg's id of pixels that are not evaluated
 MAX_SHOWN = 8  # ids listed in a message
@@ -19,7 +19,7 @@ OPTION = 'test_dataloader.dataset.pipeline.2'  # place of the label loader in th
 
 
 def read_label(
-    path: str | os.PathLike[str],
+    file: FileInput,
     num_ids: int | None = None,
     accept_palette: bool = False,
     accept_mask_255: bool = False,
@@ -27,7 +27,7 @@ def read_label(
     """Reads a label file and checks it.
 
     Args:
-        path: PNG (mode L) or one-band TIFF of class ids.
+        file: PNG (mode L) or one-band TIFF of class ids: its path, or the file in memory.
         num_ids: Ids 0 to ``num_ids - 1`` are allowed; None allows all up to 255.
         accept_palette: Take the numbers of a palette file (mode P) for class ids.
         accept_mask_255: Take a two-class label of 0 and 255 as it is, 255 being ignored.
@@ -39,7 +39,7 @@ def read_label(
         DataError: The file cannot be read or is not a label of these classes.
         MissingFileError: There is no such file.
     """
-    raster = read_raster(path, is_picture=False)
+    raster, path = read_raster(file, is_picture=False), name_of(file)
     check_kind(raster.is_palette, len(raster.bands), path, accept_palette)
     ids = _whole_numbers(raster.bands[0], path)
     present = _present_ids(ids)
@@ -69,10 +69,14 @@ def check_kind(is_palette: bool, num_bands: int, path: str | os.PathLike[str], a
         )
 
 
-def check_sizes(
-    label_size: tuple[int, int], image_size: tuple[int, int], label: str | os.PathLike[str], image: str
-) -> None:
-    """Checks that a label, (height, width), is of its image's size.
+def check_sizes(label_size: tuple[int, ...], image_size: tuple[int, ...], label: object, image: object) -> None:
+    """Checks that a label is of its image's size.
+
+    Args:
+        label_size: (height, width) in pixels.
+        image_size: (height, width) of the image.
+        label: File of the label, for the message.
+        image: File of the image, for the message.
 
     Raises:
         DataError: It is not.
@@ -80,11 +84,11 @@ def check_sizes(
     if tuple(label_size) != tuple(image_size):
         raise DataError(
             f'{label} is {label_size[0]} x {label_size[1]} pixels (height x width) but its image {image} is '
-            f'{image_size[0]} x {image_size[1]}: they must be equal'
+            f'{image_size[0]} x {image_size[1]}: one of them is damaged, or they do not belong together'
         )
 
 
-def _whole_numbers(band: np.ndarray, path: str | os.PathLike[str]) -> np.ndarray:
+def _whole_numbers(band: np.ndarray, path: str) -> np.ndarray:
     if band.dtype.kind != 'f':
         return band
     whole = np.where(np.isfinite(band), band, -1)
@@ -106,7 +110,7 @@ def _ignored_ids(present: list[int], nodata: float | None, num_ids: int | None) 
 
 
 def _check_ids(
-    present: set[int], has_255: bool, path: str | os.PathLike[str], num_ids: int | None, accept_mask_255: bool
+    present: set[int], has_255: bool, path: str, num_ids: int | None, accept_mask_255: bool
 ) -> None:
     wrong = sorted(number for number in present if number >= (num_ids or IGNORE_INDEX))
     if wrong:

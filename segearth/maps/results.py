@@ -1,0 +1,209 @@
+"""From finished blocks to the files of a map: Cloud Optimized GeoTIFFs, areas, polygons, a quick look.
+
+Colours are the band's colour table; class names are in the metadata of band 1 (``class_0=building``). A GeoTIFF's own
+colour table always has 256 entries, and GDAL keeps category names beside a GeoTIFF only, so ``NAME.tif.aux.xml`` holds
+the names and a colour table of the classes alone, from where QGIS takes its legend.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from rasterio._err import CPLE_BaseError
+from rasterio.features import sieve
+
+from segearth.errors import DataError
+from segearth.inference.sliding_window import Box
+from segearth.io.panels import Palette
+from segearth.maps.areas import AreaCount, ClassArea, PixelAreas, pixel_size, write_areas
+from segearth.maps.labelling import NO_DATA
+from segearth.maps.quicklook import draw_quicklook
+from segearth.maps.run import MapPlan, MapRun, place_reduced, reduced
+from segearth.maps.scene import RESULT_ENDINGS, Scene, as_window
+from segearth.maps.workspace import SETTINGS_TAG
+
+logger = logging.getLogger(__name__)
+
+TILE = 512  # pixels, side of a tile of the result
+TILED = {'tiled': True, 'blockxsize': TILE, 'blockysize': TILE, 'bigtiff': 'IF_SAFER'}
+COG = {'compress': 'DEFLATE', 'blocksize': TILE, 'bigtiff': 'IF_SAFER', 'overview_resampling': 'NEAREST'}
+
+
+@dataclass(frozen=True)
+class MapLegend:
+    """Names and colours of the classes, K of each."""
+
+    class_names: tuple[str, ...]
+    palette: Palette
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """Where the results of a scene lie.
+
+    Attributes:
+        overview: PNG with legend.
+        areas: CSV.
+        scores: GeoTIFF, or None.
+        polygons: GeoPackage, or None.
+        classes: GeoTIFF of class ids.
+    """
+
+    overview: Path
+    areas: Path
+    scores: Path | None
+    polygons: Path | None
+    classes: Path
+
+    @classmethod
+    def of(cls, out: Path, name: str, scores: bool = True, polygons: bool = True) -> MapFiles:
+        """Paths of the results of a scene, of all kinds if nothing else is said."""
+        paths: dict[str, Any] = {kind: out / f'{name}{ending}' for kind, ending in RESULT_ENDINGS.items()}
+        unwanted = {'scores': scores, 'polygons': polygons}
+        return cls(**paths | {kind: None for kind, is_wanted in unwanted.items() if not is_wanted})
+
+    @property
+    def legend(self) -> Path:
+        """GDAL's file of class names and colours beside the GeoTIFF of class ids."""
+        return self.classes.with_name(f'{self.classes.name}.aux.xml')
+
+    @property
+    def paths(self) -> list[Path]:
+        """All others, the GeoTIFF of class ids last."""
+        return [path for path in vars(self).values() if path]
+
+
+def write_results(
+    run: MapRun, files: MapFiles, legend: MapLegend, areas: PixelAreas, min_area: float, settings: Mapping[str, Any]
+) -> dict[Path, Path]:
+    """Makes the wanted files of a run whose blocks are done, in the workspace's folder.
+
+    Returns:
+        Temporary file -> final path, the GeoTIFF of class ids last.
+
+    Raises:
+        OSError: The disk is full or not writable.
+        DataError: ``min_area`` is more than the scene.
+    """
+    plan, scene = run.plan, run.scene
+    folder = run.workspace.result_folder()
+    labels, scores = folder / 'labels.tif', folder / 'scores.tif'
+    picture = np.zeros((*plan.small_shape, 3), np.uint8)
+
+    def blocks(key: str) -> Iterator[tuple[Box, np.ndarray]]:
+        for index, box in enumerate(plan.blocks):
+            arrays = run.workspace.load_block(index)
+            place_reduced(picture, arrays['picture'], *box[:2], plan.step)
+            yield box, arrays[key]
+
+    def temporary(final: Path) -> Path:
+        return folder / final.name
+
+    write_blocks(labels, scene, 'uint8', NO_DATA, blocks('labels'))
+    if plan.with_scores:
+        write_blocks(scores, scene, 'float32', float('nan'), blocks('scores'))
+    if min_area:
+        _merge_small(labels, _pixels(min_area, areas, scene))
+    small, table = _measure(plan, labels, areas, legend)
+    if not any(row.pixels for row in table):
+        alpha = ', its alpha band says; --ignore-alpha (ignore_alpha=True) reads it all the same'
+        hint = alpha if scene.is_masked_by_alpha else ''
+        logger.warning('%s holds no valid pixel%s: its map is empty', plan.source.path, hint)
+    describe_classes(labels, legend, settings)
+
+    size = pixel_size(scene.crs, scene.transform, (scene.height, scene.width))
+    metres = None if size is None else (size[0] * size[1]) ** 0.5
+    quicklook = draw_quicklook(picture, small, legend.class_names, legend.palette, metres, plan.step)
+    quicklook.save(temporary(files.overview))
+    write_areas(temporary(files.areas), table)
+    if files.scores:
+        optimise(scores, temporary(files.scores), predictor='YES')
+    if files.polygons:
+        from segearth.maps.polygons import write_polygons  # geopandas takes a second to import
+
+        write_polygons(temporary(files.polygons), labels, scores, legend.class_names, areas)
+    optimise(labels, temporary(files.classes))
+    write_legend(temporary(files.legend), legend)
+    return {temporary(path): path for path in (files.legend, *files.paths)}
+
+
+def write_blocks(path: Path, scene: Scene, dtype: str, nodata: float, blocks: Iterable[tuple[Box, np.ndarray]]) -> None:
+    """Writes a temporary GeoTIFF block by block, uncompressed, in the scene's grid."""
+    profile = {'height': scene.height, 'width': scene.width, 'count': 1, 'dtype': dtype, 'nodata': nodata, **TILED}
+    if scene.crs is not None or not scene.transform.is_identity:
+        profile |= {'crs': scene.crs, 'transform': scene.transform}
+    with rasterio.open(path, 'w', driver='GTiff', **profile) as dataset:
+        for box, values in blocks:
+            dataset.write(values, 1, window=as_window(box))
+
+
+def describe_classes(path: Path, legend: MapLegend, settings: Mapping[str, Any]) -> None:
+    """Puts the colour table, class names and settings into a temporary GeoTIFF of labels."""
+    colours = {index: (*map(int, colour), 255) for index, colour in enumerate(legend.palette)}
+    tags = {'CLASS_NAMES': '; '.join(legend.class_names), SETTINGS_TAG: json.dumps(settings, sort_keys=True)}
+    with rasterio.open(path, 'r+') as dataset:
+        dataset.write_colormap(1, colours | {NO_DATA: (0, 0, 0, 0)})
+        dataset.set_band_description(1, 'class')
+        dataset.update_tags(1, **{f'class_{index}': name for index, name in enumerate(legend.class_names)})
+        dataset.update_tags(**tags)
+
+
+def optimise(source: Path, target: Path, **options: Any) -> None:
+    """Copies a GeoTIFF into a Cloud Optimized one: tiled, compressed, with overviews of nearest pixels.
+
+    Raises:
+        OSError: The disk is full or not writable.
+    """
+    try:
+        rasterio.shutil.copy(source, target, driver='COG', **COG, **options)
+    except CPLE_BaseError as error:  # GDAL's own, which rasterio passes on here
+        raise OSError(str(error)) from error
+
+
+def write_legend(path: Path, legend: MapLegend) -> None:
+    """Writes GDAL's file beside a raster, with the names and colours of the values of band 1 and of no others."""
+    root = ElementTree.Element('PAMDataset')
+    band = ElementTree.SubElement(root, 'PAMRasterBand', band='1')
+    ElementTree.SubElement(band, 'ColorInterp').text = 'Palette'
+    colours, names = (ElementTree.SubElement(band, tag) for tag in ('ColorTable', 'CategoryNames'))
+    for name, (red, green, blue) in zip(legend.class_names, legend.palette, strict=True):
+        ElementTree.SubElement(colours, 'Entry', c1=f'{red}', c2=f'{green}', c3=f'{blue}', c4='255')
+        ElementTree.SubElement(names, 'Category').text = name
+    ElementTree.ElementTree(root).write(path, encoding='utf-8')
+
+
+def _measure(plan: MapPlan, labels: Path, areas: PixelAreas, legend: MapLegend) -> tuple[np.ndarray, list[ClassArea]]:
+    """Every ``step``-th label of the map, and the area of each class."""
+    count = AreaCount(len(legend.class_names), areas)
+    small = np.full(plan.small_shape, NO_DATA, np.uint8)
+    with rasterio.open(labels) as dataset:
+        for box in plan.blocks:
+            block = dataset.read(1, window=as_window(box))
+            count.add(box, block)
+            place_reduced(small, reduced(block, *box[:2], plan.step), *box[:2], plan.step)
+    return small, count.table(legend.class_names)
+
+
+def _merge_small(path: Path, pixels: int) -> None:
+    """Merges regions of fewer pixels into their largest neighbour; no data stays, and is no neighbour."""
+    with rasterio.open(path, 'r+') as dataset:
+        labels = dataset.read(1)
+        dataset.write(sieve(labels, pixels, mask=labels != NO_DATA), 1)
+
+
+def _pixels(min_area: float, areas: PixelAreas, scene: Scene) -> int:
+    y, x = scene.height // 2, scene.width // 2
+    a_pixel = float(areas.of_box((y, x, y + 1, x + 1)).squeeze()) if areas.is_known else 1.0
+    pixels = -(-min_area // a_pixel)
+    if pixels > scene.height * scene.width:
+        raise DataError(f'--min-area {min_area:g} is more than the whole scene; give less')
+    return max(int(pixels), 1)
