@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it
 from studies.data_inspection import inspect_dataset
 from studies.data_report import compare_count, describe_inspection, draw_contact_sheet, spread
 
+import segearth.register  # noqa: F401 - the data sets
 from segearth.cli import build_parser, run_cli
 from segearth.errors import ConfigError, MissingFileError, UserError
 from segearth.evaluation.configuration import add_config_options, load_config
