@@ -10,9 +10,9 @@ from mmengine.registry import HOOKS
 
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.models.build import build_encoder
-from segearth.training.checkpoints import last_checkpoint
+from segearth.training import engine
+from segearth.training.checkpoints import last_checkpoint, read_checkpoint
 from segearth.training.engine import load_training_config, train
-from segearth.training.files import read_checkpoint
 from simfeatup import load_upsampler
 
 
@@ -141,3 +141,12 @@ def test_errors(micro, tmp_path):
 def test_mistakes_in_a_config(micro, tmp_path, override, message):
     with pytest.raises((ConfigError, MissingFileError), match=message):
         train(micro, tmp_path / 'run', override)
+
+
+@pytest.mark.parametrize(('flags', 'keeps'), [([], True), (['--give-back-memory'], False)])
+def test_memory_is_kept_unless_asked_otherwise(monkeypatch, flags, keeps):
+    calls = []
+    monkeypatch.setattr(engine, 'keep_freed_memory', lambda: calls.append('keep'))
+    monkeypatch.setattr(engine, 'train', lambda *arguments: calls.append(arguments))
+    engine.main('Trains.', ['demo.py', '--work-dir', 'runs', *flags])
+    assert calls == ['keep'] * keeps + [('demo.py', 'runs', {}, False)]

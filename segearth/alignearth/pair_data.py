@@ -1,15 +1,20 @@
-"""Training variety for image pairs: one geometry for both images, speckle and gain for the SAR image alone."""
+"""Image pairs on disk as training samples: one geometry for both images, speckle and gain for the SAR image alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
+from mmengine.registry import DATASETS
 from numpy.random import Generator
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from segearth.alignearth.pairs import Pair
+from segearth.alignearth.pairs import Pair, match_folders, read_list, read_pair
 from segearth.errors import ConfigError
-from segearth.training.images import extend
+from segearth.training.data import draw_index, extend, to_tensor
 
 LEVELS_PER_DECIBEL = 255 / 25  # of the SAR pictures, see segearth.io.pictures
 NUM_PLACES = 8  # crops tried for one that shows data
@@ -18,7 +23,7 @@ WANTED_SHARE = 0.6  # of valid pixels in a crop; the best of the tried ones othe
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Settings.
+    """Random crops and variations of pairs.
 
     Attributes:
         turns: Quarter turns and flips; off where the direction of radar look or sun must stay.
@@ -37,13 +42,7 @@ class Augmentation:
     max_shift: int = 0
 
     def __call__(self, pair: Pair, size: int, rng: Generator) -> Pair:
-        """Crops a pair to (size, size) and varies it.
-
-        Args:
-            pair: Of any size; smaller ones are reflected at their borders.
-            size: Side in pixels.
-            rng: Source of randomness.
-        """
+        """Crops a pair of any size to (size, size) and varies it; smaller ones are reflected at their borders."""
         optical, sar, valid = (extend(part, size) for part in (pair.optical, pair.sar, pair.valid))
         y, x = _find_place(valid, size, rng)
         shift = rng.integers(-self.max_shift, self.max_shift + 1, 2) if self.max_shift else (0, 0)
@@ -91,6 +90,73 @@ def build_augmentation(settings: dict | None) -> Augmentation:
     if looks is not None and not 0 < min(looks) <= max(looks):
         raise ConfigError(f'looks must be two numbers above 0, the least first; got {looks}')
     return Augmentation(**settings)
+
+
+@DATASETS.register_module()
+class PairDataset(Dataset):
+    """Optical-SAR pairs, from two folders or from a list.
+
+    A file is read anew for each crop: cut whole scenes into tiles of one or two thousand pixels first.
+
+    Args:
+        optical: Folder of the optical images; with ``sar``.
+        sar: Folder of the SAR images.
+        pairs: List file instead, see :func:`segearth.alignearth.pairs.read_list`.
+        optical_ending: End of the optical stems that is not compared, such as ``_S2Hand``.
+        sar_ending: The same for SAR.
+        optical_bands: Numbers of red, green and blue, from 1.
+        sar_bands: Numbers of one or two bands, co-polarised first.
+        sar_scale: What SAR numbers mean, a scale of :func:`segearth.io.pictures.sar_to_rgb`.
+        size: Side of the crops in pixels.
+        augmentation: Arguments of :class:`Augmentation`.
+        seed: Of order, crops and augmentation.
+
+    Raises:
+        UserError: Pairs that cannot be found, or settings that cannot be used.
+    """
+
+    def __init__(
+        self,
+        optical: str | None = None,
+        sar: str | None = None,
+        pairs: str | None = None,
+        optical_ending: str = '',
+        sar_ending: str = '',
+        optical_bands: tuple[int, ...] | None = None,
+        sar_bands: tuple[int, ...] | None = None,
+        sar_scale: str = 'auto',
+        size: int = 224,
+        augmentation: dict[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if pairs is not None and optical is None and sar is None:
+            self.pairs = read_list(pairs)
+        elif pairs is None and optical is not None and sar is not None:
+            self.pairs = match_folders(optical, sar, optical_ending, sar_ending)
+        else:
+            raise ConfigError('give either optical and sar, two folders, or pairs, a list file')
+        self.read = partial(
+            read_pair,
+            optical_bands=tuple(optical_bands) if optical_bands else None,
+            sar_bands=tuple(sar_bands) if sar_bands else None,
+            sar_scale=sar_scale,
+        )
+        self.size, self.seed = size, seed
+        self.augment = build_augmentation(augmentation)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """Sample ``number``, see :func:`segearth.training.data.draw_index` and :func:`to_sample`."""
+        index, rng = draw_index(number, len(self.pairs), self.seed)
+        return to_sample(self.augment(self.read(*self.pairs[index]), self.size, rng))
+
+
+def to_sample(pair: Pair) -> dict[str, Tensor]:
+    """``optical`` and ``sar`` (3, H, W) uint8, ``valid`` (H, W) bool."""
+    valid = to_tensor(pair.valid[..., None])[0]
+    return {'optical': to_tensor(pair.optical), 'sar': to_tensor(pair.sar), 'valid': valid}
 
 
 def _find_place(valid: np.ndarray, size: int, rng: Generator) -> tuple[int, int]:
