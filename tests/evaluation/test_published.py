@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from segearth.errors import ConfigError, MissingFileError
-from segearth.evaluation.groups import ALL, GROUPS, NOT_IN_THE_PAPER, group_configs, group_of, match_configs
+from segearth.evaluation.configuration import match_configs
 from segearth.paths import PROJECT_ROOT
+from segearth.published import ALL, GROUPS, NOT_IN_THE_PAPER, group_configs
 
 SIZES = {'optical': 8, 'building': 4, 'road': 4, 'water': 1, 'sar': 9}
 
@@ -21,7 +22,7 @@ def test_a_config_of_the_users_own_comes_last(tmp_path):
     for name in ('cfg_mine.py', 'cfg_wbs-si.py', 'cfg_loveda.py', 'cfg_demo.py', 'other.py'):
         (tmp_path / name).write_text('')
     assert [path.stem for path in group_configs(ALL, tmp_path)] == ['cfg_loveda', 'cfg_wbs-si', 'cfg_mine']
-    assert group_of('cfg_mine') is None
+    assert [path.stem for path in group_configs('optical', tmp_path)] == ['cfg_loveda']
     with pytest.raises(MissingFileError, match="no configs of the group 'sar'"):
         group_configs('sar', tmp_path)
     with pytest.raises(ConfigError, match='optical, building, road, water, sar, all'):

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from segearth.errors import ConfigError, DataError, MissingFileError, UserError
-from segearth.evaluation import results, runner
-from segearth.evaluation.pictures import PictureHook, picture_name
-from segearth.evaluation.results import read_row, read_rows
-from segearth.evaluation.row import settings_digest
-from segearth.evaluation.runner import clean_message, evaluate
-from segearth.evaluation.settings import load_config
+from segearth.evaluation import results, run
+from segearth.evaluation.configuration import load_config
+from segearth.evaluation.results import read_rows
+from segearth.evaluation.row import read_row, settings_digest
+from segearth.evaluation.run import clean_message, evaluate
+from segearth.evaluation.runner import PictureHook, picture_name
 from segearth.io.raster import UnreadableFileError
 
 NUM_IMAGES, SIZE, WRONG = 5, 32 * 48, 6 * 8  # as the scenes are drawn
@@ -22,7 +22,7 @@ def test_a_run_from_config_to_row(project, capsys):
     row = evaluate('cfg_scenes.py', show_dir='pictures', work_dir='work', overrides={'test_dataloader.num_workers': 2})
     assert row.summary['aAcc'] == round(100 - 100 * WRONG / (NUM_IMAGES * SIZE), 2)
     assert row.summary['Images'] == NUM_IMAGES
-    assert row.summary['Class words'] == 'words.txt'
+    assert row.summary['Classes'] == 'words.txt'
     assert [name for name, *_ in row.classes] == ['background', 'building']
     assert read_rows(project / 'results.xlsx')[0]['Run'] == row.run
     (own,) = (project / 'work').glob('*/result.json')
@@ -181,7 +181,7 @@ def test_a_disk_full_at_the_end_keeps_the_row(project, monkeypatch):
         evaluate('cfg_scenes.py')
     (own,) = (project / 'work_dirs' / 'cfg_scenes').glob('*/result.json')
     assert str(own.relative_to(project)) in str(error.value)
-    monkeypatch.setattr(runner, 'write_row', append)
+    monkeypatch.setattr(run, 'write_row', append)
     with pytest.raises(results.ResultsError) as error:
         evaluate('cfg_scenes.py')
     assert json.loads(str(error.value).partition('row.json: ')[2].partition('; append')[0])['summary']['Images'] == 5
