@@ -24,6 +24,14 @@ TOLD_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _program: int | None = None  # its process; forks of it inherit the handlers
 
 
+def build_parser(docstring: str) -> argparse.ArgumentParser:
+    """A parser whose help is a program's docstring: a summary, a blank line, examples."""
+    summary, _, examples = docstring.partition('\n\n')
+    return argparse.ArgumentParser(
+        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Runs a program's main function, which may return an exit code, and ends the process.
 

@@ -15,11 +15,13 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import track
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
@@ -27,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it
 from studies.ablation_report import (
     CEILING,
     FLOOR,
+    Outcomes,
     attention_table,
     draw_curves,
     draw_points,
@@ -34,8 +37,8 @@ from studies.ablation_report import (
     update_page,
     upsampling_table,
 )
-from studies.ablation_runs import PART_CONFIGS, VARIANTS, Budget, train_missing, weight_files
-from studies.ablation_tiles import LAMBDAS, Outcome, Tally, draw_tiles, label_tile
+from studies.ablation_runs import PART_CONFIGS, VARIANTS, train_missing, weight_files
+from studies.ablation_tiles import LAMBDAS, Tally, draw_tiles, label_tile
 
 from segearth.cli import run_cli
 from segearth.demo.benchmark import BENCHMARK_SEED, NUM_SCENES, VALIDATION_SEED
@@ -49,17 +52,10 @@ from simfeatup import build_upsampler, load_upsampler
 SPLITS = {'validation': VALIDATION_SEED, 'benchmark': BENCHMARK_SEED}
 ATTENTIONS = ('vanilla', 'MaskCLIP', 'ClearCLIP', 'SCLIP', 'NACLIP', GEM, 'SegEarth')
 WITHOUT_WEIGHTS = ('bilinear', 'joint_bilateral')
-TITLES = {
-    'attention': 'Attention',
-    'upsampling': 'Upsampling',
-    'sar': 'SAR: losses and misregistration',
-    'sar_long': 'SAR: full length',
-}
-PARTS = tuple(TITLES)
-LAMBDAS_OF = {'attention': LAMBDAS, 'upsampling': (-0.3,), 'sar': (0.0,), 'sar_long': (0.0,)}
-CHANGED = {'sar': ' but learning rate 3e-4, 64 scenes'}
 STEPS = {'upsampling': 300, 'sar': 200, 'sar_long': 800}
 
+Trained = dict[str, list[Path]]
+"""Variant of studies.ablation_runs -> weights of its trainings."""
 Variants = dict[str, tuple[list[tuple[nn.Module, nn.Module | None]], bool]]
 """Name -> (dense tower and upsampler of each training, whether the radar image is shown)."""
 
@@ -69,15 +65,13 @@ Written by tools/ablation.py. A scene is four images of 448 x 448; windows of 22
 brackets: 95 %, bootstrap over scenes and trainings. What follows from the figures:
 [training.md](training.md)."""
 
-logger = logging.getLogger('ablation')
-
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--split', choices=SPLITS, default='benchmark', help='scenes (default: %(default)s)')
     parser.add_argument('--num-scenes', type=int, default=NUM_SCENES, help='first so many (default: %(default)s)')
-    parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS, help='what to measure (default: all)')
+    parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS), help='what to measure (default: all)')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='of the trainings')
     for part, steps in STEPS.items():
         name = part.replace('_', '-')
@@ -104,123 +98,124 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if min(options.num_scenes, options.num_workers, *steps.values()) < 1:
         names = ', '.join(f'--{part.replace("_", "-")}-steps' for part in STEPS)
         raise ConfigError(f'--num-scenes, --num-workers, {names} must be 1 or more')
-    budget = Budget(steps, options.seeds)
     if not options.without_training:
-        train_missing(options.work_dir, options.parts, budget, options.num_workers)
-    trained = {
-        name: [path for path in paths if path.is_file()]
-        for name, paths in weight_files(options.work_dir, options.parts, budget).items()
-    }
+        train_missing(options.work_dir, options.parts, steps, options.seeds, options.num_workers)
+    files = weight_files(options.work_dir, options.parts, steps, options.seeds)
+    there = {name: [path for path in paths if path.is_file()] for name, paths in files.items()}
     sections = {}
-    for part in options.parts:
-        outcomes = measure(options, part, {name: paths for name, paths in trained.items() if paths}).outcomes()
-        sections[TITLES[part]] = write_section(options, part, outcomes, budget)
-    update_page(options.out, INTRODUCTION, sections, list(TITLES.values()))
+    for name in options.parts:
+        part = PARTS[name]
+        trained = {variant: paths for variant, paths in there.items() if paths and VARIANTS[variant].part == name}
+        outcomes = measure(options, name, trained)
+        picture = options.out.with_name(f'{options.out.stem}_{name}.png')
+        table = part.report(outcomes, picture)
+        conditions = f'{options.num_scenes} scenes of the {options.split} seeds, from {SPLITS[options.split]}'
+        if name in STEPS:
+            seeds = ', '.join(map(str, options.seeds))
+            conditions += f'; lambda {part.lambdas[0]:g}; trainings of {steps[name]} steps, seeds {seeds}'
+            conditions += f'; the rest as in configs/{PART_CONFIGS[name]}{part.changed}'
+        print(f'{part.title}\n\n{table}')
+        sections[part.title] = f'{conditions}.\n\n![{part.title}]({picture.name})\n\n{table}'
+    update_page(options.out, INTRODUCTION, sections, [part.title for part in PARTS.values()])
 
 
-def measure(options: argparse.Namespace, part: str, trained: dict[str, list[Path]]) -> Tally:
-    """Confusions of the variants of a part; what was measured before is gone on with."""
+def measure(options: argparse.Namespace, part: str, trained: Trained) -> Outcomes:
+    """Confusions of the variants of a part, by NAME or NAME:LAMBDA; what was measured before is gone on with."""
     optical = build_encoder('Demo', clip_path=options.clip_path)
-    variants = VARIANTS_OF[part](options, optical, trained)
-    first = SPLITS[options.split]
-    lambdas = LAMBDAS_OF[part]
-    files = [
-        (str(path), path.stat().st_mtime) for name in trained if VARIANTS[name].part == part for path in trained[name]
-    ]
+    variants = PARTS[part].variants(options, optical, trained)
+    first, lambdas = SPLITS[options.split], PARTS[part].lambdas
+    files = [(str(path), path.stat().st_mtime) for paths in trained.values() for path in paths]
     weights = weights_file(optical.record, options.clip_path).stat()
-    identity = str((first, options.num_scenes, lambdas, list(variants), files, weights.st_size, weights.st_mtime))
-    tally = Tally(options.num_scenes, options.work_dir / f'{options.split}_{part}.npz', identity)
+    identity = (part, first, options.num_scenes, lambdas, list(variants), files, weights.st_size, weights.st_mtime)
+    tally = Tally(options.num_scenes, options.work_dir / f'{options.split}_{part}.npz', str(identity))
     texts = embed_queries(optical, CLASSES)
-    start, scene = time.monotonic(), tally.num_done
-    done_before = scene
-    for tile in draw_tiles(range(first, first + options.num_scenes), num_done=done_before):
-        if tile.scene > scene:
-            finish(tally, part, start, done_before)
-            scene = tile.scene
-        for name, (runs, is_sar) in variants.items():
-            image, labels = (tile.sar, tile.sar_labels) if is_sar else (tile.optical, tile.labels)
-            for run, (tower, upsampler) in enumerate(runs):
-                predicted = label_tile(tower, texts, image, upsampler, lambdas)
-                for weight, result in zip(lambdas, predicted, strict=True):
-                    key = f'{name}:{weight}' if part == 'attention' else name
-                    tally.add(key, tile.scene, labels, result, run)
-    if scene < options.num_scenes:
-        finish(tally, part, start, done_before)
-    return tally
+    scenes = range(tally.num_done, options.num_scenes)
+    for scene in track(scenes, f'{part}, by scenes', console=Console(stderr=True)):
+        for tile in draw_tiles([first + scene]):
+            for name, (runs, is_sar) in variants.items():
+                image, labels = (tile.sar, tile.sar_labels) if is_sar else (tile.optical, tile.labels)
+                for run, (tower, upsampler) in enumerate(runs):
+                    predicted = label_tile(tower, texts, image, upsampler, lambdas)
+                    for weight, result in zip(lambdas, predicted, strict=True):
+                        key = name if len(lambdas) == 1 else f'{name}:{weight}'
+                        tally.add(key, scene, labels, result, run)
+        tally.finish_scene(scene)
+    return tally.outcomes()
 
 
-def attention_variants(options: argparse.Namespace, optical: Encoder, trained: dict[str, list[Path]]) -> Variants:
+def attention_variants(options: argparse.Namespace, optical: Encoder, trained: Trained) -> Variants:
     """The same weights read out in several ways, scores interpolated."""
     names = {name: build_encoder('Demo', clip_path=options.clip_path, attention=name).visual for name in ATTENTIONS}
     return {name: ([(tower, None)], False) for name, tower in names.items()}
 
 
-def upsampling_variants(options: argparse.Namespace, optical: Encoder, trained: dict[str, list[Path]]) -> Variants:
+def upsampling_variants(options: argparse.Namespace, optical: Encoder, trained: Trained) -> Variants:
     """The default read-out with upsamplers."""
     dim = optical.visual.embed_dim
     upsamplers: dict[str, list[nn.Module | None]] = {'none (interpolated scores)': [None]}
     upsamplers |= {name: [build_upsampler(name, dim).eval()] for name in WITHOUT_WEIGHTS}
     for name, paths in trained.items():
-        if VARIANTS[name].part == 'upsampling':
-            runs = [load_upsampler(VARIANTS[name].kind, dim, path) for path in paths]
-            upsamplers[VARIANTS[name].label] = runs
+        upsamplers[VARIANTS[name].label] = [load_upsampler(VARIANTS[name].kind, dim, path) for path in paths]
     for kind, path in named(options.upsampler, '--upsampler').items():
         upsamplers[f'{kind} ({path})'] = [load_upsampler(kind, dim, path)]
     return {name: ([(optical.visual, each) for each in runs], False) for name, runs in upsamplers.items()}
 
 
-def sar_variants(
-    options: argparse.Namespace, optical: Encoder, trained: dict[str, list[Path]], part: str = 'sar'
-) -> Variants:
-    """Encoders on the radar image, between floor and ceiling; scores interpolated."""
+def sar_variants(options: argparse.Namespace, optical: Encoder, trained: Trained) -> Variants:
+    """Encoders on the radar image, read out as the demo configs do, between floor and ceiling; scores interpolated."""
     variants: Variants = {FLOOR: ([(optical.visual, None)], True), CEILING: ([(optical.visual, None)], False)}
-    for name, paths in trained.items():
-        if VARIANTS[name].part == part:
-            variants[VARIANTS[name].label] = ([(load_student(path), None) for path in paths], True)
-    variants['weights/demo/demo_sar.safetensors'] = ([(build_encoder('DemoSAR').visual, None)], True)
-    for name, path in named(options.sar, '--sar').items():
-        variants[name] = ([(load_student(path), None)], True)
-    return variants
-
-
-VARIANTS_OF = {
-    'attention': attention_variants,
-    'upsampling': upsampling_variants,
-    'sar': sar_variants,
-    'sar_long': partial(sar_variants, part='sar_long'),
-}
+    towers = {VARIANTS[name].label: [load_student(path) for path in paths] for name, paths in trained.items()}
+    towers['weights/demo/demo_sar.safetensors'] = [build_encoder('DemoSAR').visual]
+    towers |= {name: [load_student(path)] for name, path in named(options.sar, '--sar').items()}
+    return variants | {name: ([(tower, None) for tower in runs], True) for name, runs in towers.items()}
 
 
 def load_student(path: str | Path) -> nn.Module:
-    """A SAR encoder's dense tower; the read-out is that of the demo configs."""
+    """A SAR encoder's dense tower."""
     return build_encoder('Demo', clip_path=str(path)).visual
 
 
-def finish(tally: Tally, part: str, start: float, done_before: int) -> None:
-    """Saves after a scene, and says how long the rest takes."""
-    tally.finish_scene(tally.num_done)
-    per_scene = (time.monotonic() - start) / (tally.num_done - done_before)
-    left = per_scene * (tally.num_scenes - tally.num_done) / 60
-    logger.info('%s: scene %d of %d, %.1f min left', part, tally.num_done, tally.num_scenes, left)
+def report_attention(outcomes: Outcomes, picture: Path) -> str:
+    """Draws the curves over lambda; returns the table."""
+    curves = {name: {value: outcomes[f'{name}:{value}'] for value in LAMBDAS} for name in ATTENTIONS}
+    draw_curves(curves, picture)
+    return attention_table(curves)
 
 
-def write_section(options: argparse.Namespace, part: str, outcomes: dict[str, Outcome], budget: Budget) -> str:
-    """Draws the picture of a part, prints its table, and returns its section of the page."""
-    picture = options.out.with_name(f'{options.out.stem}_{part}.png')
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    conditions = f'{options.num_scenes} scenes of the {options.split} seeds, from {SPLITS[options.split]}'
-    if part == 'attention':
-        curves = {name: {value: outcomes[f'{name}:{value}'] for value in LAMBDAS} for name in ATTENTIONS}
-        draw_curves(curves, picture)
-        table = attention_table(curves)
-    else:
-        draw_points(outcomes, picture)
-        table = upsampling_table(outcomes) if part == 'upsampling' else sar_table(outcomes)
-        seeds = ', '.join(map(str, budget.seeds))
-        conditions += f'; lambda {LAMBDAS_OF[part][0]:g}; trainings of {budget.steps[part]} steps, seeds {seeds}'
-        conditions += f'; the rest as in configs/{PART_CONFIGS[part]}{CHANGED.get(part, "")}'
-    print(f'{TITLES[part]}\n\n{table}')
-    return f'{conditions}.\n\n![{TITLES[part]}]({picture.name})\n\n{table}'
+def report_outcomes(table: Callable[[Outcomes], str], outcomes: Outcomes, picture: Path) -> str:
+    """Draws the variants with their intervals; returns the table."""
+    draw_points(outcomes, picture)
+    return table(outcomes)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the page.
+
+    Attributes:
+        title: Its heading.
+        lambdas: Weights of Global Bias Alleviation that are measured.
+        variants: What is compared.
+        report: Draws the picture and makes the table.
+        changed: What differs from the config of the trainings, for the page.
+    """
+
+    title: str
+    lambdas: tuple[float, ...]
+    variants: Callable[[argparse.Namespace, Encoder, Trained], Variants]
+    report: Callable[[Outcomes, Path], str]
+    changed: str = ''
+
+
+REPORT_SAR = partial(report_outcomes, sar_table)
+PARTS = {
+    'attention': Part('Attention', LAMBDAS, attention_variants, report_attention),
+    'upsampling': Part('Upsampling', (-0.3,), upsampling_variants, partial(report_outcomes, upsampling_table)),
+    'sar': Part(
+        'SAR: losses and misregistration', (0.0,), sar_variants, REPORT_SAR, ' but learning rate 3e-4, 64 scenes'
+    ),
+    'sar_long': Part('SAR: full length', (0.0,), sar_variants, REPORT_SAR),
+}
 
 
 def named(pairs: Sequence[str], option: str) -> dict[str, str]:

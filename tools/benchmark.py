@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
-import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,15 +25,14 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-from studies.benchmark_report import build_table, save_chart, upsampling_share
-from studies.benchmark_stages import VARIANTS, Settings, measure
+from studies.benchmark_stages import PLAIN, VARIANTS, Settings, build_table, measure, save_chart, upsampling_share
 
 from segearth.cli import run_cli
 from segearth.device import choose_device
 from segearth.errors import ConfigError
 from segearth.io.atomic import write_bytes
 
-DEFAULT_VARIANTS = ('jbu_one', 'bilinear', 'none', 'jbu_one plain')
+DEFAULT_VARIANTS = ('jbu_one', 'bilinear', 'none', PLAIN)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -51,7 +52,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--variants', nargs='+', default=list(DEFAULT_VARIANTS), help=f'of: {", ".join(VARIANTS)}')
     parser.add_argument('--hook', help='module:function of an upsampler of yours, under any other variant name')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'))
-    parser.add_argument('--worker', help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -61,18 +61,14 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     settings = _settings(options)
-    if options.worker:
-        print(json.dumps(measure(options.worker, settings)))
-        return
     unknown = [name for name in options.variants if name not in VARIANTS and not options.hook]
     if unknown:
         raise ConfigError(f'unknown variant {unknown[0]!r}; known: {", ".join(VARIANTS)}, or any name with --hook')
-    options.out.mkdir(parents=True, exist_ok=True)
     console = Console()
     results = []
     for name in options.variants:
         with console.status(f'measuring {name} ({len(results) + 1} of {len(options.variants)})'):
-            results.append(_measure_apart(name))
+            results.append(_measure_apart(name, settings))
     console.print(build_table(results))
     for result in results:
         share = upsampling_share(result)
@@ -87,29 +83,28 @@ def main() -> None:
 def _settings(options: argparse.Namespace) -> Settings:
     if len(options.size) > 2 or min(options.size) < 1 or options.words < 1 or options.repeats < 1:
         raise ConfigError('--size takes one or two positive numbers, --words and --repeats positive ones')
-    size = (options.size[0], options.size[-1])
     batch = options.window_batch_size
-    batch = int(batch) if batch.isdigit() else batch
-    device = str(choose_device(options.device))
     return Settings(
-        options.encoder,
-        size,
-        options.words,
-        device,
-        options.precision,
-        options.repeats,
-        batch,
-        options.hook,
+        encoder=options.encoder,
+        size=(options.size[0], options.size[-1]),
+        num_words=options.words,
+        device=str(choose_device(options.device)),
+        precision=options.precision,
+        repeats=options.repeats,
+        window_batch_size=int(batch) if batch.isdigit() else batch,
+        hook=options.hook,
     )
 
 
-def _measure_apart(name: str) -> dict:
-    """Runs this program once more for one variant, so that its peak memory is its own."""
-    command = [sys.executable, '-W', 'ignore', __file__, *sys.argv[1:], '--worker', name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ConfigError(f'measuring {name} failed: {done.stderr.strip().splitlines()[-1] if done.stderr else "?"}')
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def _measure_apart(name: str, settings: Settings) -> dict:
+    """Measures one variant in a process of its own, so that its peak memory is its own."""
+    threads = (torch.get_num_threads(),)
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=threads) as worker:
+        try:
+            return worker.submit(measure, name, settings).result()
+        except BrokenProcessPool as error:
+            raise ConfigError(f'measuring {name} ended early: is there memory enough? --size smaller ones') from error
 
 
 def _conditions(settings: Settings) -> dict:

@@ -16,7 +16,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-from segearth.cli import add_segmenter_options, run_cli, segmenter_settings
+from segearth.cli import add_segmenter_options, build_parser, run_cli, segmenter_settings
 from segearth.errors import ConfigError
 from segearth.io.atomic import replacing
 from segearth.io.gdal_files import local_name, name_of_results
@@ -27,7 +27,7 @@ from segearth.segmenter import READERS, Segmentation, Segmenter
 
 def parse_arguments() -> argparse.Namespace:
     """Command line of the program."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser = build_parser(__doc__)
     parser.add_argument('images', nargs='+', type=local_name, metavar='IMAGE', help='image files, GeoTIFFs too')
     parser.add_argument('--classes', required=True, help='classes in words, as in "building; road; water,river"')
     parser.add_argument('--out', type=Path, default=Path('outputs'), help='folder of the results, default: outputs')

@@ -12,11 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
-import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +20,13 @@ import open_clip
 import torch
 import torch.distributed as dist
 from open_clip.model import CLIP
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from rich.console import Console
+from rich.progress import track
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
+from studies.demo_captions import draw_crops
 from studies.demo_training import (
     build_optimizer,
     contrastive_loss,
@@ -39,11 +37,11 @@ from studies.demo_training import (
 )
 
 from segearth.cli import run_cli
-from segearth.demo.crops import ScenePool, open_pool
+from segearth.demo.store import image_and_labels, store_scenes
 from segearth.errors import CheckpointError
-from segearth.io.atomic import replacing
 from segearth.models.checkpoints import load_state_dict, read_state_dict
 from segearth.paths import PROJECT_ROOT
+from segearth.training.checkpoints import read_checkpoint, save_checkpoint, save_weights
 
 logger = logging.getLogger('train_demo_clip')
 
@@ -52,6 +50,7 @@ FULL_SIZE, SMALL_SIZE, TINY_SIZE = 224, 96, 64  # sides of the crops in pixels
 READOUT_SHARE = 0.55  # of the images take the attention-only read-out
 PATCH_DROPOUT, FINAL_SHARE = 0.6, 0.15  # patch dropout, and the share of the steps at the end that go without
 NUM_WARMUP = 100
+LOG_FORMAT = '%(asctime)s %(message)s'
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -75,32 +74,29 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Trains, or goes on with a training that was cut off."""
     arguments = parse_arguments()
-    set_up_logging()
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     if arguments.start_from is not None:
         read_state_dict(arguments.start_from)  # a wrong file is said here, before any process starts
-    start, start_cpu = time.monotonic(), cpu_seconds()
-    open_pool(arguments.work_dir / 'scenes', range(arguments.num_scenes), num_workers=arguments.num_processes)
-    used = (time.monotonic() - start, cpu_seconds() - start_cpu)
+    seeds, processes = range(arguments.num_scenes), arguments.num_processes
+    files = store_scenes(arguments.work_dir / 'scenes', seeds, image_and_labels, num_workers=processes)
     # Where the processes find each other; that of an earlier run would mislead them
     (arguments.work_dir / 'meeting_point').unlink(missing_ok=True)
-    torch.multiprocessing.spawn(train, (arguments, used), nprocs=arguments.num_processes)
+    torch.multiprocessing.spawn(train, (arguments, files), nprocs=processes)
 
 
-def train(rank: int, arguments: argparse.Namespace, used: tuple[float, float]) -> None:
-    """One process of the training; the first one writes.
+def train(rank: int, arguments: argparse.Namespace, files: list[Path]) -> None:
+    """One process of the training, of number ``rank``; the first one writes.
 
-    Args:
-        rank: Number of the process, from 0.
-        arguments: Of the command line.
-        used: Seconds by the clock and of processor time spent before.
+    Raises:
+        CheckpointError: The work folder belongs to a run with other settings.
     """
-    set_up_logging()
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     torch.set_num_threads(1)
     dist.init_process_group(
         'gloo', init_method=f'file://{(arguments.work_dir / "meeting_point").resolve()}', rank=rank,
         world_size=arguments.num_processes,
     )  # fmt: skip
-    pool = open_pool(arguments.work_dir / 'scenes', range(arguments.num_scenes))
+    scenes = [np.load(path, mmap_mode='r') for path in files]
     config = json.loads(MODEL_CONFIG.read_text())
     torch.manual_seed(arguments.seed)
     model = CLIP(**config).train()
@@ -113,63 +109,43 @@ def train(rank: int, arguments: argparse.Namespace, used: tuple[float, float]) -
     settings['start_from'] = str(arguments.start_from)
     first = 0
     if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        if state['settings'] != settings:
-            raise CheckpointError(f'{checkpoint} belongs to a run with {state["settings"]}: choose another --work-dir')
+        state = read_checkpoint(checkpoint)
+        known = state.get('settings')
+        if known != settings:
+            raise CheckpointError(f'{checkpoint} belongs to a run with {known}: choose another --work-dir')
         model.load_state_dict(state['model'])
         optimizer.load_state_dict(state['optimizer'])
-        first, used = state['step'], state['used']
-    start, mean_loss = time.monotonic(), None
-    for step in range(first, arguments.num_steps):
+        first = state['step']
+    steps = range(first, arguments.num_steps)
+    for step in track(steps, console=Console(stderr=True), disable=rank > 0):
         for group in optimizer.param_groups:
             group['lr'] = learning_rate_at(step, arguments.num_steps, arguments.learning_rate, NUM_WARMUP)
         rng = np.random.default_rng([arguments.seed, step, rank])
-        loss = compute_loss(model, pool, tokenizer, arguments, rng, step)
+        dropout = PATCH_DROPOUT if step < (1 - FINAL_SHARE) * arguments.num_steps else 0.0
+        groups = [
+            (arguments.num_full, FULL_SIZE, dropout),
+            (arguments.num_small, SMALL_SIZE, 0.0),
+            (arguments.num_tiny, TINY_SIZE, 0.0),
+        ]
+        features, captions = [], []
+        for num_crops, size, drop in (group for group in groups if group[0]):
+            crops, words = draw_crops(scenes, rng, num_crops, size)
+            images = normalise_images(torch.from_numpy(crops), rng)
+            features.append(encode_crops(model.visual, images, rng, drop, round(READOUT_SHARE * num_crops)))
+            captions += words
+        loss = contrastive_loss(torch.cat(features), model.encode_text(tokenizer(captions)), model.logit_scale)
         take_step(model, optimizer, loss, average_gradients)
-        mean_loss = loss.item() if mean_loss is None else 0.98 * mean_loss + 0.02 * loss.item()
-        if (step + 1) % 50 == 0 and rank == 0:
-            left = (time.monotonic() - start) / (step + 1 - first) * (arguments.num_steps - step - 1)
-            logger.info('step %d of %d, loss %.3f, %.1f min left', step + 1, arguments.num_steps, mean_loss, left / 60)
-        if (step + 1) % arguments.save_every == 0 or step + 1 == arguments.num_steps:
-            cpu = torch.tensor(cpu_seconds(), dtype=torch.float64)
-            dist.all_reduce(cpu)
-            so_far = (used[0] + time.monotonic() - start, used[1] + cpu.item())
+        if rank == 0 and ((step + 1) % arguments.save_every == 0 or step + 1 == arguments.num_steps):
+            logger.info('step %d of %d, loss %.3f', step + 1, arguments.num_steps, loss.item())
             state = {'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'step': step + 1}
-            if rank == 0:
-                replace_file(checkpoint, partial(torch.save, {**state, 'used': so_far, 'settings': settings}))
-                logger.info('saved; %.1f min by the clock, %.1f min of processor time, scenes included',
-                            so_far[0] / 60, so_far[1] / 60)  # fmt: skip
+            save_checkpoint(checkpoint, {**state, 'settings': settings})
     if rank == 0:
-        weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        replace_file(arguments.out / 'demo_clip.safetensors', partial(save_file, weights))
+        save_weights(
+            arguments.out,
+            ('demo_clip.safetensors',),
+            {name: value.half() for name, value in model.state_dict().items()},
+        )
     dist.destroy_process_group()
-
-
-def compute_loss(
-    model: CLIP,
-    pool: ScenePool,
-    tokenizer: Callable,
-    arguments: argparse.Namespace,
-    rng: np.random.Generator,
-    step: int,
-) -> Tensor:
-    """Loss of one process's part of a batch; everything random about it comes from `rng`."""
-    dropout = PATCH_DROPOUT if step < (1 - FINAL_SHARE) * arguments.num_steps else 0.0
-    features, captions = [], []
-    groups = [
-        (arguments.num_full, FULL_SIZE, dropout),
-        (arguments.num_small, SMALL_SIZE, 0.0),
-        (arguments.num_tiny, TINY_SIZE, 0.0),
-    ]
-    for num_crops, size, drop in groups:
-        if not num_crops:
-            continue
-        crops, words = pool.draw_crops(rng, num_crops, size)
-        images = normalise_images(torch.from_numpy(crops), rng)
-        features.append(encode_crops(model.visual, images, rng, drop, round(READOUT_SHARE * num_crops)))
-        captions += words
-    return contrastive_loss(torch.cat(features), model.encode_text(tokenizer(captions)), model.logit_scale)
 
 
 def average_gradients(model: nn.Module) -> None:
@@ -178,23 +154,6 @@ def average_gradients(model: nn.Module) -> None:
     flat = nn.utils.parameters_to_vector(gradients)
     dist.all_reduce(flat)
     nn.utils.vector_to_parameters(flat / dist.get_world_size(), gradients)
-
-
-def cpu_seconds() -> float:
-    """Processor time of this process and of its finished children."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Writes beside `path` first, so that an interruption leaves the old file whole."""
-    with replacing(path) as part:
-        write(part)
-
-
-def set_up_logging() -> None:
-    """Progress on stderr, in every process."""
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 from segearth.cli import run_cli
-from segearth.training.program import main
+from segearth.training.engine import main
 
 if __name__ == '__main__':
     run_cli(lambda: main(__doc__))

@@ -1,6 +1,8 @@
 # The demo encoder to its SAR partner on generated pairs: minutes on two cores.
 _base_ = './pairs_vitb16.py'
 
+custom_imports = dict(imports=['segearth.training', 'segearth.alignearth', 'segearth.alignearth.generated'])
+
 model = dict(
     teacher=dict(_delete_=True, clip_type='Demo', attention='SegEarth'),
     student=dict(attention='SegEarth', num_readout_blocks=1),

@@ -1,6 +1,8 @@
 # The demo encoder on generated scenes: minutes on two cores.
 _base_ = '../_base_/training.py'
 
+custom_imports = dict(imports=['segearth.training', 'segearth.training.generated'])
+
 model = dict(
     type='SimFeatUpModel',
     encoder=dict(clip_type='Demo', attention='SegEarth'),

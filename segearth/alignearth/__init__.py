@@ -7,8 +7,7 @@ Source: the idea is AlignEarth's (SegEarth-OV-2, arXiv 2508.18067, section 3.4).
 public: everything here is a design of our own, and each part names what it builds on.
 """
 
-from segearth.alignearth.demo_pairs import DemoPairs
 from segearth.alignearth.model import AlignEarthModel
-from segearth.alignearth.pair_dataset import PairDataset
+from segearth.alignearth.pair_data import PairDataset
 
-__all__ = ['AlignEarthModel', 'DemoPairs', 'PairDataset']
+__all__ = ['AlignEarthModel', 'PairDataset']

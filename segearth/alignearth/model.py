@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,13 @@ from segearth.alignearth.losses import (
 )
 from segearth.alignearth.student import build_student, merged_state
 from segearth.errors import ConfigError
+from segearth.io.atomic import write_bytes
 from segearth.models.build import ClipTextTower, build_encoder, weights_file
 from segearth.models.dense_clip import DenseCLIP
-from segearth.training.features import grid_of
-from segearth.training.files import save_checkpoint, save_weights
-from segearth.training.images import normalise
-from segearth.training.pictures import PictureRow, principal_components, to_picture
-from segearth.training.simfeatup import autocast_dtype
+from segearth.training.checkpoints import save_weights
+from segearth.training.data import normalise
+from segearth.training.monitor import PictureRow, principal_components, to_picture
+from segearth.training.upsampler import autocast_dtype, grid_of
 
 LOSSES = ('global_cosine', 'info_nce', 'dense', 'relational', 'blocks')
 DEFAULT_WEIGHTS = {'global_cosine': 1.0, 'dense': 1.0}
@@ -53,7 +52,7 @@ class AlignEarthModel(BaseModel):
         trainable: See :func:`segearth.alignearth.student.build_student`.
         activation: See :func:`segearth.alignearth.student.build_student`.
         size: Side of the training images in pixels, a multiple of the patch.
-        precision: As for :class:`segearth.training.simfeatup.SimFeatUpModel`.
+        precision: As for :class:`segearth.training.upsampler.SimFeatUpModel`.
 
     Raises:
         UserError: Settings that cannot be used.
@@ -91,7 +90,7 @@ class AlignEarthModel(BaseModel):
         self.loss_weights = _check_weights(loss_weights or DEFAULT_WEIGHTS, blocks, self.teacher)
         self.blocks, self.radius = tuple(blocks), radius
         self.match_temperature, self.contrast_temperature = match_temperature, contrast_temperature
-        self.grid = grid_of(self.teacher, size)
+        grid_of(self.teacher, size)  # the size must fit
         self.dtype = autocast_dtype(precision)
 
     def train(self, mode: bool = True) -> AlignEarthModel:
@@ -134,14 +133,11 @@ class AlignEarthModel(BaseModel):
 
         For an architecture of our own its model config goes beside them.
         """
-        weights = {f'visual.{key}': value.detach().cpu() for key, value in merged_state(self.student.visual).items()}
-        weights |= {key: value.cpu() for key, value in self.text_state.items()}
-        paths = [
-            save_checkpoint(folder / f'{name}.pt', {'state_dict': weights}),
-            save_weights(folder / f'{name}.safetensors', weights),
-        ]
+        weights = {f'visual.{key}': value for key, value in merged_state(self.student.visual).items()}
+        weights |= self.text_state
+        paths = save_weights(folder, (f'{name}.pt', f'{name}.safetensors'), weights)
         if self.model_config is not None:
-            shutil.copyfile(self.model_config, folder / f'{name}.json')
+            write_bytes(folder / f'{name}.json', self.model_config.read_bytes())
         return paths
 
     @torch.no_grad()

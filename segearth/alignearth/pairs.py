@@ -14,21 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from affine import Affine
 from rasterio import windows
+from rasterio.crs import CRS
 from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
 from rasterio.warp import Resampling, reproject, transform_bounds
 
 from segearth.errors import DataError, MissingFileError
-from segearth.io.gdal_files import UnreadableFileError
+from segearth.io.gdal_files import UnreadableFileError, open_dataset
 from segearth.io.pictures import NODATA_AT_MOST, sar_to_rgb, stretch_to_uint8
 from segearth.io.raster import GDAL_SUFFIXES, read_raster, select_bands
-from segearth.training.images import list_images
+from segearth.training.data import list_images
 
 SHOWN = 5  # names listed in a message
 ROUNDING = 1e-3  # of a pixel, in coordinates that went through a projection
-PairOfPaths = tuple[Path, Path]
+PairOfPaths = tuple[Path, Path]  # optical, SAR
+Selections = tuple[tuple[int, ...] | None, tuple[int, ...] | None]  # their band numbers, from 1; None for all
+Layers = tuple[np.ndarray, np.ndarray]  # bands (B, H, W) and where they are valid (H, W)
 
 
 @dataclass(frozen=True)
@@ -120,13 +123,11 @@ def read_pair(
         DataError: A file cannot be read, the images do not overlap, differ in size, or show no data in common.
         MissingFileError: There is no such file.
     """
-    for path in (optical, sar):
+    paths, selections = (optical, sar), (optical_bands, sar_bands)
+    for path in paths:
         if not path.is_file():
             raise MissingFileError(f'file not found: {path}')
-    if _is_georeferenced(optical) and _is_georeferenced(sar):
-        bands = _read_on_common_grid(optical, sar, optical_bands, sar_bands)
-    else:
-        bands = _read_as_they_are(optical, sar, optical_bands, sar_bands)
+    bands = (_read_on_common_grid if all(map(_is_georeferenced, paths)) else _read_as_they_are)(paths, selections)
     (optical_values, optical_valid), (sar_values, sar_valid) = bands
     valid = optical_valid & sar_valid
     if not valid.any():
@@ -170,46 +171,39 @@ def _stems(folder: str | os.PathLike[str], ending: str) -> dict[str, Path]:
 def _is_georeferenced(path: Path) -> bool:
     if path.suffix.lower() not in GDAL_SUFFIXES:
         return False
-    try:
-        with rasterio.open(path) as source:
-            return source.crs is not None and source.transform != Affine.identity()
-    except (RasterioError, OSError) as error:  # rasterio 1.3: a file that cannot be read is an OSError alone
-        raise UnreadableFileError(f'cannot read {path}: {error}. The file is damaged or incomplete') from error
+    with open_dataset(path) as source:
+        return source.crs is not None and source.transform != Affine.identity()
 
 
-def _read_as_they_are(
-    optical: Path, sar: Path, optical_bands: tuple[int, ...] | None, sar_bands: tuple[int, ...] | None
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def _read_as_they_are(paths: PairOfPaths, selections: Selections) -> list[Layers]:
     parts = []
-    for path, selection in ((optical, optical_bands), (sar, sar_bands)):
+    for path, selection in zip(paths, selections, strict=True):
         raster = read_raster(path)
         bands = select_bands(raster.bands, selection, path)
         has_data = _has_data(bands, None)
         parts.append((bands, has_data if raster.valid is None else has_data & raster.valid))
-    sizes = [bands.shape[1:] for bands, _ in parts]
+    sizes = [' x '.join(map(str, bands.shape[1:])) for bands, _ in parts]
     if sizes[0] != sizes[1]:
         raise DataError(
-            f'{optical} is {sizes[0][0]} x {sizes[0][1]} pixels and {sar} {sizes[1][0]} x {sizes[1][1]}, and they are '
-            'not both georeferenced: bring them to one size, or give GeoTIFFs with a coordinate system'
+            f'{paths[0]} is {sizes[0]} pixels and {paths[1]} {sizes[1]}, and they are not both georeferenced: bring '
+            'them to one size, or give GeoTIFFs with a coordinate system'
         )
     return parts
 
 
-def _read_on_common_grid(
-    optical: Path, sar: Path, optical_bands: tuple[int, ...] | None, sar_bands: tuple[int, ...] | None
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    try:
-        with rasterio.open(optical) as one, rasterio.open(sar) as other:
-            transform, size = _common_grid(one, other)
+def _read_on_common_grid(paths: PairOfPaths, selections: Selections) -> list[Layers]:
+    with open_dataset(paths[0]) as optical, open_dataset(paths[1]) as sar:
+        transform, size = _common_grid(optical, sar)
+        try:
             return [
-                _resample(source, selection, one.crs, transform, size)
-                for source, selection in ((one, optical_bands), (other, sar_bands))
+                _resample(source, selection, optical.crs, transform, size)
+                for source, selection in zip((optical, sar), selections, strict=True)
             ]
-    except (RasterioError, OSError) as error:  # rasterio 1.3: a file that cannot be read is an OSError alone
-        raise UnreadableFileError(f'cannot read {optical} with {sar}: {error}') from error
+        except (RasterioError, OSError) as error:  # rasterio 1.3: a file that cannot be read is an OSError alone
+            raise UnreadableFileError(f'cannot read {paths[0]} with {paths[1]}: {error}') from error
 
 
-def _common_grid(optical: rasterio.DatasetReader, sar: rasterio.DatasetReader) -> tuple[Affine, tuple[int, int]]:
+def _common_grid(optical: DatasetReader, sar: DatasetReader) -> tuple[Affine, tuple[int, int]]:
     """Transform and (H, W) of the optical image's grid, cut to what the SAR image covers too."""
     if optical.transform.b or optical.transform.d:
         raise DataError(f'{optical.name} is rotated against north; warp it first (gdalwarp)')
@@ -229,12 +223,8 @@ def _common_grid(optical: rasterio.DatasetReader, sar: rasterio.DatasetReader) -
 
 
 def _resample(
-    source: rasterio.DatasetReader,
-    selection: tuple[int, ...] | None,
-    crs: rasterio.crs.CRS,
-    transform: Affine,
-    size: tuple[int, int],
-) -> tuple[np.ndarray, np.ndarray]:
+    source: DatasetReader, selection: tuple[int, ...] | None, crs: CRS, transform: Affine, size: tuple[int, int]
+) -> Layers:
     """Bands (B, H, W) in the file's type and validity (H, W) on a grid."""
     bands = select_bands(source.read(), selection, source.name)
     valid = _has_data(bands, source.nodata) & (source.dataset_mask() > 0)

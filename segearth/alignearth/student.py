@@ -41,25 +41,19 @@ def build_student(
     Raises:
         ConfigError: Settings that cannot be used.
     """
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ConfigError(f'unknown activation {activation!r}; known: {", ".join(ACTIVATIONS)}, or None')
     visual = copy.deepcopy(teacher.visual)
     if activation is not None:
-        if activation not in ACTIVATIONS:
-            raise ConfigError(f'unknown activation {activation!r}; known: {", ".join(ACTIVATIONS)}, or None')
         for block in visual.transformer.resblocks:
             block.mlp.gelu = ACTIVATIONS[activation]()
-    student = DenseCLIP(visual, **readout)
-    student.requires_grad_(False)
+    student = DenseCLIP(visual, **readout).requires_grad_(False)
     _choose_trainable(visual, trainable)
     return student
 
 
 class LowRank(nn.Module):
-    """``W + B A``: a weight (out, in) with an adapter of a rank; B begins at 0.
-
-    Args:
-        weight: The frozen weight.
-        rank: Of the adapter.
-    """
+    """``W + B A``: a weight (out, in) with an adapter of some rank; B begins at 0."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:
         super().__init__()
@@ -85,11 +79,11 @@ def merged_state(visual: nn.Module) -> dict[str, Tensor]:
 
 
 def _choose_trainable(visual: VisionTransformer, trainable: str | int | Mapping[str, int]) -> None:
-    blocks = visual.transformer.resblocks
+    blocks = list(visual.transformer.resblocks)
     if trainable == ALL:
         visual.requires_grad_(True)
     elif isinstance(trainable, int) and not isinstance(trainable, bool) and 1 <= trainable <= len(blocks):
-        for module in (*list(blocks)[-trainable:], visual.ln_post):
+        for module in (*blocks[-trainable:], visual.ln_post):
             module.requires_grad_(True)
         if visual.proj is not None:
             visual.proj.requires_grad_(True)

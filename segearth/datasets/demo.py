@@ -51,6 +51,6 @@ class DemoSARDataset(DemoDataset):
     FOLDER = 'data/demo_sar'
 
     def _draw(self, root: Path) -> None:
-        from segearth.demo.sar_benchmark import ensure_sar_benchmark
+        from segearth.demo.benchmark import ensure_sar_benchmark
 
         ensure_sar_benchmark(root)

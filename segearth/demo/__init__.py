@@ -1,1 +1,1 @@
-"""The generated world of the embedded demonstration model: scenes, captions, benchmark, training steps."""
+"""The generated world of the embedded demonstration model: scenes as a camera and a radar see them, their files."""

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
-from segearth.demo.noise import fractal_noise, rotated_frame, smooth_noise
-from segearth.demo.surfaces import CROWN_COLOURS, Colour, pick_colour
+from segearth.demo.surfaces import CROWN_COLOURS, Colour, fractal_noise, pick_colour, rotated_frame, smooth_noise
 
 ROOF_COLOURS: tuple[tuple[Colour, ...], ...] = (  # families: a scene prefers one or two
     ((0.62, 0.33, 0.24), (0.70, 0.42, 0.30), (0.52, 0.28, 0.22)),
@@ -141,15 +140,12 @@ def paint_building(rng: Generator, image: np.ndarray, building: Building, light:
 
 
 def cast_shadow(height: np.ndarray, light: tuple[float, float], length: float) -> np.ndarray:
-    """Pixels hidden from the sun by something higher.
+    """Pixels (H, W) that something higher hides from the sun.
 
     Args:
         height: (H, W) in metres.
         light: Unit vector (y, x) towards the sun.
         length: Length of a shadow in pixels for each metre of height.
-
-    Returns:
-        (H, W) bool.
     """
     (num_rows, num_columns), step = height.shape, 3
     shadow = np.zeros(height.shape, bool)
@@ -166,14 +162,7 @@ def cast_shadow(height: np.ndarray, light: tuple[float, float], length: float) -
 def paint_crowns(
     rng: Generator, shape: tuple[int, int], points: np.ndarray, radii: np.ndarray, light: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tree crowns as lit domes.
-
-    Args:
-        rng: Source of randomness.
-        shape: (H, W).
-        points: (P, 2) int, y and x of the trunks.
-        radii: (P,) crown radii in pixels.
-        light: Unit vector (y, x) towards the sun.
+    """Tree crowns as lit domes, at trunks (P, 2) with radii (P,) in pixels; `light` is a unit vector towards the sun.
 
     Returns:
         Colours (H, W, 3) float32; dome (H, W) in [0, 1], 1 above a trunk and 0 outside of every crown; and distance

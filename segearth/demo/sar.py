@@ -25,9 +25,9 @@ from numpy.random import Generator
 from scipy import ndimage
 
 from segearth.demo.classes import BARELAND, BUILDING, CROPLAND, GRASS, ROAD, TREE, WATER
-from segearth.demo.noise import fractal_noise, smooth_noise
 from segearth.demo.objects import cast_shadow
 from segearth.demo.scene import Scene
+from segearth.demo.surfaces import fractal_noise, smooth_noise
 from segearth.errors import ConfigError
 from segearth.io.pictures import DB_RANGES
 
@@ -92,10 +92,10 @@ def add_speckle(intensity: np.ndarray, rng: Generator, looks: float) -> np.ndarr
 
 
 def sar_output(intensity: np.ndarray, kind: str = 'db') -> np.ndarray:
-    """Intensity (H, W) as a sensor's product.
+    """Linear intensity (H, W) as a sensor's product.
 
     Args:
-        intensity: Linear.
+        intensity: As of :class:`SarScene`, with or without speckle.
         kind: 'db', decibels as float32; 'amplitude', its square root as float32; 'picture', uint8 of the display
             range of :mod:`segearth.io.pictures`, never 0 because that means no data.
 

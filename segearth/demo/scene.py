@@ -16,7 +16,6 @@ from numpy.random import Generator
 from scipy import ndimage
 
 from segearth.demo.classes import BARELAND, BUILDING, CROPLAND, GRASS, ROAD, TREE, WATER
-from segearth.demo.noise import fractal_noise, voronoi_cells
 from segearth.demo.objects import (
     Building,
     Strip,
@@ -27,7 +26,14 @@ from segearth.demo.objects import (
     paint_crowns,
     paint_road,
 )
-from segearth.demo.surfaces import paint_bareland, paint_cropland, paint_grass, paint_water
+from segearth.demo.surfaces import (
+    fractal_noise,
+    paint_bareland,
+    paint_cropland,
+    paint_grass,
+    paint_water,
+    voronoi_cells,
+)
 
 SCENE_SIZE = 896  # pixels, about 220 m at 0.25 m a pixel
 _TOWN = 7  # a zone of streets and buildings; becomes grass or bare ground between them

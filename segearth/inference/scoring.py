@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simfeatup.scoring import score, score_reference
+from simfeatup.upsamplers.reuse import KernelReuse
 
 
 class EncodedWindows(NamedTuple):
@@ -26,9 +27,12 @@ class EncodedWindows(NamedTuple):
     cls_token: Tensor  # (B, C), the read-out of [CLS]
     features: Tensor  # (B, C, h, w), the patch tokens on their grid
     guidance: Tensor | None  # (B, 3, H, W), the windows, to whose size scores are brought; None leaves one a patch
+    reuse: KernelReuse | None = None  # kernels of the windows before these, which follow each other down an image
 
 
-def encode_windows(encoder: Any, windows: Tensor, dtype: torch.dtype, is_per_patch: bool = False) -> EncodedWindows:
+def encode_windows(
+    encoder: Any, windows: Tensor, dtype: torch.dtype, is_per_patch: bool = False, reuse: KernelReuse | None = None
+) -> EncodedWindows:
     """Encodes windows (B, 3, H, W), normalised, whose sides are multiples of the patch.
 
     The encoder is a DenseCLIP or anything with its ``grid_size`` that makes such windows a [CLS] token (B, C) and patch
@@ -36,7 +40,7 @@ def encode_windows(encoder: Any, windows: Tensor, dtype: torch.dtype, is_per_pat
     """
     cls_token, patch_tokens = encoder(windows)
     features = patch_tokens.to(dtype).transpose(1, 2).unflatten(-1, encoder.grid_size(*windows.shape[-2:]))
-    return EncodedWindows(cls_token.to(dtype), features, None if is_per_patch else windows.to(dtype))
+    return EncodedWindows(cls_token.to(dtype), features, None if is_per_patch else windows.to(dtype), reuse)
 
 
 def score_encoded(
@@ -63,7 +67,7 @@ def score_encoded(
     Returns:
         (B, Q, H, W), or (B, Q, h, w) per patch, in the text embeddings' dtype; within [-1, 1] for weight 0.
     """
-    cls_token, features, guidance = encoded
+    cls_token, features, guidance, reuse = encoded
     if upsampler is None or guidance is None:
         scores = similarity(features, text_embeddings)
         if guidance is not None:
@@ -71,7 +75,7 @@ def score_encoded(
     elif exact_reference:
         scores = score_reference(upsampler, features, guidance, text_embeddings)
     else:
-        scores = score(upsampler, features, guidance, text_embeddings, rank)
+        scores = score(upsampler, features, guidance, text_embeddings, rank, reuse)
     return scores + global_bias(cls_token, text_embeddings, cls_token_weight)
 
 

@@ -4,19 +4,15 @@ Importing the package registers its models, data sets, samplers and hooks with m
 """
 
 from segearth.training.checkpoints import Checkpoints
-from segearth.training.demo_scenes import DemoScenes
-from segearth.training.images import ImageFolder
-from segearth.training.monitor import ClipFirstSteps, Monitor, SeedSteps
-from segearth.training.pictures import Pictures
-from segearth.training.sampler import StepSampler
-from segearth.training.simfeatup import SimFeatUpModel
-from segearth.training.start import Calibration, StartAsFilter
+from segearth.training.data import ImageFolder, StepSampler
+from segearth.training.hooks import Calibration, ClipFirstSteps, SeedSteps, StartAsFilter
+from segearth.training.monitor import Monitor, Pictures
+from segearth.training.upsampler import SimFeatUpModel
 
 __all__ = [
     'Calibration',
     'Checkpoints',
     'ClipFirstSteps',
-    'DemoScenes',
     'ImageFolder',
     'Monitor',
     'Pictures',

@@ -1,23 +1,68 @@
-"""Checkpoints of a training: the last few, the best, and going on from one as if nothing had happened."""
+"""Checkpoints of a training: the last few, the best, and going on from one as if nothing had happened.
+
+mmengine's own hook does not serve here: its files hold the frozen encoder too, appear in pieces, and keep objects that
+``torch.load(weights_only=True)`` refuses.
+"""
 
 from __future__ import annotations
 
 import json
+import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from safetensors.torch import save_file
+from torch import Tensor
 
-from segearth.errors import CheckpointError, ConfigError
-from segearth.training.files import read_checkpoint, save_checkpoint
+from segearth.errors import CheckpointError, ConfigError, MissingFileError
+from segearth.io.atomic import replacing, write_bytes
 
 STEP_FILE = re.compile(r'step_(\d+)\.pt')
 PARTS = ('model', 'optimizer', 'schedulers', 'step', 'hooks')
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes tensors and plain values in PyTorch's format."""
+    with replacing(path) as part:
+        torch.save(dict(content), part)
+
+
+def save_weights(folder: Path, names: tuple[str, ...], weights: Mapping[str, Tensor]) -> list[Path]:
+    """Writes a state dict under each of some names, as safetensors or, by suffix, as PyTorch's {'state_dict': ...}."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    for path in (paths := [folder / name for name in names]):
+        if path.suffix == '.safetensors':
+            with replacing(path) as part:
+                save_file(tensors, part)
+        else:
+            save_checkpoint(path, {'state_dict': tensors})
+    return paths
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads what :func:`save_checkpoint` wrote, on the CPU.
+
+    Raises:
+        MissingFileError: There is no such file.
+        CheckpointError: It is damaged or no checkpoint of a training.
+    """
+    if not path.is_file():
+        raise MissingFileError(f'checkpoint not found: {path}')
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f'{path} cannot be read as a checkpoint: {str(error).splitlines()[0][:200]}') from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f'{path} is no checkpoint of a training, but a {type(content).__name__}')
+    return content
 
 
 def bare_model(runner: Runner) -> Any:
@@ -27,8 +72,7 @@ def bare_model(runner: Runner) -> Any:
 
 def last_checkpoint(work_dir: str | Path) -> Path | None:
     """The checkpoint of the latest step in a work folder."""
-    steps = _step_files(Path(work_dir))
-    return steps[-1] if steps else None
+    return next(reversed(_step_files(Path(work_dir))), None)
 
 
 def restore(runner: Runner, path: Path) -> None:
@@ -42,9 +86,8 @@ def restore(runner: Runner, path: Path) -> None:
     if missing:
         raise CheckpointError(f'{path} is no checkpoint of a training: it lacks {", ".join(missing)}')
     model = bare_model(runner)
-    names = model.trained_state().keys()
-    if state['model'].keys() != names:
-        wrong = sorted(state['model'].keys() ^ names)[:5]
+    wrong = sorted(state['model'].keys() ^ model.trained_state().keys())[:5]
+    if wrong:
         raise CheckpointError(f'{path} belongs to a training with other settings: {", ".join(wrong)} differ')
     try:
         model.load_state_dict(state['model'], strict=False)
@@ -98,9 +141,8 @@ class Checkpoints(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Saves when it is time."""
-        step = batch_idx + 1
-        if (step % self.interval == 0 or step == runner.max_iters) and is_main_process():
-            self._save(runner, step)
+        if is_main_process() and is_due(runner, batch_idx + 1, self.interval):
+            self._save(runner, batch_idx + 1)
 
     def after_train(self, runner: Runner) -> None:
         """Exports the last weights."""
@@ -116,7 +158,7 @@ class Checkpoints(Hook):
             if is_main_process():
                 folder = Path(runner.work_dir)
                 bare_model(runner).export(folder, 'best')
-                (folder / 'best.json').write_text(json.dumps({'step': step, 'validation_loss': loss}) + '\n')
+                write_bytes(folder / 'best.json', f'{json.dumps({"step": step, "validation_loss": loss})}\n'.encode())
 
     def _save(self, runner: Runner, step: int) -> None:
         folder = Path(runner.work_dir)
@@ -130,6 +172,11 @@ class Checkpoints(Hook):
         save_checkpoint(folder / f'step_{step}.pt', state)
         for path in _step_files(folder)[: -self.keep]:
             path.unlink()
+
+
+def is_due(runner: Runner, step: int, interval: int) -> bool:
+    """Whether something happens after a step: every so many, and after the last."""
+    return step % interval == 0 or step == runner.max_iters
 
 
 def _with_state(runner: Runner) -> list[Hook]:

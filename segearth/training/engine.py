@@ -9,17 +9,22 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
+from segearth.cli import build_parser
 from segearth.errors import ConfigError, UserError
 from segearth.evaluation.agreement import settings_card
+from segearth.evaluation.configuration import add_config_options
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes
-from segearth.evaluation.quiet_runner import QuietRunner
+from segearth.evaluation.runner import QuietRunner
+from segearth.freed_memory import keep_freed_memory
 from segearth.paths import find_config
 from segearth.training.checkpoints import bare_model, last_checkpoint, restore
 
@@ -31,9 +36,6 @@ class TrainingRunner(QuietRunner):
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Moves the model to its device and wraps it where there are several processes."""
-        from mmengine.device import get_device
-        from mmengine.model import MMDistributedDataParallel
-
         model = model.to(get_device())
         if not self.distributed:
             return model
@@ -78,16 +80,17 @@ def train(
             f'{settings.work_dir} holds a training already ({found.name}): go on with --resume, or choose another '
             '--work-dir'
         )
-    if launcher is None:
-        launcher = 'pytorch' if 'LOCAL_RANK' in os.environ and 'RANK' in os.environ else 'none'
     card = settings_card(settings)
-    settings.launcher = launcher
+    settings.launcher = launcher or ('pytorch' if {'LOCAL_RANK', 'RANK'} <= os.environ.keys() else 'none')
     settings.experiment_name = f'{name}_{time.time_ns()}'  # mmengine shares state between runs of one name
     if found:
         settings.resume, settings.load_from = True, str(found)
-    settings.visualizer = dict(type='Visualizer', vis_backends=_log_places(settings.work_dir))
+    places = [dict(type='LocalVisBackend')]  # scalars as JSON lines
+    if importlib.util.find_spec('tensorboard'):
+        places.append(dict(type='TensorboardVisBackend', save_dir=str(Path(settings.work_dir) / 'tensorboard')))
+    settings.visualizer = dict(type='Visualizer', vis_backends=places)
     timeout = settings.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', DEFAULT_TIMEOUT)
-    join_processes(launcher, timeout=timeout, card=card)
+    join_processes(settings.launcher, timeout=timeout, card=card)
     try:
         runner = _build_runner(settings)
         runner.train()
@@ -128,9 +131,26 @@ def _build_runner(settings: Config) -> TrainingRunner:
         raise ConfigError(f'the config does not fit: {error}') from error
 
 
-def _log_places(work_dir: str) -> list[dict]:
-    """Scalars as JSON lines, and TensorBoard where it is installed."""
-    places = [dict(type='LocalVisBackend')]
-    if importlib.util.find_spec('tensorboard'):
-        places.append(dict(type='TensorboardVisBackend', save_dir=str(Path(work_dir) / 'tensorboard')))
-    return places
+def main(description: str, arguments: Sequence[str] | None = None) -> None:
+    """Runs a training program.
+
+    Args:
+        description: The program's docstring.
+        arguments: Of the command line; None for those of the process.
+
+    Raises:
+        UserError: Anything a user can mend.
+    """
+    parser = build_parser(description)
+    parser.add_argument('config', help='config of the training')
+    parser.add_argument('--work-dir', help='checkpoints, weights, logs, curves (default: work_dirs/FOLDER_NAME)')
+    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint of the work folder')
+    add_config_options(parser)
+    parser.add_argument(
+        '--give-back-memory', action='store_true',
+        help='give freed memory back to the system at once: on CPUs it takes twice the time, with less memory',
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    if not options.give_back_memory:
+        keep_freed_memory()
+    train(options.config, options.work_dir, options.cfg_options, options.resume)

@@ -1,73 +1,38 @@
-"""Hooks around the steps of a training: randomness, clipping, validation, history and curves."""
+"""What a training shows of itself: history of the losses with curves, a validation loss, pictures of the features."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
-from mmengine.dist import get_rank, is_main_process
+from matplotlib.figure import Figure
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, HOOKS
 from mmengine.runner import Runner
+from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from segearth.errors import DataError
-from segearth.training.checkpoints import Checkpoints, bare_model
-from segearth.training.files import write_whole
+from segearth.io.atomic import replacing
+from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
+from segearth.training.checkpoints import Checkpoints, bare_model, is_due
+from segearth.training.data import first_samples
 
-STEP_PRIME = 1_000_003  # spreads seeds, steps and ranks over torch's seeds
 VALIDATION_SEED = 17
-
-
-def stack(samples: list[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
-    """Samples of a data set as one batch on a device."""
-    return {name: torch.stack([sample[name] for sample in samples]).to(device) for name in samples[0]}
-
-
-@HOOKS.register_module()
-class SeedSteps(Hook):
-    """Seeds torch before every step from seed, step and process, so that a resumed run draws the same.
-
-    Args:
-        seed: Of the run.
-    """
-
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seeds the generators of the CPU and of CUDA."""
-        torch.manual_seed((self.seed * STEP_PRIME + batch_idx) * STEP_PRIME + get_rank())
-
-
-@HOOKS.register_module()
-class ClipFirstSteps(Hook):
-    """Clips gradients to a tiny norm in the first steps, as SimFeatUp was trained: a warm-up of NAdam's averages.
-
-    Args:
-        num_steps: How many.
-        max_norm: Norm in these steps.
-        max_norm_after: Norm later; None for no clipping.
-    """
-
-    def __init__(self, num_steps: int = 10, max_norm: float = 1e-4, max_norm_after: float | None = None) -> None:
-        self.num_steps, self.max_norm, self.max_norm_after = num_steps, max_norm, max_norm_after
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Sets the norm of the step."""
-        norm = self.max_norm if batch_idx < self.num_steps else self.max_norm_after
-        runner.optim_wrapper.clip_func = torch.nn.utils.clip_grad_norm_
-        runner.optim_wrapper.grad_name = 'grad_norm'
-        runner.optim_wrapper.clip_grad_kwargs = None if norm is None else {'max_norm': norm}
+PictureRow = dict[str, np.ndarray]
+"""Title -> (h, w, 3) uint8, of any size."""
+CLIPPED = 0.01  # share of the values cut off at each end before stretching
+GAP = 4  # pixels between pictures
 
 
 @HOOKS.register_module()
 class Monitor(Hook):
-    """History of the losses with curves, and a validation loss on samples that stay the same.
-
-    Writes history.csv and curves.png to the work folder.
+    """Writes history.csv and curves.png to the work folder.
 
     Args:
         interval: Steps between two rows of the history; each is the mean since the last.
@@ -91,8 +56,7 @@ class Monitor(Hook):
         self.validation_interval = validation_interval
         self.dataset = DATASETS.build(validation) if validation else None
         self.rows: list[dict[str, float]] = []
-        self.sums: dict[str, float] = {}
-        self.count = 0
+        self.recent: list[dict[str, float]] = []  # since the last row
 
     def state_dict(self) -> dict[str, Any]:
         """The history so far."""
@@ -105,76 +69,123 @@ class Monitor(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
     ) -> None:
-        """Adds up the losses; validates and writes when it is time."""
+        """Keeps the losses; validates and writes when it is time.
+
+        Raises:
+            DataError: A loss is no longer finite.
+        """
         step = batch_idx + 1
-        for name, value in (outputs or {}).items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(torch.as_tensor(value).detach())
-        self.count += 1
-        is_last = step == runner.max_iters
-        if not torch.isfinite(torch.tensor(list(self.sums.values()))).all():
+        self.recent.append({name: torch.as_tensor(value).item() for name, value in (outputs or {}).items()})
+        if not np.isfinite(list(self.recent[-1].values())).all():
             raise DataError(
                 f'the loss is no longer finite at step {step}: lower optim_wrapper.optimizer.lr, or set clip_grad'
             )
-        if step % self.interval == 0 or is_last:
-            row = {'step': step, **{name: total / self.count for name, total in self.sums.items()}}
-            self.rows.append(row)
-            self.sums, self.count = {}, 0
-        if self.dataset is not None and (step % self.validation_interval == 0 or is_last):
+        if is_due(runner, step, self.interval):
+            means = {name: sum(row[name] for row in self.recent) / len(self.recent) for name in self.recent[0]}
+            self.rows.append({'step': step, **means})
+            self.recent = []
+        if self.dataset is not None and is_due(runner, step, self.validation_interval):
             self._validate(runner, step)
-        if is_main_process() and (step % (10 * self.interval) == 0 or is_last):
-            self._write(Path(runner.work_dir))
+        if is_main_process() and is_due(runner, step, 10 * self.interval):
+            write_history(self.rows, Path(runner.work_dir))
 
     def _validate(self, runner: Runner, step: int) -> None:
-        model = bare_model(runner)
-        loss = validation_loss(model, self.dataset, self.num_samples, self.batch_size)
+        loss = validation_loss(bare_model(runner), self.dataset, self.num_samples, self.batch_size)
         runner.logger.info('step %d: validation loss %.5f', step, loss)
         self.rows.append({'step': step, 'validation': loss})
         for hook in runner.hooks:
             if isinstance(hook, Checkpoints):
                 hook.consider(runner, loss, step)
 
-    def _write(self, folder: Path) -> None:
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
 
-        def write_rows(part: str) -> None:
-            with open(part, 'w', newline='') as file:
-                writer = csv.DictWriter(file, names)
-                writer.writeheader()
-                writer.writerows(self.rows)
+@HOOKS.register_module()
+class Pictures(Hook):
+    """Writes pictures/step_N.png, what the model's ``draw`` shows of some samples, every so often and at the end.
 
-        write_whole(folder / 'history.csv', write_rows)
-        draw_curves(self.rows, folder / 'curves.png')
+    Args:
+        interval: Steps.
+        num_images: The first so many samples of the training data.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, interval: int = 500, num_images: int = 3) -> None:
+        self.interval, self.num_images = interval, num_images
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Draws when it is time."""
+        step = batch_idx + 1
+        if not is_main_process() or not is_due(runner, step, self.interval):
+            return
+        model = bare_model(runner)
+        device = next(model.parameters()).device
+        model.eval()
+        with torch.random.fork_rng([device] if device.type == 'cuda' else []):
+            rows = model.draw(**first_samples(runner.train_dataloader.dataset, self.num_images, device))
+        model.train()
+        with replacing(Path(runner.work_dir) / 'pictures' / f'step_{step}.png') as part:
+            tile_rows(rows).save(part, format='PNG')
 
 
 @torch.no_grad()
 def validation_loss(model: torch.nn.Module, dataset: Any, num_samples: int, batch_size: int) -> float:
     """Mean loss over the first samples of a data set, in eval mode and with jitters of its own, always the same."""
     was_training, device = model.training, next(model.parameters()).device
-    devices = [device] if device.type == 'cuda' else []
     model.eval()
     totals = []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng([device] if device.type == 'cuda' else []):
         torch.manual_seed(VALIDATION_SEED)
         for first in range(0, num_samples, batch_size):
-            samples = [dataset[number] for number in range(first, min(first + batch_size, num_samples))]
-            losses = model(**stack(samples, device), mode='loss')
-            total = sum(value.item() for name, value in losses.items() if 'loss' in name)
-            totals += [total] * len(samples)
+            count = min(batch_size, num_samples - first)
+            losses = model(**first_samples(dataset, count, device, first), mode='loss')
+            totals += [sum(value.item() for name, value in losses.items() if 'loss' in name)] * count
     model.train(was_training)
-    return sum(totals) / len(totals)
+    return sum(totals) / num_samples
 
 
-def draw_curves(rows: list[dict[str, float]], path: Path) -> None:
-    """One small chart for every column of the history."""
-    from matplotlib.figure import Figure  # only the main process draws
-
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != 'step']
-    if not names:
+def write_history(rows: list[dict[str, float]], folder: Path) -> None:
+    """Writes history.csv, and curves.png with a small chart for every column."""
+    history = pd.DataFrame(rows).set_index('step')
+    with replacing(folder / 'history.csv') as part:
+        history.to_csv(part)
+    if history.columns.empty:
         return
-    figure = Figure(figsize=(4 * min(len(names), 3), 2.6 * -(-len(names) // 3)), layout='constrained')
-    for place, name in enumerate(names, 1):
-        axes = figure.add_subplot(-(-len(names) // 3), min(len(names), 3), place)
-        points = [(row['step'], row[name]) for row in rows if name in row]
-        axes.plot(*zip(*points, strict=True), linewidth=1)
-        axes.set_title(name, fontsize=9)
-    write_whole(path, lambda part: figure.savefig(part, format='png', dpi=100))
+    num_rows, num_columns = -(-len(history.columns) // 3), min(len(history.columns), 3)
+    figure = Figure(figsize=(4 * num_columns, 2.6 * num_rows), layout='constrained')
+    for place, (name, values) in enumerate(history.items(), 1):
+        axes = figure.add_subplot(num_rows, num_columns, place)
+        axes.plot(values.dropna(), linewidth=1)
+        axes.set_title(str(name), fontsize=9)
+    with replacing(folder / 'curves.png') as part:
+        figure.savefig(part, format='png', dpi=100)
+
+
+def principal_components(maps: list[Tensor]) -> list[np.ndarray]:
+    """Maps (C, h, w) of one space -> pictures (h, w, 3) uint8 in the same colours; the first map sets the axes."""
+    first = maps[0].float().flatten(1).T
+    mean = first.mean(0)
+    axes = torch.linalg.svd(first - mean, full_matrices=False).Vh[:3].T  # (C, 3)
+    axes = F.pad(axes, (0, 3 - axes.shape[1]))
+    values = (first - mean) @ axes
+    low, high = values.quantile(CLIPPED, 0), values.quantile(1 - CLIPPED, 0)
+    scale = (high - low).clamp_min(1e-12)
+    projected = [(features.float().permute(1, 2, 0) - mean) @ axes for features in maps]
+    return [((values - low) / scale).clamp(0, 1).mul(255).byte().cpu().numpy() for values in projected]
+
+
+def to_picture(image: Tensor) -> np.ndarray:
+    """A normalised image (3, H, W) -> (H, W, 3) uint8."""
+    mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return (image.float() * std + mean).clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+
+
+def tile_rows(rows: list[PictureRow]) -> Image.Image:
+    """Rows of pictures in one, each enlarged (nearest neighbour) to the largest height and width."""
+    size = max(picture.shape[0] for row in rows for picture in row.values())
+    columns = max(len(row) for row in rows)
+    sheet = Image.new('RGB', (columns * (size + GAP), len(rows) * (size + GAP)), 'white')
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row.values()):
+            image = Image.fromarray(picture).resize((size, size), Image.Resampling.NEAREST)
+            sheet.paste(image, (x * (size + GAP), y * (size + GAP)))
+    return sheet

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from segearth.alignearth.augmentation import Augmentation, build_augmentation
-from segearth.alignearth.pair_dataset import PairDataset
+from segearth.alignearth.pair_data import Augmentation, PairDataset, build_augmentation
 from segearth.alignearth.pairs import Pair, match_folders, read_list, read_pair
 from segearth.errors import ConfigError, DataError, MissingFileError
 

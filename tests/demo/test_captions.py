@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from studies.demo_captions import SYNONYMS, draw_caption
 
-from segearth.demo.captions import SYNONYMS, draw_caption
 from segearth.demo.classes import CLASSES
 
 

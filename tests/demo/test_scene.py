@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from segearth.demo.classes import BUILDING, CLASSES, CROPLAND, PALETTE, ROAD, TREE, WATER
-from segearth.demo.noise import fractal_noise, smooth_noise, voronoi_cells
 from segearth.demo.objects import cast_shadow
 from segearth.demo.scene import make_scene
+from segearth.demo.surfaces import fractal_noise, smooth_noise, voronoi_cells
 
 SIZE = 256
 

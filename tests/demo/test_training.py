@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
+from studies.demo_captions import draw_crops
 from studies.demo_training import (
     build_optimizer,
     contrastive_loss,
@@ -16,31 +15,31 @@ from studies.demo_training import (
     take_step,
 )
 
-from segearth.demo.crops import open_pool
+from segearth.demo.store import image_and_labels, store_scenes
 from tests.conftest import TINY
 
 
 @pytest.fixture(scope='module')
-def pool(tmp_path_factory):
-    return open_pool(tmp_path_factory.mktemp('pool'), range(2), size=96, num_workers=1)
+def scenes(tmp_path_factory):
+    files = store_scenes(tmp_path_factory.mktemp('scenes'), range(2), image_and_labels, size=96, num_workers=1)
+    return [np.load(path, mmap_mode='r') for path in files]
 
 
-def test_crops_are_cut_from_the_scenes(pool):
-    crops, captions = pool.draw_crops(np.random.default_rng(0), 6, 32)
-    again, same = pool.draw_crops(np.random.default_rng(0), 6, 32)
+def test_crops_are_cut_from_the_scenes(scenes):
+    crops, captions = draw_crops(scenes, np.random.default_rng(0), 6, 32)
+    again, same = draw_crops(scenes, np.random.default_rng(0), 6, 32)
     assert crops.shape == (6, 32, 32, 3) and len(captions) == 6
     assert captions == same
     np.testing.assert_array_equal(crops, again)
 
 
-def test_a_pool_goes_on_where_it_was(tmp_path, pool, monkeypatch):
-    open_pool(tmp_path, range(2), size=96, num_workers=1)
-    record = tmp_path / 'done.json'
-    record.write_text(json.dumps({**json.loads(record.read_text()), 'done': 1}))
-    np.lib.format.open_memmap(tmp_path / 'images.npy', 'r+')[:] = 0
-    images = open_pool(tmp_path, range(2), size=96, num_workers=1).images
-    assert not images[0].any()  # was done: not drawn again
-    np.testing.assert_array_equal(images[1], pool.images[1])
+def test_a_store_goes_on_where_it_was(tmp_path, scenes):
+    first, second = store_scenes(tmp_path, range(2), image_and_labels, size=96, num_workers=1)
+    np.save(first, np.zeros((96, 96, 4), np.uint8))
+    second.unlink()
+    assert store_scenes(tmp_path, range(2), image_and_labels, size=96, num_workers=1) == [first, second]
+    assert not np.load(first).any()  # was done: not drawn again
+    np.testing.assert_array_equal(np.load(second), scenes[1])
 
 
 def test_the_ordinary_path_is_the_models_own(tiny_clip_model):
@@ -67,11 +66,11 @@ def test_small_crops_and_patch_dropout(tiny_clip_model, size, dropout):
     assert features.shape == (2, TINY['embed_dim']) and features.isfinite().all()
 
 
-def test_steps_lower_the_loss(pool):
+def test_steps_lower_the_loss(scenes):
     torch.manual_seed(0)
     model = CLIP(**TINY).train()
     optimizer = build_optimizer(model, 1e-3)
-    crops, captions = pool.draw_crops(np.random.default_rng(0), 8, 32)
+    crops, captions = draw_crops(scenes, np.random.default_rng(0), 8, 32)
     images, text = normalise_images(torch.from_numpy(crops)), open_clip.SimpleTokenizer(context_length=32)(captions)
     losses = []
     for _ in range(12):

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 from studies import ablation_runs
-from studies.ablation_runs import WEIGHTS, Budget, train_missing, weight_files
+from studies.ablation_runs import WEIGHTS, train_missing, weight_files
 from studies.ablation_tiles import draw_tiles
 
 import tools.ablation as program
@@ -44,8 +44,8 @@ def test_mistakes(tmp_path, arguments, kind, message):
 
 
 def test_only_missing_trainings_run(tmp_path, monkeypatch):
-    budget = Budget({'sar': 3}, seeds=(0, 1))
-    files = weight_files(tmp_path, ['sar'], budget)
+    what = (tmp_path, ['sar'], {'sar': 3}, (0, 1))
+    files = weight_files(*what)
     done = files['sar_dense'][1]
     done.parent.mkdir(parents=True)
     done.touch()
@@ -56,5 +56,5 @@ def test_only_missing_trainings_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ablation_runs, '_train', train)
     monkeypatch.setattr(ablation_runs, 'ProcessPoolExecutor', lambda workers, **_: ThreadPoolExecutor(workers))
-    train_missing(tmp_path, ['sar'], budget, 2)
+    train_missing(*what, num_workers=2)
     assert sorted([*trained, done]) == sorted(path for paths in files.values() for path in paths)

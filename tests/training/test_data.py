@@ -8,11 +8,10 @@ import torch
 
 from segearth.errors import DataError, MissingFileError
 from segearth.models.build import build_encoder
-from segearth.training.demo_scenes import DemoScenes
-from segearth.training.features import DenseFeatures
-from segearth.training.images import ImageFolder, extend, normalise
-from segearth.training.pictures import principal_components, to_picture
-from segearth.training.sampler import StepSampler, draw_index
+from segearth.training.data import ImageFolder, StepSampler, draw_index, extend, normalise
+from segearth.training.generated import DemoScenes
+from segearth.training.monitor import principal_components, to_picture
+from segearth.training.upsampler import DenseFeatures
 
 
 def test_sampler_goes_on_where_it_is_told():

@@ -10,9 +10,9 @@ from mmengine.registry import HOOKS
 
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.models.build import build_encoder
-from segearth.training.checkpoints import last_checkpoint
+from segearth.training import engine
+from segearth.training.checkpoints import last_checkpoint, read_checkpoint
 from segearth.training.engine import load_training_config, train
-from segearth.training.files import read_checkpoint
 from simfeatup import load_upsampler
 
 
@@ -70,13 +70,13 @@ def test_what_a_run_leaves_behind(micro, tmp_path, tiny_clip):
     objective = model.objective.eval()
     assert objective.feature_scale != 1
     expected = objective.feature_scale * objective.upsample(features, guidance)
-    import simfeatup.jbu
+    from simfeatup.upsamplers.jbu import JBUOne
 
     for suffix in ('ckpt', 'safetensors'):
         from simfeatup.weight_files import read_state_dict
 
         weights = read_state_dict(tmp_path / 'run' / f'last.{suffix}')
-        upsampler = simfeatup.jbu.JBUOne(16, radius=1, key_dim=4).eval()
+        upsampler = JBUOne(16, radius=1, key_dim=4).eval()
         upsampler.load_state_dict(weights)
         torch.testing.assert_close(upsampler(features, guidance), expected)
     encoder = build_encoder('Demo', clip_path=str(tiny_clip)).visual.state_dict()
@@ -141,3 +141,12 @@ def test_errors(micro, tmp_path):
 def test_mistakes_in_a_config(micro, tmp_path, override, message):
     with pytest.raises((ConfigError, MissingFileError), match=message):
         train(micro, tmp_path / 'run', override)
+
+
+@pytest.mark.parametrize(('flags', 'keeps'), [([], True), (['--give-back-memory'], False)])
+def test_memory_is_kept_unless_asked_otherwise(monkeypatch, flags, keeps):
+    calls = []
+    monkeypatch.setattr(engine, 'keep_freed_memory', lambda: calls.append('keep'))
+    monkeypatch.setattr(engine, 'train', lambda *arguments: calls.append(arguments))
+    engine.main('Trains.', ['demo.py', '--work-dir', 'runs', *flags])
+    assert calls == ['keep'] * keeps + [('demo.py', 'runs', {}, False)]

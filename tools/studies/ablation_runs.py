@@ -5,9 +5,7 @@ Every row is a config of configs/ with a few settings changed, trained with seve
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -15,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import track
 
 WEIGHTS = 'last.safetensors'  # what a finished training leaves in its work folder
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,61 +80,39 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How long every training is.
-
-    Attributes:
-        steps: By part.
-        seeds: One training each.
-    """
-
-    steps: Mapping[str, int]
-    seeds: Sequence[int] = (0, 1, 2)
-
-
 def work_dir(folder: Path, name: str, seed: int, num_steps: int) -> Path:
     """Where the training of a variant lies."""
     return folder / f'{name}_seed{seed}_{num_steps}'
 
 
-def weight_files(folder: Path, parts: Sequence[str], budget: Budget) -> dict[str, list[Path]]:
+def weight_files(
+    folder: Path, parts: Sequence[str], steps: Mapping[str, int], seeds: Sequence[int]
+) -> dict[str, list[Path]]:
     """Weights of each variant of some parts, one file a seed; they may not be there yet."""
     return {
-        name: [work_dir(folder, name, seed, budget.steps[variant.part]) / WEIGHTS for seed in budget.seeds]
+        name: [work_dir(folder, name, seed, steps[variant.part]) / WEIGHTS for seed in seeds]
         for name, variant in VARIANTS.items()
         if variant.part in parts
     }
 
 
-def train_missing(folder: Path, parts: Sequence[str], budget: Budget, num_workers: int) -> None:
-    """Trains what is not there yet, each training on one core; one that was cut off goes on.
-
-    Args:
-        folder: Of all work folders.
-        parts: Keys of :data:`PART_CONFIGS`; others have nothing to train.
-        budget: Steps and seeds.
-        num_workers: Trainings at a time.
-    """
+def train_missing(
+    folder: Path, parts: Sequence[str], steps: Mapping[str, int], seeds: Sequence[int], num_workers: int
+) -> None:
+    """Trains what is not there yet, so many at a time, each on one core; one that was cut off goes on."""
+    files = weight_files(folder, parts, steps, seeds)
     tasks = [
-        (name, seed, budget.steps[variant.part], folder)
-        for seed in budget.seeds
-        for name, variant in VARIANTS.items()
-        if variant.part in parts
+        (name, seed, steps[VARIANTS[name].part], folder)
+        for index, seed in enumerate(seeds)
+        for name, paths in files.items()
+        if not paths[index].is_file()
     ]
-    tasks = [task for task in tasks if not (work_dir(folder, *task[:3]) / WEIGHTS).is_file()]
-    if not tasks:
-        return
-    start = time.monotonic()
     context = multiprocessing.get_context('spawn')  # threads and a fork do not go together
-    with ProcessPoolExecutor(num_workers, mp_context=context, max_tasks_per_child=1) as workers:
-        futures = {workers.submit(_train, *task): task for task in tasks}
+    with ProcessPoolExecutor(num_workers, mp_context=context) as workers:
+        futures = [workers.submit(_train, *task) for task in tasks]
         try:
-            for number, future in enumerate(as_completed(futures), 1):
+            for future in track(as_completed(futures), 'trainings', len(futures), console=Console(stderr=True)):
                 future.result()
-                left = (time.monotonic() - start) / number * (len(tasks) - number) / 60
-                name, seed = futures[future][:2]
-                logger.info('%s, seed %d done, %d of %d, %.0f min left', name, seed, number, len(tasks), left)
         except BaseException:
             workers.shutdown(wait=False, cancel_futures=True)
             raise
@@ -145,19 +121,16 @@ def train_missing(folder: Path, parts: Sequence[str], budget: Budget, num_worker
 def training_overrides(name: str, seed: int, num_steps: int) -> dict[str, Any]:
     """Settings of one training in place of its config's."""
     variant = VARIANTS[name]
+    scheduler, warm_up = (0, 0) if variant.part == 'upsampling' else (1, 20)
     settings: dict[str, Any] = {
         'randomness.seed': seed,
         'custom_hooks.0.seed': seed,  # SeedSteps
         'train_dataloader.dataset.seed': seed,
         'train_cfg.max_iters': num_steps,
+        f'param_scheduler.{scheduler}.end': num_steps,
+        f'param_scheduler.{scheduler}.T_max': max(num_steps - warm_up, 1),
     }
-    if variant.part == 'upsampling':
-        settings |= {'param_scheduler.0.end': num_steps, 'param_scheduler.0.T_max': num_steps}
-    else:
-        settings |= {'param_scheduler.1.end': num_steps, 'param_scheduler.1.T_max': max(num_steps - 20, 1)}
-    if variant.part == 'sar':
-        settings |= SAR_SETTINGS
-    return settings | dict(variant.overrides)
+    return settings | (SAR_SETTINGS if variant.part == 'sar' else {}) | dict(variant.overrides)
 
 
 def _train(name: str, seed: int, num_steps: int, folder: Path) -> None:

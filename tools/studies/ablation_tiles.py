@@ -12,21 +12,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segearth.demo.benchmark import TILE_SIZE, cut_tiles
+from segearth.demo.benchmark import TILE_SIZE, cut_tiles, draw_radar_picture
 from segearth.demo.classes import CLASSES
 from segearth.demo.sar import simulate_sar
-from segearth.demo.sar_benchmark import draw_radar_picture
 from segearth.demo.scene import SCENE_SIZE, make_scene
 from segearth.inference.scoring import EncodedWindows, global_bias
 from segearth.inference.settings import InferenceSettings
+from segearth.io.atomic import replacing
 from segearth.models.open_vocabulary import OpenVocabularySegmenter
-from segearth.training.files import write_whole
 from studies.demo_training import normalise_images
 
 SETTINGS = InferenceSettings(window_batch_size=9)  # windows as the configs have them
@@ -36,53 +34,37 @@ NUM_RESAMPLES, LEVEL = 1000, 0.95
 
 @dataclass(frozen=True)
 class Tile:
-    """A piece of a scene in both views.
+    """A piece of a scene in both views, (H, W, 3), each with the labels (H, W) of its date; all uint8."""
 
-    Attributes:
-        scene: Number of the scene, the unit of the bootstrap.
-        optical: (H, W, 3) uint8.
-        sar: (H, W, 3) uint8.
-        labels: (H, W) uint8, of the optical date.
-        sar_labels: (H, W) uint8, of the radar's date.
-    """
-
-    scene: int
     optical: np.ndarray
     sar: np.ndarray
     labels: np.ndarray
     sar_labels: np.ndarray
 
 
-def draw_tiles(
-    seeds: Iterable[int], tile: int = TILE_SIZE, size: int = SCENE_SIZE, num_done: int = 0
-) -> Iterator[Tile]:
-    """Tiles of the scenes of some seeds but the first ``num_done``; radar as in the radar benchmark."""
-    for number, seed in enumerate(seeds):
-        if number < num_done:
-            continue
+def draw_tiles(seeds: Iterable[int], tile: int = TILE_SIZE, size: int = SCENE_SIZE) -> Iterator[Tile]:
+    """Tiles of the scenes of some seeds; radar as in the radar benchmark."""
+    for seed in seeds:
         scene = make_scene(seed, size)
         radar = simulate_sar(scene, seed)
         picture = draw_radar_picture(radar, seed)
         for _, part in cut_tiles(size, tile):
             grey = np.repeat(picture[part][..., None], 3, 2)
-            yield Tile(number, scene.image[part], grey, scene.labels[part], radar.labels[part])
+            yield Tile(scene.image[part], grey, scene.labels[part], radar.labels[part])
 
 
 @torch.inference_mode()
 def label_tile(
     encoder: nn.Module, texts: Tensor, image: np.ndarray, upsampler: nn.Module | None, lambdas: Sequence[float]
 ) -> list[np.ndarray]:
-    """Labels of an image for several lambdas of Global Bias Alleviation, from one pass.
+    """Labels (H, W) uint8 of an image (H, W, 3) for each of some lambdas of Global Bias Alleviation, from one pass.
 
     Args:
         encoder: Dense vision tower.
         texts: (K, C), one query a class, L2-normalised.
-        image: (H, W, 3) uint8.
+        image: uint8, RGB.
         upsampler: None interpolates the scores.
         lambdas: Weights of the [CLS] scores.
-
-    Returns:
-        For each lambda (H, W) uint8.
     """
     model = OpenVocabularySegmenter(encoder, texts, torch.arange(len(texts)), upsampler, SETTINGS)
 
@@ -96,20 +78,11 @@ def label_tile(
     return [(plain + weight * bias).argmax(0).numpy().astype(np.uint8) for weight in lambdas]
 
 
-def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """(K, K) counts, true class by row."""
-    count = len(CLASSES)
-    return np.bincount(labels.ravel().astype(np.int64) * count + predicted.ravel(), minlength=count**2).reshape(
-        count, count
-    )
-
-
 def class_ious(counts: np.ndarray) -> np.ndarray:
-    """(..., K, K) -> (..., K); nan for a class that occurs in neither labels nor predictions."""
+    """IoUs (..., K) of confusions (..., K, K), true class by row; nan for a class in neither labels nor predictions."""
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
     union = counts.sum(-1) + counts.sum(-2) - hits
-    with np.errstate(invalid='ignore'):
-        return np.where(union > 0, hits / np.maximum(union, 1), np.nan)
+    return np.where(union > 0, hits / np.maximum(union, 1), np.nan)
 
 
 @dataclass
@@ -166,35 +139,32 @@ class Tally:
 
     def __init__(self, num_scenes: int, path: Path | None = None, identity: str = '') -> None:
         self.num_scenes, self.path, self.identity = num_scenes, path, identity
-        self.counts: dict[str, np.ndarray] = {}
+        self.counts: dict[str, np.ndarray] = {}  # RUN/NAME -> (S, K, K)
         self.num_done = 0
         if path is not None and path.is_file():
             with np.load(path) as content:
                 if str(content['identity']) == identity:
                     self.num_done = int(content['num_done'])
-                    self.counts = {name[1:]: content[name] for name in content.files if name.startswith('/')}
+                    self.counts = {name: content[name] for name in content.files if '/' in name}
 
     def add(self, name: str, scene: int, labels: np.ndarray, predicted: np.ndarray, run: int = 0) -> None:
         """Counts one tile of one training."""
         count = len(CLASSES)
-        there = self.counts.get(name, np.zeros((0, self.num_scenes, count, count), np.int64))
-        if run >= len(there):
-            there = np.concatenate([there, np.zeros((run + 1 - len(there), *there.shape[1:]), np.int64)])
-        there[run, scene] += confusion(labels, predicted)
-        self.counts[name] = there
+        pairs = np.bincount(labels.ravel().astype(np.int64) * count + predicted.ravel(), minlength=count**2)
+        empty = np.zeros((self.num_scenes, count, count), np.int64)
+        self.counts.setdefault(f'{run}/{name}', empty)[scene] += pairs.reshape(count, count)
 
     def finish_scene(self, scene: int) -> None:
         """Says that all tiles of a scene are counted, and saves."""
         self.num_done = scene + 1
         if self.path is not None:
-            arrays: dict[str, Any] = {f'/{name}': counts for name, counts in self.counts.items()}
-
-            def write(part: str) -> None:
-                with open(part, 'wb') as file:
-                    np.savez_compressed(file, identity=self.identity, num_done=self.num_done, **arrays)
-
-            write_whole(self.path, write)
+            with replacing(self.path) as part, open(part, 'wb') as file:
+                np.savez_compressed(file, identity=self.identity, num_done=self.num_done, **self.counts)
 
     def outcomes(self) -> dict[str, Outcome]:
         """Name -> outcome, in the order of appearance."""
-        return {name: Outcome(counts) for name, counts in self.counts.items()}
+        names = dict.fromkeys(key.partition('/')[2] for key in self.counts)
+        runs = {
+            name: [counts for key, counts in self.counts.items() if key.partition('/')[2] == name] for name in names
+        }
+        return {name: Outcome(np.stack(counts)) for name, counts in runs.items()}

@@ -23,24 +23,17 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MEAN = (122.771, 116.746, 104.094)  # of the images, 0 to 255; the segmentor's own (OpenAI's CLIP)
-STD = (68.501, 66.632, 70.323)
+from segearth.training.data import normalise
+
 MAX_LOGIT_SCALE = math.log(100)  # CLIP, section 2.5
 
 
 def normalise_images(crops: Tensor, rng: Generator | None = None, jitter: float = 0.15) -> Tensor:
-    """Crops as the encoder wants them.
+    """Crops (B, H, W, 3) uint8, RGB -> (B, 3, H, W) float32 as the encoder wants them.
 
-    Args:
-        crops: (B, H, W, 3) uint8, RGB.
-        rng: If given, each channel's gain and offset are shaken by up to `jitter`.
-        jitter: Relative to the gain of 1, and to one standard deviation for the offset.
-
-    Returns:
-        (B, 3, H, W) float32.
+    With `rng`, each channel's gain and offset are shaken by up to `jitter` (of 1, and of a standard deviation).
     """
-    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
-    images = (crops.permute(0, 3, 1, 2).float() - mean) / std
+    images = normalise(crops.permute(0, 3, 1, 2))
     if rng is not None:
         batch = len(images)
         gain = 1 + rng.uniform(-jitter, jitter, (batch, 1, 1, 1)) + rng.uniform(-jitter, jitter, (batch, 3, 1, 1)) / 2
@@ -52,7 +45,7 @@ def normalise_images(crops: Tensor, rng: Generator | None = None, jitter: float 
 def encode_crops(
     visual: VisionTransformer, images: Tensor, rng: Generator, patch_dropout: float, num_readout: int
 ) -> Tensor:
-    """Image features for training.
+    """Image features (B, C) for training, not normalised.
 
     Args:
         visual: The vision tower; its public parts are used.
@@ -60,9 +53,6 @@ def encode_crops(
         rng: Chooses the part of the position table and the patches that are kept.
         patch_dropout: Share of the patches left out, in [0, 1).
         num_readout: The first so many images take the attention-only read-out, the others the ordinary path.
-
-    Returns:
-        (B, C), not normalised.
     """
     x = visual.conv1(images)
     rows, columns = x.shape[-2:]

@@ -1,0 +1,155 @@
+"""Training images: any folder tree of pictures or GeoTIFFs, cropped at random.
+
+Samples are numbered without end, and all that is random about one follows from its number, so that a training goes on
+from any step as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence, Sized
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import get_dist_info
+from mmengine.registry import DATA_SAMPLERS, DATASETS
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from segearth.errors import ConfigError, DataError, MissingFileError
+from segearth.io.pictures import read_optical, read_sar
+from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
+
+SUFFIXES = frozenset({'.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.jp2', '.vrt', '.img'})
+READERS = {'optical': read_optical, 'sar': read_sar}
+
+
+@DATA_SAMPLERS.register_module()
+class StepSampler(Sampler):
+    """Yields 0, 1, 2, ... without end, each number to one process; data sets turn a number into a sample.
+
+    Args:
+        dataset: As mmengine hands it over; only its length is asked.
+        seed: As mmengine hands it over; data sets have their own.
+    """
+
+    def __init__(self, dataset: Sized | None = None, seed: int | None = None) -> None:
+        self.first = 0
+        self.length = len(dataset) if dataset is not None else 1
+
+    def __len__(self) -> int:
+        """Length of the list that the numbers are drawn from; mmengine asks, nothing depends on it."""
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        rank, world_size = get_dist_info()
+        number = self.first * world_size + rank
+        while True:
+            yield number
+            number += world_size
+
+    def skip(self, num_samples: int) -> None:
+        """Leaves out the first so many samples of each process; mmengine's loop calls it when it resumes."""
+        self.first = num_samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """Does nothing: there are no epochs."""
+
+
+def draw_index(number: int, length: int, seed: int) -> tuple[int, np.random.Generator]:
+    """The place of sample ``number`` in a list, which is gone through in a new order each time, and its randomness.
+
+    Args:
+        number: From 0, without end.
+        length: Of the list.
+        seed: Of the data set.
+    """
+    epoch, place = divmod(number, length)
+    order = np.random.default_rng([seed, 0, epoch]).permutation(length)
+    return int(order[place]), np.random.default_rng([seed, 1, number])
+
+
+@DATASETS.register_module()
+class ImageFolder(Dataset):
+    """All images below a folder, in random crops; the layout does not matter (Million-AID: ``test/*.jpg``).
+
+    Args:
+        root: The folder.
+        size: Side of the crops in pixels; smaller images are extended by reflection.
+        kind: 'optical' or 'sar'.
+        bands: Numbers of the bands, from 1, of files with several; None as in :func:`read_optical` and
+            :func:`read_sar`.
+        seed: Of the order and of the crops.
+
+    Raises:
+        ConfigError: Unknown kind.
+        MissingFileError: There is no such folder.
+        DataError: It holds no images.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        size: int = 224,
+        kind: str = 'optical',
+        bands: tuple[int, ...] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if kind not in READERS:
+            raise ConfigError(f'unknown kind {kind!r} of images; known: {", ".join(READERS)}')
+        self.files = list_images(root)
+        self.size, self.seed, self.kind = size, seed, kind
+        self.bands = tuple(bands) if bands else None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """Sample ``number``, see :func:`draw_index`: ``images`` (3, size, size) uint8, RGB."""
+        index, rng = draw_index(number, len(self.files), self.seed)
+        image = extend(READERS[self.kind](self.files[index], self.bands), self.size)
+        y, x = (int(rng.integers(side - self.size + 1)) for side in image.shape[:2])
+        return {'images': to_tensor(image[y : y + self.size, x : x + self.size])}
+
+
+def list_images(root: str | os.PathLike[str]) -> list[Path]:
+    """All image files below a folder, by path.
+
+    Raises:
+        MissingFileError: There is no such folder.
+        DataError: It holds no images.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise MissingFileError(f'image folder not found: {root}')
+    files = sorted(path for path in root.rglob('*') if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise DataError(f'{root} holds no images ({", ".join(sorted(SUFFIXES))}), nor do its subfolders')
+    return files
+
+
+def extend(image: np.ndarray, size: int) -> np.ndarray:
+    """Reflects an image (H, W) or (H, W, C) at its borders until no side is below ``size``."""
+    missing = [max(size - side, 0) for side in image.shape[:2]]
+    if not any(missing):
+        return image
+    pads = [(n // 2, n - n // 2) for n in missing] + [(0, 0)] * (image.ndim - 2)
+    return np.pad(image, pads, mode='reflect' if min(image.shape[:2]) > 1 else 'edge')
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """(H, W, 3) -> (3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def normalise(images: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8, RGB -> float32 as CLIP was trained."""
+    mean, std = (images.new_tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return (images.float() - mean) / std
+
+
+def first_samples(dataset: Dataset, count: int, device: torch.device, start: int = 0) -> dict[str, Tensor]:
+    """Samples ``start`` to ``start + count`` of a data set as one batch on a device."""
+    samples: Sequence[dict[str, Tensor]] = [dataset[number] for number in range(start, start + count)]
+    return {name: torch.stack([sample[name] for sample in samples]).to(device) for name in samples[0]}

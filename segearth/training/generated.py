@@ -1,0 +1,56 @@
+"""Crops of the generated world as training images, for configs that name them."""
+
+from __future__ import annotations
+
+import numpy as np
+from mmengine.registry import DATASETS
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from segearth.demo.scene import SCENE_SIZE
+from segearth.demo.store import image_and_labels, store_scenes
+from segearth.training.data import to_tensor
+
+
+@DATASETS.register_module()
+class DemoScenes(Dataset):
+    """Random crops of generated scenes, drawn into a folder when first used; labels are not looked at.
+
+    Args:
+        folder: Where the scenes are kept between runs.
+        num_scenes: How many.
+        first_seed: 0 for training, :data:`segearth.demo.benchmark.VALIDATION_SEED` for validation.
+        size: Side of the crops in pixels.
+        zooms: Factors of enlargement to choose from; the benchmark shows the world at 1, windows of it.
+        seed: Of the crops.
+        scene_size: Side of the scenes in pixels.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        num_scenes: int = 64,
+        first_seed: int = 0,
+        size: int = 224,
+        zooms: tuple[int, ...] = (1, 2),
+        seed: int = 0,
+        scene_size: int = SCENE_SIZE,
+    ) -> None:
+        self.files = store_scenes(folder, range(first_seed, first_seed + num_scenes), image_and_labels, scene_size)
+        self.size, self.zooms, self.seed, self.scene_size = size, tuple(zooms), seed, scene_size
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """Sample ``number``: ``images`` (3, size, size) uint8, RGB."""
+        rng = np.random.default_rng([self.seed, number])
+        side = self.size // int(rng.choice(self.zooms))
+        ends = (len(self.files), self.scene_size - side + 1, self.scene_size - side + 1)
+        scene, y, x = (int(rng.integers(end)) for end in ends)
+        crop = np.load(self.files[scene], mmap_mode='r')[y : y + side, x : x + side, :3]
+        if side != self.size:
+            image = Image.fromarray(np.ascontiguousarray(crop))
+            crop = np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR))
+        return {'images': to_tensor(crop)}
