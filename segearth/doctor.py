@@ -103,7 +103,7 @@ def _encoder_paths() -> Rows:
     import torch
 
     from segearth.freed_memory import MALLOC, VARIABLES, keep_freed_memory
-    from segearth.models.onednn import ONEDNN, linear
+    from segearth.models.residual_block import ONEDNN, linear
 
     with torch.inference_mode():
         for dtype in (torch.float32, torch.bfloat16):

@@ -33,19 +33,11 @@ READERS = {'optical': read_optical, 'sar': read_sar}
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a :class:`Segmenter` returns for one image.
+    """What a :class:`Segmenter` returns for one image."""
 
-    Attributes:
-        labels: (H, W) uint8 (uint16 beyond 256 classes), index of the class of each pixel.
-        scores: (K, H, W) float32 in [0, 1], probability of each class's best word.
-        image: (H, W, 3) uint8, the image as it was read.
-        class_names: K names.
-        palette: K RGB colours.
-    """
-
-    labels: np.ndarray
-    scores: np.ndarray
-    image: np.ndarray
+    labels: np.ndarray  # (H, W) uint8 (uint16 beyond 256 classes), index of the class of each pixel
+    scores: np.ndarray  # (K, H, W) float32 in [0, 1], probability of each class's best word
+    image: np.ndarray  # (H, W, 3) uint8, the image as it was read
     class_names: tuple[str, ...]
     palette: Palette
 
@@ -155,13 +147,8 @@ class Segmenter:
         tensor = torch.from_numpy(np.ascontiguousarray(resized)).permute(2, 0, 1)[None]
         scores, labels = self.model(tensor.to(self.model.mean.device), (height, width))
         label_type = np.uint8 if len(self.class_names) <= 256 else np.uint16
-        return Segmentation(
-            labels[0, 0].cpu().numpy().astype(label_type),
-            scores[0].float().cpu().numpy(),
-            array,
-            self.class_names,
-            self.palette,
-        )
+        label_map = labels[0, 0].cpu().numpy().astype(label_type)
+        return Segmentation(label_map, scores[0].float().cpu().numpy(), array, self.class_names, self.palette)
 
     def predict_scene(
         self,

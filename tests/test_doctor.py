@@ -27,7 +27,7 @@ def test_the_report(capsys, monkeypatch):
 
 
 def test_what_is_missing_stops_nothing(capsys, monkeypatch):
-    for module in ('psutil', 'numba', 'huggingface_hub', 'segearth.weights.sources', 'segearth.models.onednn'):
+    for module in ('psutil', 'numba', 'huggingface_hub', 'segearth.weights.sources', 'segearth.models.residual_block'):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setenv('SIMFEATUP_SPARSE', 'perhaps')
     doctor.run([])

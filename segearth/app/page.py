@@ -41,15 +41,7 @@ INTRODUCTION = f"""# {TITLE}
 Drop an image or a GeoTIFF, write one class a line (commas between synonyms), press **Make the map**. The encoder *Demo*
 knows generated scenes only; for the Earth choose one whose weights are in `weights/`."""
 FONT, MONO_FONT = ['system-ui', 'sans-serif'], ['ui-monospace', 'monospace']
-CSS = """
-.legend {display: inline-block; width: 1em; height: 1em; margin-right: .5em}
-.legend {vertical-align: middle; border: 1px solid #555}
-.areas td, .areas th {padding: .2em .8em; text-align: right; white-space: nowrap}
-.areas td:first-child, .areas th:first-child {text-align: left; white-space: normal; overflow-wrap: anywhere}
-.toast-title {display: none !important}  /* Gradio's own, always "Warning" */
-.toast-body {overflow-wrap: anywhere}
-.mistake {border-left: .3em solid #c22; padding: .2em .8em; overflow-wrap: anywhere}
-"""
+CSS = Path(__file__).with_name('page.css').read_text()
 FIRST_OPACITY = 0.6
 BUTTONS: list[Any] = ['download', 'fullscreen']  # gradio's third one, share, uploads to a service elsewhere
 WITHOUT_UPSAMPLER = 'SimFeatUp is switched off, or the encoder has no upsampler trained for it: nothing to compare.'
@@ -178,13 +170,11 @@ def area_table(areas: Sequence[ClassArea], palette: Palette) -> str:
     is_known = any(row.hectares is not None for row in areas)
     rows = []
     for row, colour in zip(areas, palette, strict=True):
-        square = (
-            f'<span class="legend" style="background: rgb({", ".join(str(int(value)) for value in colour)})"></span>'
-        )
+        rgb = ', '.join(str(int(value)) for value in colour)
+        square = f'<span class="legend" style="background: rgb({rgb})"></span>'
         hectares = f'<td>{row.hectares:.2f}</td>' if row.hectares is not None else ''
-        rows.append(
-            f'<tr><td>{square}{html.escape(row.name)}</td><td>{row.share:.1%}</td><td>{row.pixels}</td>{hectares}</tr>'
-        )
+        cells = f'<td>{square}{html.escape(row.name)}</td><td>{row.share:.1%}</td><td>{row.pixels}</td>{hectares}'
+        rows.append(f'<tr>{cells}</tr>')
     head = '<th>class</th><th>share</th><th>pixels</th>' + ('<th>hectares</th>' if is_known else '')
     note = '' if is_known else '<p>The image has no coordinate reference system, so its areas are unknown.</p>'
     return f'<table class="areas"><tr>{head}</tr>{"".join(rows)}</table>{note}'

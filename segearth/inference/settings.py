@@ -76,23 +76,27 @@ class InferenceSettings:
         Raises:
             ConfigError: An unknown key, one setting under both names, or a value that cannot be.
         """
-        settings: dict[str, Any] = {}
+        settings = by_our_names(keys, ORIGINAL_KEYS)
         known = [field.name for field in fields(cls)]
-        for key, value in keys.items():
-            name = ORIGINAL_KEYS.get(key, key)
-            if name not in known:
+        for key in settings:
+            if key not in known:
                 near = difflib.get_close_matches(key, [*known, *ORIGINAL_KEYS], n=1)
                 hint = f'did you mean {near[0]}?' if near else f'known: {", ".join(known)}'
                 raise ConfigError(f'unknown setting {key!r}; {hint}')
-            if name in settings:
-                raise ConfigError(f'{key} and {name} are one setting; give it once')
-            settings[name] = value
         return cls(**settings)
 
     @property
     def is_whole(self) -> bool:
         """Whether images are taken at once, without windows."""
         return 0 in self.crop_size
+
+
+def by_our_names(settings: Mapping[str, Any], originals: Mapping[str, str]) -> dict[str, Any]:
+    """Settings with the original's keys replaced by the names here; both at once are refused."""
+    for key, name in originals.items():
+        if key in settings and name in settings:
+            raise ConfigError(f'{key} and {name} are one setting; give it once')
+    return {originals.get(key, key): value for key, value in settings.items()}
 
 
 def as_pair(value: Any, name: str) -> tuple[int, int]:

@@ -87,14 +87,9 @@ def score_whole(
 ) -> Tensor:
     """Scores whole images with a function that gives a number a patch, interpolated bilinearly and once.
 
-    A pixel of the result (B, Q, H0, W0) gets what the scores of the nearest patches are at its place in the image,
-    whatever the size of the image between.
-
-    Args:
-        images: (B, 3, H, W).
-        score: (B, 3, H', W') -> (B, Q, h, w), one a patch; H' and W' are multiples of the patch.
-        multiple: (height, width) of a patch.
-        size: (H0, W0) of the result; None for that of the images.
+    A pixel of the result (B, Q, H0, W0), which without a size has that of the images, gets what the scores of the
+    nearest patches are at its place in the image, whatever the size of the image between. ``score`` makes (B, Q, h, w),
+    one a patch, of (B, 3, H', W') whose sides are multiples of the patch.
     """
     height, width = images.shape[-2:]
     size = size or (height, width)
@@ -120,19 +115,9 @@ def slide(
 ) -> Tensor:
     """Scores images (B, 3, H, W) window by window and averages the overlaps: (B, Q, H, W), in the scores' dtype.
 
-    Windows of several images share a batch, because all windows of equally large images have one size. They come
-    column by column, so that each lies below the one before and may share its kernels
-    (:class:`simfeatup.upsamplers.reuse.KernelReuse`).
-
-    Args:
-        images: (B, 3, H, W).
-        score: (b, 3, h, w) -> (b, Q, h, w), b at most ``window_batch_size``.
-        crop_size: (height, width) of a window.
-        stride: (height, width) between windows.
-        window_batch_size: Windows scored at once.
-
-    Raises:
-        ConfigError: Strides that leave gaps, or a batch size below 1.
+    ``score`` makes (b, Q, h, w) of (b, 3, h, w), b at most ``window_batch_size``. Windows of several images share a
+    batch, because all windows of equally large images have one size. They come column by column, so that each lies
+    below the one before and may share its kernels (:class:`simfeatup.upsamplers.reuse.KernelReuse`).
     """
     if window_batch_size < 1:
         raise ConfigError(f'window_batch_size is {window_batch_size}; allowed: 1 or more')

@@ -6,7 +6,6 @@ So memory goes with the queries, the window's height and the block's width, not 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from segearth.inference.sliding_window import Box, score_padded
 from segearth.maps.grid import WindowGrid
-from segearth.models.checkpoints import tensor_bytes
+from segearth.models.checkpoints import tensors_digest
 
 if TYPE_CHECKING:
     from segearth.models.open_vocabulary import OpenVocabularySegmenter
@@ -74,15 +73,12 @@ class SegmenterModel:
         """All that labels depend on, as JSON has it; a resumed run must find the same."""
         segmenter = self._segmenter
         words = {'text_embeddings': segmenter.text_embeddings, 'query_to_class': segmenter.query_to_class}
-        digest = hashlib.sha256()
-        for name, value in sorted({**segmenter.state_dict(), **words}.items()):  # words are no part of the state
-            digest.update(name.encode())
-            digest.update(tensor_bytes(value))
+        weights = tensors_digest({**segmenter.state_dict(), **words})  # words are no part of the state
         names = ('attention', 'ignore_residual', 'num_readout_blocks')
         readout = {name: getattr(segmenter.encoder, name, None) for name in names}
         settings = {name: value for name, value in asdict(segmenter.settings).items() if name not in NOT_IN_LABELS}
         precision = str(next(segmenter.encoder.parameters()).dtype)
-        return readout | settings | {'weights': digest.hexdigest(), 'precision': precision}
+        return readout | settings | {'weights': weights, 'precision': precision}
 
 
 @torch.inference_mode()

@@ -8,13 +8,12 @@ reads the weights, :class:`segearth.models.dense_clip.DenseCLIP` reads the tower
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from segearth.device import is_slow_on_cpu, plain_torch
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
-from segearth.models.checkpoints import load_state_dict, read_state_dict, tensor_bytes
+from segearth.models.checkpoints import load_state_dict, read_state_dict, tensors_digest
 from segearth.models.dense_clip import DenseCLIP
 from segearth.paths import find_file, weights_folders
 from segearth.weights.encoders import ENCODERS, EncoderRecord, get_record
@@ -45,6 +44,9 @@ AUTO = 'auto'
 AUTO_PRECISION = {'cuda': 'fp16'}
 """Device type -> precision of :data:`AUTO`: fp16 on CUDA, as the original ran; fp32 everywhere else."""
 DEFAULT_READOUT = {'attention': 'SegEarth', 'ignore_residual': True, 'num_readout_blocks': 1}
+
+SLOW = 'Precision %s is slower than fp32 here: this processor has no instructions for it.'
+_say_slow = cache(partial(logger.warning, SLOW))  # once a process
 
 
 @dataclass
@@ -121,7 +123,7 @@ def build_encoder(
         parts = _build_clip(record, clip_path, readout)
     visual, text, settings = parts
     visual = visual.to(device=device, dtype=dtype).requires_grad_(False).eval()
-    fingerprint = _fingerprint(text.state_dict(), settings)
+    fingerprint = tensors_digest(text.state_dict(), json.dumps(settings, sort_keys=True, default=str).encode())
     text = text.to(device).requires_grad_(False).eval()
     return Encoder(visual, text, fingerprint, record)
 
@@ -164,12 +166,6 @@ def resolve_precision(precision: str, device: str | torch.device | None) -> torc
     if torch.device(device or 'cpu').type == 'cpu' and is_slow_on_cpu(dtype):
         _say_slow(precision)
     return dtype
-
-
-@cache
-def _say_slow(precision: str) -> None:
-    """Says so once a process."""
-    logger.warning('Precision %s is slower than fp32 here: this processor has no instructions for it.', precision)
 
 
 def _build_clip(
@@ -298,11 +294,3 @@ def _tokenizer(record: EncoderRecord, model: nn.Module) -> Callable[[Sequence[st
     if size is not None and model.vocab_size is not None and model.vocab_size < size:
         raise CheckpointError(f'{record.name} has {model.vocab_size} token embeddings, its tokenizer {size} tokens')
     return tokenizer
-
-
-def _fingerprint(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, value in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(tensor_bytes(value))
-    return digest.hexdigest()

@@ -7,6 +7,7 @@ the names, never loaded in part.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -72,9 +73,13 @@ def load_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor], source: 
     model.load_state_dict(state_dict)
 
 
-def tensor_bytes(tensor: Tensor) -> memoryview:
-    """The numbers of a tensor as bytes, for checksums."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+def tensors_digest(tensors: Mapping[str, Tensor], beginning: bytes = b'') -> str:
+    """SHA-256, in hexadecimal digits, of some bytes and of tensors, name and numbers, in the order of their names."""
+    digest = hashlib.sha256(beginning)
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _shape(tensor: Tensor) -> str:

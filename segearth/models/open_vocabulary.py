@@ -21,21 +21,17 @@ from segearth.device import choose_device, plain_torch
 from segearth.errors import ConfigError
 from segearth.inference.classes import classify
 from segearth.inference.scoring import EncodedWindows, encode_windows, score_encoded
-from segearth.inference.settings import InferenceSettings
+from segearth.inference.settings import InferenceSettings, by_our_names
 from segearth.inference.sliding_window import score_padded, score_whole, slide, window_batch_size
-from segearth.models.build import Encoder, build_encoder
+from segearth.models.build import DEFAULT_READOUT, Encoder, build_encoder
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
 from segearth.models.feature_up import build_feature_upsampler
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary
 from simfeatup.upsamplers.reuse import KernelReuse
 
-READOUT_KEYS = {
-    'model_type': 'attention',
-    'ignore_residual': 'ignore_residual',
-    'ssa_last_n_layers': 'num_readout_blocks',
-}
-"""Key of the original's configuration files -> argument of :class:`segearth.models.dense_clip.DenseCLIP`."""
+READOUT_KEYS = {'model_type': 'attention', 'ssa_last_n_layers': 'num_readout_blocks'}
+"""Key of the original's files -> argument of :class:`segearth.models.dense_clip.DenseCLIP`; others have one name."""
 
 Score = Callable[[EncodedWindows], Tensor]
 
@@ -178,14 +174,9 @@ class OpenVocabularySegmenter(nn.Module):
             **changes: Fields of :class:`segearth.inference.settings.InferenceSettings` that differ.
         """
         settings = replace(self.settings, **changes) if changes else self.settings
-        return score_encoded(
-            encoded,
-            self.text_embeddings if text_embeddings is None else text_embeddings,
-            settings.cls_token_weight,
-            self.upsampler,
-            settings.exact_reference,
-            settings.score_rank,
-        )
+        words = self.text_embeddings if text_embeddings is None else text_embeddings
+        way = self.upsampler, settings.exact_reference, settings.score_rank
+        return score_encoded(encoded, words, settings.cls_token_weight, *way)
 
     def window_batch_size(self, sides: Sequence[int], num_scores: int | None = None) -> int:
         """Number of windows of (height, width) pixels to take at once, for ``num_scores`` scores a pixel."""
@@ -234,8 +225,7 @@ def build_segmenter(
         segearth.errors.UserError: A setting or weight file cannot be used; the message says why.
     """
     device = choose_device(device)
-    readout = take_readout(settings)
-    inference = InferenceSettings.from_keys(settings)
+    readout, inference = split_settings(settings)
     encoder = build_encoder(clip_type, vit_type, clip_path, device=device, precision=precision, **readout)
     upsampler = None
     if feature_up:
@@ -251,16 +241,11 @@ def embed_vocabulary(encoder: Encoder, vocabulary: Vocabulary) -> tuple[Tensor, 
     return embed_queries(encoder, vocabulary.queries), torch.tensor(vocabulary.query_to_class)
 
 
-def take_readout(settings: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of the read-out, removed from settings under their names here or the original's."""
-    readout: dict[str, Any] = {}
-    for key, name in READOUT_KEYS.items():
-        given = [word for word in dict.fromkeys((key, name)) if word in settings]
-        if len(given) > 1:
-            raise ConfigError(f'{key} and {name} are one setting; give it once')
-        for word in given:
-            readout[name] = settings.pop(word)
-    return readout
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], InferenceSettings]:
+    """Arguments of the read-out, and settings of inference, under their names here or the original's."""
+    inference = by_our_names(settings, READOUT_KEYS)
+    readout = {name: inference.pop(name) for name in DEFAULT_READOUT if name in inference}
+    return readout, InferenceSettings.from_keys(inference)
 
 
 def _check_background(settings: InferenceSettings, num_classes: int) -> None:

@@ -29,7 +29,7 @@ from segearth.inference.settings import ORIGINAL_KEYS, InferenceSettings
 from segearth.io.panels import palette_of
 from segearth.models.build import DEFAULT_READOUT
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD, read_out_anew
-from segearth.models.open_vocabulary import READOUT_KEYS, OpenVocabularySegmenter, build_segmenter, take_readout
+from segearth.models.open_vocabulary import READOUT_KEYS, OpenVocabularySegmenter, build_segmenter, split_settings
 from segearth.text.vocabulary import Vocabulary, read_vocabulary
 
 DEFAULTS: dict[str, Any] = {'clip_type': 'CLIP', 'cls_token_lambda': 0.0}
@@ -146,14 +146,10 @@ class SegEarthSegmentation(BaseSegmentor):
         Raises:
             ConfigError: Settings or shapes that do not fit together.
         """
-        read_out = read_out_anew(encoder, take_readout(settings))
-        core = OpenVocabularySegmenter(
-            read_out,
-            text_embeddings,
-            query_to_class,
-            upsampler if feature_up else None,
-            InferenceSettings.from_keys(settings),
-        )
+        readout, inference = split_settings(settings)
+        words = text_embeddings, query_to_class
+        upsampler = upsampler if feature_up else None
+        core = OpenVocabularySegmenter(read_out_anew(encoder, readout), *words, upsampler, inference)
         model = cls.__new__(cls)
         model._take(core, data_preprocessor, init_cfg)
         return model

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from segearth import device
-from segearth.models import build, onednn
-from segearth.models.onednn import ACTIVATIONS, ONEDNN, linear
+from segearth.models import build
+from segearth.models.residual_block import ACTIVATIONS, ONEDNN, linear, serves
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 1e-2, torch.float64: 1e-12}
 
@@ -123,7 +123,7 @@ def test_the_plain_product_where_onednn_fails(fault, unproved, monkeypatch, capl
     lines = [record for record in caplog.records if 'SEGEARTH_ONEDNN=0' in record.getMessage()]
     assert len(lines) == 1 or (len(lines) == 2 and 'refused' not in fault)  # one for each dtype and reason
     with torch.inference_mode():
-        assert not onednn.serves(inputs.bfloat16(), weight.bfloat16())
+        assert not serves(inputs.bfloat16(), weight.bfloat16())
 
 
 @needs_onednn

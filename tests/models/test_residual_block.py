@@ -6,8 +6,7 @@ import pytest
 import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 
-from segearth.models.onednn import linear
-from segearth.models.residual_block import add_mlp, run_block
+from segearth.models.residual_block import add_mlp, linear, run_block
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
 
