@@ -20,10 +20,7 @@ MAX_REASON = 60  # characters of torch's own message, which may list every kind 
 
 
 def choose_device(name: str | torch.device | None = None) -> torch.device:
-    """Turns a device's name into a device that can be used.
-
-    Args:
-        name: "cpu", "cuda", "cuda:1" ...; None for the best there is.
+    """Turns a name such as "cuda:1" into a device; None for the best there is.
 
     Raises:
         ConfigError: There is no such device, or it cannot be used on this machine.

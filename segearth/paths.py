@@ -26,10 +26,7 @@ _COMMANDS = {'download_weights': 'segearth download-weights'}  # programs of too
 
 
 def weights_folders() -> list[Path]:
-    """Folders searched for weight files, in order: $SEGEARTH_WEIGHTS, ./weights, those fetched, those that came along.
-
-    The last two are one in a checkout, its weights/.
-    """
+    """Folders of weight files, in order: $SEGEARTH_WEIGHTS, ./weights, those fetched where installed, what came along."""
     return _folders(os.environ.get('SEGEARTH_WEIGHTS'), Path('weights'), *_fetched_weights(), PROJECT_ROOT / 'weights')
 
 

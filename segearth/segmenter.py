@@ -18,7 +18,7 @@ from PIL import Image
 from segearth.device import plain_torch
 from segearth.errors import ConfigError
 from segearth.io.panels import Palette, colour_map, draw_panels, overlay, palette_of
-from segearth.io.pictures import fit_image, read_optical, read_sar
+from segearth.io.pictures import READERS, fit_image
 from segearth.io.raster import ImageInput
 from segearth.models.open_vocabulary import build_segmenter, embed_vocabulary
 from segearth.text.vocabulary import Vocabulary
@@ -26,9 +26,6 @@ from segearth.text.vocabulary import Vocabulary
 if TYPE_CHECKING:
     import rasterio
     import xarray
-
-READERS = {'optical': read_optical, 'sar': read_sar}
-"""Sensor -> reader of images: path or object, bands -> (H, W, 3) uint8."""
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from segearth.errors import ConfigError
 from segearth.io.atomic import replacing
 from segearth.io.gdal_files import local_name, name_of_results
 from segearth.io.outputs import check_results, make_folder, writing
+from segearth.io.pictures import READERS
 from segearth.io.raster import read_band_numbers
-from segearth.segmenter import READERS, Segmentation, Segmenter
+from segearth.segmenter import Segmentation, Segmenter
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -45,7 +46,8 @@ def main() -> None:
     logging.basicConfig(format='%(message)s')
     logging.getLogger('segearth').setLevel(logging.INFO)  # other libraries tell more than anyone wants to know
     images = list(dict.fromkeys(arguments.images))
-    outputs = [_output_names(arguments.out, image) for image in images]
+    stems = [str(arguments.out / name_of_results(image)) for image in images]
+    outputs = [(Path(f'{stem}.png'), Path(f'{stem}_labels.png')) for stem in stems]
     check_results(dict(zip(images, outputs, strict=True)))
     taken = [str(path) for paths in outputs for path in paths if path.exists()]
     if taken and not arguments.overwrite:
@@ -62,11 +64,6 @@ def main() -> None:
         _save(result, picture, labels)
         shares = ', '.join(f'{name} {share:.1%}' for name, share in result.shares.items())
         print(f'{picture}  ({shares})')
-
-
-def _output_names(folder: Path, image: str) -> tuple[Path, Path]:
-    name = name_of_results(image)
-    return folder / f'{name}.png', folder / f'{name}_labels.png'
 
 
 def _save(result: Segmentation, picture: Path, labels: Path) -> None:

@@ -42,8 +42,9 @@ Drop an image or a GeoTIFF, write one class a line (commas between synonyms), pr
 knows generated scenes only; for the Earth choose one whose weights are in `weights/`."""
 FONT, MONO_FONT = ['system-ui', 'sans-serif'], ['ui-monospace', 'monospace']
 CSS = Path(__file__).with_name('page.css').read_text()
-FIRST_OPACITY = 0.6
-BUTTONS: list[Any] = ['download', 'fullscreen']  # gradio's third one, share, uploads to a service elsewhere
+OPACITY = 0.6  # at first
+PNG: dict[str, Any] = {'format': 'png', 'buttons': ['download', 'fullscreen']}
+"""How pictures are shown; Gradio's third button, share, uploads to a service elsewhere."""
 WITHOUT_UPSAMPLER = 'SimFeatUp is switched off, or the encoder has no upsampler trained for it: nothing to compare.'
 NOT_MADE = 'The map was not made'
 NOT_SHOWN = 'This could not be shown'
@@ -67,16 +68,12 @@ def build_page(session: Session) -> gr.Blocks:
             with gr.Column(scale=2):
                 status = gr.HTML(elem_id='status')
                 with gr.Tab('Map'):
-                    picture = gr.Image(
-                        label='classes over the scene', interactive=False, elem_id='map', format='png', buttons=BUTTONS
-                    )
-                    opacity = gr.Slider(
-                        0, 1, FIRST_OPACITY, step=0.05, label='opacity of the classes', elem_id='opacity'
-                    )
+                    picture = gr.Image(label='classes over the scene', interactive=False, elem_id='map', **PNG)
+                    opacity = gr.Slider(0, 1, OPACITY, step=0.05, label='opacity of the classes', elem_id='opacity')
                     table = gr.HTML(elem_id='areas')
                 with gr.Tab('Scores'):
                     gr.Markdown('Probability of each class, from dark (0) to bright (1).')
-                    scores = gr.Gallery(label='scores', columns=3, elem_id='scores', format='png', buttons=BUTTONS)
+                    scores = gr.Gallery(label='scores', columns=3, elem_id='scores', **PNG)
                 with gr.Tab('Before and after'):
                     compare = gr.Button('Compare without and with', elem_id='compare')
                     notes = gr.HTML(elem_id='notes')
@@ -97,8 +94,8 @@ def build_page(session: Session) -> gr.Blocks:
                 )
                 return {
                     scores: [(_file(found.folder, 'score', array), name) for array, name in score_maps(found)],
-                    picture: _file(found.folder, BLEND, map_over_scene(found, FIRST_OPACITY)),
-                    opacity: FIRST_OPACITY,
+                    picture: _file(found.folder, BLEND, map_over_scene(found, OPACITY)),
+                    opacity: OPACITY,
                     answer: replace(found, probabilities=np.empty(0)),  # they are large, and shown already
                     table: area_table(found.areas, found.palette),
                     files: found.files,

@@ -28,8 +28,7 @@ from torch import Tensor
 
 from segearth.errors import ConfigError
 from segearth.evaluation.metric import count_pixels, figures_of
-from segearth.inference.classes import classify
-from segearth.inference.scoring import EncodedWindows, global_bias
+from segearth.inference.scoring import EncodedWindows, classify, global_bias
 from segearth.io.atomic import write_bytes
 from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.models.segmentor import SegEarthSegmentation

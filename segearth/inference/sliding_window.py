@@ -28,16 +28,9 @@ Box = tuple[int, int, int, int]
 
 
 def window_boxes(height: int, width: int, crop_size: tuple[int, int], stride: tuple[int, int]) -> list[Box]:
-    """Windows that cover an image, all of one size.
+    """Windows, all of one size, that cover an image of so many pixels, in row-major order.
 
-    Args:
-        height: Image height in pixels.
-        width: Image width in pixels.
-        crop_size: (height, width) of a window; an image side that is shorter gives windows of that side.
-        stride: (height, width) between windows, at most the crop size.
-
-    Returns:
-        Boxes in row-major order.
+    An image side that is shorter than that of ``crop_size``, (height, width) of a window, gives windows of that side.
 
     Raises:
         ConfigError: A stride that is not positive or leaves gaps between windows.
@@ -67,15 +60,9 @@ def pad_to_multiple(images: Tensor, multiple: tuple[int, int]) -> tuple[Tensor, 
 
 
 def score_padded(images: Tensor, score: Callable[[Tensor], Tensor], multiple: tuple[int, int]) -> Tensor:
-    """Scores images of any size with a function that needs multiples of the patch: pad, score, cut.
+    """Scores images (B, 3, H, W) of any size with a function that needs multiples of the patch: pad, score, cut.
 
-    Args:
-        images: (B, 3, H, W).
-        score: (B, 3, H', W') -> (B, Q, H', W').
-        multiple: (height, width) of a patch.
-
-    Returns:
-        (B, Q, H, W).
+    ``score`` makes (B, Q, H', W') of (B, 3, H', W'), so the result is (B, Q, H, W).
     """
     height, width = images.shape[-2:]
     padded, (top, left) = pad_to_multiple(images, multiple)

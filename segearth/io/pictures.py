@@ -123,6 +123,10 @@ def read_sar(
         raise DataError(f'{name_of(image)}: {error}') from error
 
 
+READERS = {'optical': read_optical, 'sar': read_sar}
+"""Sensor -> reader of images: path or object, bands -> (H, W, 3) uint8."""
+
+
 def sar_to_rgb(
     bands: np.ndarray, scale: str = 'auto', db_ranges: Limits | None = None, valid: np.ndarray | None = None
 ) -> np.ndarray:

@@ -43,11 +43,7 @@ class DenseTower(nn.Module):
         return height // self.patch_size[0], width // self.patch_size[1]
 
     def checked_grid(self, images: Tensor) -> tuple[int, int]:
-        """Grid (h, w) of images (B, 3, H, W).
-
-        Raises:
-            ConfigError: H or W is no positive multiple of the patch size.
-        """
+        """Grid (h, w) of images (B, 3, H, W), refused where H or W is no positive multiple of the patch size."""
         height, width = images.shape[-2:]
         if height % self.patch_size[0] or width % self.patch_size[1] or 0 in (height, width):
             raise ConfigError(

@@ -1,7 +1,7 @@
 """The whole of the method's figure as one module: images in, scores and labels out; no maths of its own.
 
 In the order of the calls: windows (inference/sliding_window.py), dense encoder (dense_clip.py), upsampling (simfeatup),
-similarity and Global Bias Alleviation (inference/scoring.py), classes (inference/classes.py).
+similarity, Global Bias Alleviation and classes (inference/scoring.py).
 
 Source: SegEarth-OV-2, arXiv 2508.18067.
 """
@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from segearth.device import choose_device, plain_torch
 from segearth.errors import ConfigError
-from segearth.inference.classes import classify
-from segearth.inference.scoring import EncodedWindows, encode_windows, score_encoded
+from segearth.inference.scoring import EncodedWindows, classify, encode_windows, score_encoded
 from segearth.inference.settings import InferenceSettings, by_our_names
 from segearth.inference.sliding_window import score_padded, score_whole, slide, window_batch_size
 from segearth.models.build import DEFAULT_READOUT, Encoder, build_encoder

@@ -18,11 +18,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from segearth.errors import ConfigError, DataError, MissingFileError
-from segearth.io.pictures import read_optical, read_sar
+from segearth.io.pictures import READERS
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
 
 SUFFIXES = frozenset({'.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.jp2', '.vrt', '.img'})
-READERS = {'optical': read_optical, 'sar': read_sar}
 
 
 @DATA_SAMPLERS.register_module()

@@ -2,8 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segearth.inference import classes as module
-from segearth.inference.classes import classify
+from segearth.inference import scoring as module
+from segearth.inference.scoring import classify
 
 
 def reference(logits, query_to_class, num_classes, scale, size):
