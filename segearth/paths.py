@@ -26,7 +26,7 @@ _COMMANDS = {'download_weights': 'segearth download-weights'}  # programs of too
 
 
 def weights_folders() -> list[Path]:
-    """Folders of weight files, in order: $SEGEARTH_WEIGHTS, ./weights, those fetched where installed, what came along."""
+    """Folders of weight files, in order: $SEGEARTH_WEIGHTS, ./weights, those fetched where installed, those shipped."""
     return _folders(os.environ.get('SEGEARTH_WEIGHTS'), Path('weights'), *_fetched_weights(), PROJECT_ROOT / 'weights')
 
 
