@@ -37,11 +37,7 @@ class BrokenPair:
 def check_folders(
     data_root: str | None, data_prefix: dict[str, str], ann_file: str = '', name: str = 'the data set'
 ) -> None:
-    """Checks that the folders of a data set (``img_path``, ``seg_map_path``) and its list of images, if any, exist.
-
-    Raises:
-        MissingFileError: One of them does not.
-    """
+    """Checks that the folders of a data set (``img_path``, ``seg_map_path``) and its list of images, if any, exist."""
     whats = {'img_path': 'image folder', 'seg_map_path': 'label folder'}
     for key, prefix in data_prefix.items():
         folder = os.path.join(data_root or '', prefix or '')
@@ -70,8 +66,7 @@ def check_not_empty(dataset: BaseDataset, num_images: int) -> None:
 
 def bind_label_checks(dataset: BaseDataset) -> None:
     """Tells the label loader of a data set's pipeline which ids there are."""
-    loader = label_loader(dataset)
-    if loader is not None:
+    if (loader := label_loader(dataset)) is not None:
         loader.num_ids = num_ids_of(dataset)
 
 
@@ -99,12 +94,7 @@ def check_files_exist(dataset: BaseDataset) -> None:
 
 
 def check_headers(dataset: BaseDataset) -> None:
-    """Checks that every label has its image's size and is no picture, from the headers of the files alone.
-
-    Raises:
-        DataError: Sizes differ, or a label has colours.
-        UnreadableFileError: A header cannot be read.
-    """
+    """Checks that every label has its image's size and is no picture, from the headers of the files alone."""
     loader = label_loader(dataset)
 
     def check(pair: tuple[str, str | None]) -> None:

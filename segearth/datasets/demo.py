@@ -41,10 +41,7 @@ class DemoDataset(RemoteSensingDataset):
 
 @DATASETS.register_module()
 class DemoSARDataset(DemoDataset):
-    """Simulated radar images of 448 x 448 with exact labels; drawn into ``data_root`` when first used.
-
-    They show that the program works, not how well it does on the Earth.
-    """
+    """Simulated radar images in place of the optical ones."""
 
     FOLDER = 'data/demo_sar'
     DRAWN_BY = 'ensure_sar_benchmark'

@@ -30,8 +30,7 @@ class RemoteSensingDataset(BaseSegDataset):
     """Base of them all: images in one folder, labels of the same names in another, both PNG unless a set says other.
 
     Args:
-        **settings: Arguments of mmseg's BaseSegDataset: data_root, data_prefix (img_path, seg_map_path), ann_file,
-            img_suffix, seg_map_suffix, reduce_zero_label, pipeline, indices, ...
+        **settings: Arguments of mmseg's BaseSegDataset, such as data_root, data_prefix, img_suffix and pipeline.
 
     Raises:
         DataError: No images.

@@ -36,24 +36,16 @@ UAVID_COLOURS = Colours((
 YESEG_IDS = Ids(IGNORE_INDEX + 1, ((1, 0), (2, 1), (3, 2), (4, 3), (5, 4), (6, 5)))
 
 BY_ROWS = '{name}_{y1}_{y2}_{x1}_{x2}'  # how the original names the tiles of iSAID and UAVid
-INRIA_TILING = Tiling(window=(1000, 1000), stride=(1000, 1000))
 ISPRS_TILING = Tiling(window=(512, 512), stride=(512, 512))  # mmsegmentation's converter asks for 256 but steps by 512
-ISAID_TILING = Tiling(window=(896, 896), stride=(512, 512), tile_name=BY_ROWS, is_padded=True)
-UAVID_TILING = Tiling(window=(1080, 1280), stride=(1080, 1280), tile_name=BY_ROWS)  # 1280 wide
 
 INRIA_TEST = {  # numbers of the images whose tiles are evaluated; published labels are those of the training part
-    'vienna': (3, 6, 9, 11, 15, 18, 20),
-    'chicago': (10, 14, 23, 26),
-    'austin': (1, 7, 12, 22, 24, 36),
-    'tyrol-w': (1, 3, 25, 36),
-    'kitsap': (9, 14, 25, 34, 35, 36),
-}
+    'vienna': (3, 6, 9, 11, 15, 18, 20), 'chicago': (10, 14, 23, 26), 'austin': (1, 7, 12, 22, 24, 36),
+    'tyrol-w': (1, 3, 25, 36), 'kitsap': (9, 14, 25, 34, 35, 36),
+}  # fmt: skip
 POTSDAM_TEST = frozenset({  # row_column
     '5_15', '6_15', '6_13', '3_13', '4_14', '6_14', '5_14', '2_13', '4_15', '2_14', '5_13', '4_13', '3_14', '7_13',
 })  # fmt: skip
-VAIHINGEN_TEST = frozenset(
-    f'area{number}' for number in (2, 4, 6, 8, 10, 12, 14, 16, 20, 22, 24, 27, 29, 31, 33, 35, 38)
-)
+VAIHINGEN_TEST = frozenset(map('area{}'.format, (2, 4, 6, 8, 10, 12, 14, 16, 20, 22, 24, 27, 29, 31, 33, 35, 38)))
 WATER_FOLDER = 'WaterBodiesDatasetPreprocessed/WaterBodiesDatasetPreprocessed'
 WHU_SATELLITE_FOLDER = 'Satellite_dataset_Ⅱ_East_Asia/1.cropped/test'
 ANY_PICTURE = r'\.(jpe?g|png|tiff?)'
@@ -85,7 +77,7 @@ BINARY_SETS = (
         name='inria', title='Inria aerial image labelling', source='AerialImageDataset: train/images, train/gt',
         image=r'train/images/(?P<key>[a-z-]+\d+)\.tiff?', label=r'train/gt/(?P<key>[a-z-]+\d+)\.tiff?',
         data_folder='Inria', image_folder='AerialImageDataset/train/img_dir/split_test',
-        label_folder='AerialImageDataset/train/ann_dir/split_test', tiling=INRIA_TILING,
+        label_folder='AerialImageDataset/train/ann_dir/split_test', tiling=Tiling((1000, 1000), (1000, 1000)),
         names=frozenset(f'{city}{number}' for city, numbers in INRIA_TEST.items() for number in numbers),
     ),
     Recipe(
@@ -127,7 +119,7 @@ UAVID = Recipe(
     image=r'(uavid_)?test(_gt)?/(?P<sequence>seq\d+)/Images/(?P<frame>\d+)\.png',
     label=r'(uavid_)?test(_gt)?/(?P<sequence>seq\d+)/Labels/(?P<frame>\d+)\.png',
     data_folder='UAVid', image_folder='img_dir/test', label_folder='ann_dir/test',
-    rule=UAVID_COLOURS, pair_name='{sequence}_{frame}', tiling=UAVID_TILING,
+    rule=UAVID_COLOURS, pair_name='{sequence}_{frame}', tiling=Tiling((1080, 1280), (1080, 1280), BY_ROWS),
     note='Some releases lack the labels of the test part; uavid-val prepares the validation part instead',
 )  # fmt: skip
 COLOUR_SETS = (
@@ -155,7 +147,8 @@ COLOUR_SETS = (
         source='iSAID: val with P....png (images of DOTA) and P..._instance_color_RGB.png, or archives of them',
         image=r'val/([^/]+/)*(?P<key>P\d+)\.png', label=r'val/([^/]+/)*(?P<key>P\d+)_instance_color_RGB\.png',
         data_folder='iSAID', image_folder='img_dir/val', label_folder='ann_dir/val',
-        rule=ISAID_COLOURS, label_suffix='_instance_color_RGB.png', tiling=ISAID_TILING,
+        rule=ISAID_COLOURS, label_suffix='_instance_color_RGB.png',
+        tiling=Tiling((896, 896), stride=(512, 512), tile_name=BY_ROWS, is_padded=True),
     ),
     UAVID,
     replace(
@@ -201,25 +194,15 @@ YESEG = Recipe(
 )  # fmt: skip
 
 PROGRAMS: dict[str, dict[str, Recipe]] = {
-    program: {recipe.name: recipe for recipe in recipes}
-    for program, recipes in (
-        ('binary_masks', BINARY_SETS),
-        ('colour_tiles', COLOUR_SETS),
-        ('hrsid', (HRSID,)),
-        ('loveda', (LOVEDA,)),
-        ('openearthmap', (OPEN_EARTH_MAP,)),
-        ('yeseg', (YESEG,)),
-    )
+    'binary_masks': {recipe.name: recipe for recipe in BINARY_SETS},
+    'colour_tiles': {recipe.name: recipe for recipe in COLOUR_SETS},
+    **{recipe.name: {recipe.name: recipe} for recipe in (HRSID, LOVEDA, OPEN_EARTH_MAP, YESEG)},
 }
 """Program in tools/dataset_converters -> what it prepares; a program of one data set is called without its name."""
 
 
 def preparation_command(config: str) -> str | None:
-    """The command that prepares the data set of a config; None for sets that are used as downloaded.
-
-    Args:
-        config: File name, such as ``cfg_loveda.py``.
-    """
+    """The command that prepares the data set of a config (``cfg_loveda.py``); None for sets used as downloaded."""
     for program, recipes in PROGRAMS.items():
         for name, recipe in recipes.items():
             if recipe.config == config and recipe.is_benchmark:

@@ -24,9 +24,9 @@ LOSSY_SUFFIXES = frozenset({'.jpg', '.jpeg'})
 
 Colour = tuple[int, int, int]
 LabelRule = Callable[[Pair, bool], np.ndarray]
-"""Makes the label (H, W), uint8, of an image from what is published; what the rule does not know is 255 or a DataError.
+"""Makes the label (H, W), uint8, of an image from what is published; a DataError where the file cannot be used.
 
-The second argument says which (--ignore-unknown). Damaged files and files of another kind are a DataError always.
+What the rule does not know becomes 255 if the second argument is true (--ignore-unknown), else it is a DataError too.
 """
 
 
@@ -122,9 +122,7 @@ def read_polygons(member: Member) -> dict[str, list[list[float]]]:
             polygons = [[float(number) for number in part] for part in annotation['segmentation']]
             found[names[annotation['image_id']]] += polygons
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f'{member} is no file of polygons in the format of COCO: {type(error).__name__} {error}'
-        ) from error
+        raise DataError(f'{member} is no file of polygons in COCO format: {type(error).__name__} {error}') from error
     return found
 
 

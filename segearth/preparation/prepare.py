@@ -1,7 +1,4 @@
-"""Preparing one data set from start to end: find, convert in several processes, write the list, count.
-
-It can be stopped at any moment and gone on with: a second run writes nothing that is there.
-"""
+"""Preparing one data set: find, convert in several processes, write the list, count; a second run does the rest."""
 
 from __future__ import annotations
 
@@ -33,6 +30,7 @@ from segearth.progress import Report
 
 logger = logging.getLogger(__name__)
 
+Converter = Callable[[Pair], Outcome]
 LOCK_NAME = '.preparing.lock'
 MAX_FAILURES = 20  # files that cannot be converted before the run is given up
 MAX_SHOWN = 5  # of them named in the message
@@ -63,24 +61,10 @@ def prepare(
     num_jobs: int = 1,
     report: Report = lambda done, total: None,
 ) -> Summary:
-    """Prepares a data set; may be stopped at any moment and called again.
+    """Prepares a data set below the folder of all data sets, from folders and zip archives as downloaded.
 
-    Args:
-        recipe: The data set.
-        sources: Folders and zip archives as downloaded.
-        all_data: Folder of all data sets.
-        ignore_unknown: Give 255 to colours and ids that the data set does not have, rather than refuse the label.
-        link_images: Link to images that need no change, rather than copy them.
-        list_file: Names of the images wanted, one a line.
-        allow_missing: Leave out images that are wanted but not there, or without label.
-        num_jobs: Processes; 1 for none besides this one.
-        report: Told how many pairs are done, and how many there are.
-
-    Raises:
-        DataError: The source is not what the recipe expects, files in it cannot be used (all others are converted), the
-            folders hold images of another origin, another process prepares this data set, or a process was killed.
-        MissingFileError: A source or a list does not exist.
-        ResultsError: The disk is full, or the folder cannot be written.
+    The other arguments are options of the programs (program.py says what they do). What is wrong with the source, with
+    files in it (after all others are converted) or with the folders is a DataError.
     """
     close_archives()  # an earlier call may have read other files of these names
     read_polygons.cache_clear()
@@ -116,9 +100,7 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _convert_all(
-    convert: Callable[[Pair], Outcome], pairs: Sequence[Pair], num_jobs: int, report: Report
-) -> Outcome:
+def _convert_all(convert: Converter, pairs: Sequence[Pair], num_jobs: int, report: Report) -> Outcome:
     total = Outcome()
     with closing(_outcomes(convert, pairs, num_jobs)) as outcomes:
         for done, outcome in enumerate(outcomes, 1):
@@ -137,7 +119,7 @@ def _convert_all(
     return total
 
 
-def _outcomes(convert: Callable[[Pair], Outcome], pairs: Sequence[Pair], num_jobs: int) -> Generator[Outcome]:
+def _outcomes(convert: Converter, pairs: Sequence[Pair], num_jobs: int) -> Generator[Outcome]:
     if num_jobs <= 1 or len(pairs) <= 1:
         yield from map(convert, pairs)
         return

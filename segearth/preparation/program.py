@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-from segearth.cli import run_cli
+from segearth.cli import build_parser, run_cli
 from segearth.preparation.catalogue import PROGRAMS
 from segearth.preparation.prepare import Summary, prepare
 from segearth.preparation.recipe import Recipe
@@ -51,7 +51,7 @@ def positive(text: str) -> int:
 
 def _build_parser(recipes: dict[str, Recipe], description: str) -> argparse.ArgumentParser:
     """The command line of a converter, for :func:`prepare`; with a single recipe there is no NAME to give."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = build_parser(description)
     if len(recipes) > 1:
         width = max(map(len, recipes))
         rows = [f'  {name:{width}}  {recipe.title}. Give {recipe.source}' for name, recipe in recipes.items()]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from segearth.errors import ConfigError
 from segearth.preparation.label_rules import LabelRule, Threshold
 
-Box = tuple[int, int, int, int]
-"""(y1, x1, y2, x2) in pixels, y2 and x2 exclusive."""
+Box = tuple[int, int, int, int]  # (y1, x1, y2, x2) in pixels, y2 and x2 exclusive
 
 
 @dataclass(frozen=True)

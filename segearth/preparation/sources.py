@@ -1,7 +1,4 @@
-"""What a data set looks like when it was downloaded: folders, zip archives, and folders of zip archives.
-
-Archives are read member by member; nothing is unpacked.
-"""
+"""Files of a data set as downloaded: in folders and in zip archives, which are read member by member, not unpacked."""
 
 from __future__ import annotations
 

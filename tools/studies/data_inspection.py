@@ -1,7 +1,4 @@
-"""Looking at a prepared data set, file by file: what is there, what is wrong, how its classes are spread.
-
-The findings are told in words and drawn as a picture.
-"""
+"""Looking at a prepared data set, file by file: what is there, what is wrong, in words and as a picture."""
 
 from __future__ import annotations
 
