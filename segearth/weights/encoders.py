@@ -1,7 +1,6 @@
 """Table of encoders: which architecture, which weights, which activation, from where, under which licence.
 
-First thing looked up by :mod:`segearth.models.build`; ``tools/download_weights.py`` reads the same records. A new
-encoder is a new row, never a branch. The activation is part of the record because weights do not carry it and
+A new encoder is a new row, never a branch. The activation is part of the record because weights do not carry it and
 open_clip builds plain GELU for ``ViT-B-16`` whatever the weights were trained with: each row states what the
 original effectively ran, which is not always what the weights were trained with (CLIPSelf).
 
@@ -35,20 +34,12 @@ TOKENIZER = WeightRecord(
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderRecord(WeightRecord):
-    """One encoder in one size; its ``group`` is the config key ``clip_type``.
+    """One encoder in one size; its ``group`` is the config key ``clip_type``."""
 
-    Attributes:
-        vit_type: Size as in the config key ``vit_type`` ("ViT-B/16"; "base" and "large" for BLIP).
-        patch_size: Side of a square patch in pixels; 0 where the architecture says it.
-        quick_gelu: Whether the original ran QuickGELU (``x * sigmoid(1.702 x)``) rather than GELU.
-        model_config: JSON file of an architecture of our own, relative to a weights folder, in the format of
-            open_clip's model configs.
-    """
-
-    vit_type: str
-    patch_size: int
-    quick_gelu: bool
-    model_config: str | None = None
+    vit_type: str  # size, as in the config key: "ViT-B/16"; "base" and "large" for BLIP
+    patch_size: int  # side of a square patch in pixels; 0 where the architecture says it
+    quick_gelu: bool  # whether the original ran QuickGELU (``x * sigmoid(1.702 x)``) rather than GELU
+    model_config: str | None = None  # file of an architecture of our own, in the format of open_clip's model configs
 
     @property
     def clip_type(self) -> str:
