@@ -2,8 +2,8 @@
 
 The way of a scene: opened and read box by box (scene.py), cut into windows and blocks (grid.py), the windows of a block
 scored and its pixels labelled (labelling.py), block by block here (run.py) or on a Dask cluster (cluster.py), kept on
-disk until all are done (workspace.py), and made into Cloud Optimized GeoTIFFs (results.py), areas (areas.py), polygons
-(polygons.py) and a quick look (quicklook.py). predict.py joins them; configuration.py reads a data set's config.
+disk until all are done (workspace.py), and made into Cloud Optimized GeoTIFFs and polygons (results.py), areas
+(areas.py) and a quick look (quicklook.py). predict.py joins them; configuration.py reads a data set's config.
 """
 
 from segearth.paths import require

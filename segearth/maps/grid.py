@@ -18,17 +18,11 @@ BLOCK_SIDE = 2048  # pixels, rounded to strides: 8 blocks of an image of Sentine
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """Windows over a scene.
+    """Windows over a scene; all sizes are (height, width) in pixels."""
 
-    Attributes:
-        shape: (height, width) of the scene in pixels.
-        crop_size: (height, width) of a window.
-        stride: (height, width) between windows.
-    """
-
-    shape: tuple[int, int]
-    crop_size: tuple[int, int]
-    stride: tuple[int, int]
+    shape: tuple[int, int]  # of the scene
+    crop_size: tuple[int, int]  # of a window
+    stride: tuple[int, int]  # between windows
 
     def __post_init__(self) -> None:
         window_boxes(*self.crop_size, self.crop_size, self.stride)  # refuses strides that leave gaps
@@ -58,14 +52,7 @@ class WindowGrid:
         return sum(len(self.starts(0, y1, y2)) * len(self.starts(1, x1, x2)) for y1, x1, y2, x2 in boxes)
 
     def blocks(self, side: int = BLOCK_SIDE) -> list[Box]:
-        """Cuts the scene into blocks, row by row.
-
-        Args:
-            side: Of a block in pixels, rounded to a multiple of the stride.
-
-        Raises:
-            ConfigError: A side below 1.
-        """
+        """Cuts the scene into blocks, row by row, whose side in pixels is rounded to a multiple of the stride."""
         if side < 1:
             raise ConfigError(f'block size is {side}; allowed: 1 pixel or more, {BLOCK_SIDE} is usual')
         height, width = self.shape

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,34 +22,13 @@ from segearth.models.checkpoints import tensor_bytes
 if TYPE_CHECKING:
     from segearth.models.open_vocabulary import OpenVocabularySegmenter
 
-NO_DATA = 255
-"""Label of pixels without data; so a map has at most 255 classes."""
-
+NO_DATA = 255  # label of pixels without data; so a map has at most 255 classes
 WHOLE_IMAGE_WINDOW = ((224, 224), (112, 112))  # crop and stride where the model's own setting is "the whole image"
-
 NOT_IN_LABELS = ('crop_size', 'stride', 'window_batch_size')  # settings: the grid of windows says the first two
 
 
-class WindowModel(Protocol):
-    """What labels windows; :class:`SegmenterModel` is one."""
-
-    num_classes: int
-    crop_size: tuple[int, int]
-    stride: tuple[int, int]
-    window_batch_size: int
-
-    def score(self, windows: Tensor) -> Tensor:
-        """Scores (b, Q, h, w) of windows (b, 3, h, w) uint8, RGB."""
-
-    def classify(self, query_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Class probabilities (K, h, w) and labels (1, h, w) of mean scores (Q, h, w)."""
-
-    def describe(self) -> dict[str, Any]:
-        """All that labels depend on, as JSON has it; a resumed run must find the same."""
-
-
 class SegmenterModel:
-    """A :class:`segearth.models.open_vocabulary.OpenVocabularySegmenter` as a model of windows."""
+    """An open-vocabulary segmenter as maps need it: it scores windows, and classifies mean scores."""
 
     def __init__(self, segmenter: OpenVocabularySegmenter) -> None:
         self._segmenter = segmenter
@@ -87,7 +66,7 @@ class SegmenterModel:
 
 @torch.inference_mode()
 def label_block(
-    model: WindowModel,
+    model: SegmenterModel,
     picture: np.ndarray,
     valid: np.ndarray,
     box: Box,
@@ -96,18 +75,11 @@ def label_block(
     on_windows: Callable[[int], None] = lambda count: None,
     on_probabilities: Callable[[int, int, np.ndarray], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Labels a block of a scene.
+    """Labels the block ``box`` of a scene, given ``picture`` (h, w, 3) uint8 and ``valid`` (h, w) of its region.
 
-    Args:
-        model: Scores windows.
-        picture: (h, w, 3) uint8, RGB, of ``grid.region(box)``.
-        valid: (h, w) bool, of the same region. Windows without any valid pixel are left out.
-        box: The block, in pixels of the scene.
-        grid: The scene's windows.
-        with_scores: Keep the probability of the best class.
-        on_windows: Told the number of windows just done.
-        on_probabilities: Given the first row and column, in pixels of the scene, and the probabilities (K, h, w) of
-            all classes there, strip by strip; too much to keep for a large scene.
+    Windows without any valid pixel are left out. ``on_windows`` is told the number of windows just done;
+    ``on_probabilities`` gets the first row and column, in pixels of the scene, and the probabilities (K, h, w) of all
+    classes there, strip by strip, which are too much to keep for a large scene.
 
     Returns:
         ``labels`` (h, w) uint8, :data:`NO_DATA` where the scene has none, and if asked for ``scores`` (h, w) float16,

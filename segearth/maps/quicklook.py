@@ -14,12 +14,18 @@ from segearth.maps.labelling import NO_DATA
 LONGEST_SIDE = 1024  # pixels of one panel
 SHORTEST_SIDE = 160  # a smaller scene is enlarged, so that the scale bar has room
 BAR_SHARE = 0.4  # longest bar, of the panel's width
-NO_DATA_COLOUR = (255, 255, 255)
 
 
 def reduction(height: int, width: int) -> int:
     """Every how many pixels of a scene one is kept."""
     return max(math.ceil(max(height, width) / LONGEST_SIDE), 1)
+
+
+def class_map(labels: np.ndarray, palette: Palette) -> np.ndarray:
+    """(h, w, 3) uint8: the classes (h, w) in their colours, white where there is no data."""
+    picture = colour_map(labels, palette)
+    picture[labels == NO_DATA] = 255
+    return picture
 
 
 def draw_quicklook(
@@ -32,16 +38,10 @@ def draw_quicklook(
 ) -> Image.Image:
     """Draws scene and classes side by side.
 
-    Args:
-        picture: (h, w, 3) uint8, every ``step``-th pixel of the scene.
-        labels: (h, w) uint8, likewise.
-        class_names: For the legend.
-        palette: Their colours.
-        metres_a_pixel: Of the scene; None without a coordinate reference system, then the bar counts pixels.
-        step: Reduction.
+    Picture (h, w, 3) uint8 and labels (h, w) uint8 are every ``step``-th pixel of a scene. Without the metres a pixel
+    of the scene the bar counts pixels.
     """
-    classes = colour_map(labels, palette)
-    classes[labels == NO_DATA] = NO_DATA_COLOUR
+    classes = class_map(labels, palette)
     enlargement = max(math.ceil(SHORTEST_SIDE / min(labels.shape)), 1)
     panels = [np.repeat(np.repeat(array, enlargement, 0), enlargement, 1) for array in (picture, classes)]
     unit_a_pixel = (metres_a_pixel or 1) * step / enlargement

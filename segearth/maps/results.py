@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,12 +21,12 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError
-from rasterio.features import sieve
+from rasterio.features import rasterize, shapes, sieve
 
 from segearth.errors import DataError
 from segearth.inference.sliding_window import Box
 from segearth.io.panels import Palette
-from segearth.maps.areas import AreaCount, ClassArea, PixelAreas, pixel_size, write_areas
+from segearth.maps.areas import SQUARE_METRES_A_HECTARE, AreaCount, ClassArea, PixelAreas, pixel_size, write_areas
 from segearth.maps.labelling import NO_DATA
 from segearth.maps.quicklook import draw_quicklook
 from segearth.maps.run import MapPlan, MapRun, place_reduced, reduced
@@ -36,6 +38,8 @@ logger = logging.getLogger(__name__)
 TILE = 512  # pixels, side of a tile of the result
 TILED = {'tiled': True, 'blockxsize': TILE, 'blockysize': TILE, 'bigtiff': 'IF_SAFER'}
 COG = {'compress': 'DEFLATE', 'blocksize': TILE, 'bigtiff': 'IF_SAFER', 'overview_resampling': 'NEAREST'}
+STRIP_ROWS = 512  # read at once for polygons
+POLYGON_LAYER = 'classes'
 
 
 @dataclass(frozen=True)
@@ -48,21 +52,13 @@ class MapLegend:
 
 @dataclass(frozen=True)
 class MapFiles:
-    """Where the results of a scene lie.
+    """Where the results of a scene lie; None for those that are not made."""
 
-    Attributes:
-        overview: PNG with legend.
-        areas: CSV.
-        scores: GeoTIFF, or None.
-        polygons: GeoPackage, or None.
-        classes: GeoTIFF of class ids.
-    """
-
-    overview: Path
-    areas: Path
-    scores: Path | None
-    polygons: Path | None
-    classes: Path
+    overview: Path  # PNG with legend
+    areas: Path  # CSV
+    scores: Path | None  # GeoTIFF
+    polygons: Path | None  # GeoPackage
+    classes: Path  # GeoTIFF of class ids
 
     @classmethod
     def of(cls, out: Path, name: str, scores: bool = True, polygons: bool = True) -> MapFiles:
@@ -87,12 +83,7 @@ def write_results(
 ) -> dict[Path, Path]:
     """Makes the wanted files of a run whose blocks are done, in the workspace's folder.
 
-    Returns:
-        Temporary file -> final path, the GeoTIFF of class ids last.
-
-    Raises:
-        OSError: The disk is full or not writable.
-        DataError: ``min_area`` is more than the scene.
+    Gives temporary file -> final path, the GeoTIFF of class ids last; an OSError says that the disk is full.
     """
     plan, scene = run.plan, run.scene
     folder = run.workspace.result_folder()
@@ -120,7 +111,7 @@ def write_results(
         logger.warning('%s holds no valid pixel%s: its map is empty', plan.source.path, hint)
     describe_classes(labels, legend, settings)
 
-    size = pixel_size(scene.crs, scene.transform, (scene.height, scene.width))
+    size = pixel_size(scene.crs, scene.transform, scene.shape)
     metres = None if size is None else (size[0] * size[1]) ** 0.5
     quicklook = draw_quicklook(picture, small, legend.class_names, legend.palette, metres, plan.step)
     quicklook.save(temporary(files.overview))
@@ -128,8 +119,6 @@ def write_results(
     if files.scores:
         optimise(scores, temporary(files.scores), predictor='YES')
     if files.polygons:
-        from segearth.maps.polygons import write_polygons  # geopandas takes a second to import
-
         write_polygons(temporary(files.polygons), labels, scores, legend.class_names, areas)
     optimise(labels, temporary(files.classes))
     write_legend(temporary(files.legend), legend)
@@ -158,11 +147,7 @@ def describe_classes(path: Path, legend: MapLegend, settings: Mapping[str, Any])
 
 
 def optimise(source: Path, target: Path, **options: Any) -> None:
-    """Copies a GeoTIFF into a Cloud Optimized one: tiled, compressed, with overviews of nearest pixels.
-
-    Raises:
-        OSError: The disk is full or not writable.
-    """
+    """Copies a GeoTIFF into a Cloud Optimized one: tiled, compressed, with overviews of nearest pixels."""
     try:
         rasterio.shutil.copy(source, target, driver='COG', **COG, **options)
     except CPLE_BaseError as error:  # GDAL's own, which rasterio passes on here
@@ -179,6 +164,67 @@ def write_legend(path: Path, legend: MapLegend) -> None:
         ElementTree.SubElement(colours, 'Entry', c1=f'{red}', c2=f'{green}', c3=f'{blue}', c4='255')
         ElementTree.SubElement(names, 'Category').text = name
     ElementTree.ElementTree(root).write(path, encoding='utf-8')
+
+
+def write_polygons(
+    target: Path, labels_path: Path, scores_path: Path, class_names: Sequence[str], areas: PixelAreas
+) -> None:
+    """Writes a GeoPackage of one polygon a region, with the areas of the table and the mean score of its pixels.
+
+    Regions are connected by sides, not corners. The label map is held in memory, a byte a pixel; the score raster is
+    read in strips.
+    """
+    import geopandas  # late: takes a second, and few want polygons
+    import shapely
+
+    with rasterio.open(labels_path) as dataset:
+        labels, crs, transform = dataset.read(1), dataset.crs, dataset.transform
+    found = [(shapely.geometry.shape(shape), int(value)) for shape, value in shapes(labels, mask=labels != NO_DATA)]
+    polygons = np.array([polygon for polygon, _ in found], dtype=object)
+    class_ids = np.array([value for _, value in found], dtype=int)
+    bounds = shapely.bounds(polygons).reshape(-1, 4)
+    pixels, square_metres, scores = _zonal_sums(polygons, bounds, scores_path, areas)
+    columns = {
+        'class': [class_names[index] for index in class_ids],
+        'class_id': class_ids,
+        'pixels': pixels.astype(int),
+        'hectares': square_metres / SQUARE_METRES_A_HECTARE,
+        'mean_score': scores / np.maximum(pixels, 1),
+    }
+    if not areas.is_known:
+        del columns['hectares']
+    on_ground = shapely.transform(polygons, lambda points: np.column_stack(transform @ (points[:, 0], points[:, 1])))
+    frame = geopandas.GeoDataFrame(columns, geometry=on_ground, crs=crs.to_wkt() if crs else None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', "'crs' was not provided")  # the scene has none
+        content = BytesIO()  # pyogrio takes names for addresses, and cuts them at a semicolon
+        try:
+            frame.to_file(content, layer=POLYGON_LAYER, driver='GPKG', engine='pyogrio', geometry_type='Polygon')
+        except RuntimeError as error:  # what pyogrio raises when the disk is full
+            raise OSError(str(error)) from error
+    target.write_bytes(content.getbuffer())
+
+
+def _zonal_sums(polygons: np.ndarray, bounds: np.ndarray, scores_path: Path, areas: PixelAreas) -> np.ndarray:
+    """(3, N): pixels, square metres and sum of scores of N polygons, whose corners and bounds (N, 4) are in pixels."""
+    sums = np.zeros((3, len(polygons) + 1))
+    with rasterio.open(scores_path) as dataset:
+        for top in range(0, dataset.height, STRIP_ROWS):
+            bottom = min(top + STRIP_ROWS, dataset.height)
+            inside = np.flatnonzero((bounds[:, 1] < bottom) & (bounds[:, 3] > top))
+            if not len(inside):
+                continue
+            box = (top, 0, bottom, dataset.width)
+            shape = (bottom - top, dataset.width)
+            shift = rasterio.Affine.translation(0, top)
+            ids = rasterize(
+                ((polygons[index], index + 1) for index in inside), out_shape=shape, transform=shift, dtype='int32'
+            ).ravel()
+            scores = dataset.read(1, window=as_window(box)).ravel()
+            weights = np.broadcast_to(areas.of_box(box), shape).ravel() if areas.is_known else np.zeros(ids.size)
+            for row, values in enumerate((None, weights, np.nan_to_num(scores))):
+                sums[row] += np.bincount(ids, values, minlength=len(polygons) + 1)
+    return sums[:, 1:]
 
 
 def _measure(plan: MapPlan, labels: Path, areas: PixelAreas, legend: MapLegend) -> tuple[np.ndarray, list[ClassArea]]:

@@ -27,8 +27,7 @@ from segearth.io.outputs import make_folder, writing
 
 logger = logging.getLogger(__name__)
 
-SETTINGS_TAG = 'SEGEARTH_SETTINGS'
-"""Tag of finished GeoTIFFs with the settings that they were made with, as JSON."""
+SETTINGS_TAG = 'SEGEARTH_SETTINGS'  # of finished GeoTIFFs: what they were made with, as JSON
 SHOWN_DIFFERENCES = 3
 
 
@@ -111,23 +110,10 @@ def open_workspace(
     resume: bool = False,
     overwrite: bool = False,
 ) -> Iterator[Workspace | None]:
-    """Opens the workspace of a run and locks it.
+    """Opens and locks the workspace of a run; gives None if the run to be resumed is finished already.
 
-    Args:
-        out: Folder of the results; made if need be.
-        name: Name of the scene.
-        settings: All that the results depend on.
-        results: Final paths.
-        possible: Those of a run that makes all kinds of results; none of another run may stay beside the new ones.
-        resume: Go on with an unfinished run of the same settings, or leave a finished one as it is.
-        overwrite: Begin anew whatever there is; old results stay until the new ones are complete.
-
-    Yields:
-        The workspace; None if the run to be resumed is finished already.
-
-    Raises:
-        ConfigError: ``resume`` together with ``overwrite``.
-        ResultsError: Another run is at work, results are there, or the run to be resumed had other settings.
+    ``possible`` are the final paths of a run that makes all kinds of results; none of another run may stay beside the
+    new ``results``. With ``overwrite`` old results stay until the new ones are complete.
     """
     if resume and overwrite:
         raise ConfigError('--resume goes on with a run and --overwrite begins anew: give one of them')
