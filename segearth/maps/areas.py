@@ -149,12 +149,10 @@ class AreaCount:
 
 def write_areas(path: Path, table: Sequence[ClassArea]) -> None:
     """Writes the table as CSV; hectares stay empty where they are unknown."""
+    hectares = ['' if row.hectares is None else f'{row.hectares:.4f}' for row in table]
+    rows = [(row.name, row.pixels, f'{row.share:.6f}', area) for row, area in zip(table, hectares, strict=True)]
     with open(path, 'w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file)
-        writer.writerow(['class', 'pixels', 'share', 'hectares'])
-        for row in table:
-            hectares = '' if row.hectares is None else f'{row.hectares:.4f}'
-            writer.writerow([row.name, row.pixels, f'{row.share:.6f}', hectares])
+        csv.writer(file).writerows([('class', 'pixels', 'share', 'hectares'), *rows])
 
 
 def read_areas(path: Path) -> list[ClassArea]:

@@ -79,11 +79,8 @@ def label_block(
 
     Windows without any valid pixel are left out. ``on_windows`` is told the number of windows just done;
     ``on_probabilities`` gets the first row and column, in pixels of the scene, and the probabilities (K, h, w) of all
-    classes there, strip by strip, which are too much to keep for a large scene.
-
-    Returns:
-        ``labels`` (h, w) uint8, :data:`NO_DATA` where the scene has none, and if asked for ``scores`` (h, w) float16,
-        probability of the label's class in [0, 1], NaN without data.
+    classes there, strip by strip, which are too much to keep for a large scene. Given back are ``labels`` (h, w) uint8,
+    and if asked for ``scores`` (h, w) float16, the probability of the label's class in [0, 1], NaN without data.
     """
     top, left, _, right = grid.region(box)
     y1, x1, y2, x2 = box

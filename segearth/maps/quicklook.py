@@ -21,13 +21,6 @@ def reduction(height: int, width: int) -> int:
     return max(math.ceil(max(height, width) / LONGEST_SIDE), 1)
 
 
-def class_map(labels: np.ndarray, palette: Palette) -> np.ndarray:
-    """(h, w, 3) uint8: the classes (h, w) in their colours, white where there is no data."""
-    picture = colour_map(labels, palette)
-    picture[labels == NO_DATA] = 255
-    return picture
-
-
 def draw_quicklook(
     picture: np.ndarray,
     labels: np.ndarray,
@@ -41,7 +34,8 @@ def draw_quicklook(
     Picture (h, w, 3) uint8 and labels (h, w) uint8 are every ``step``-th pixel of a scene. Without the metres a pixel
     of the scene the bar counts pixels.
     """
-    classes = class_map(labels, palette)
+    classes = colour_map(labels, palette)
+    classes[labels == NO_DATA] = 255
     enlargement = max(math.ceil(SHORTEST_SIDE / min(labels.shape)), 1)
     panels = [np.repeat(np.repeat(array, enlargement, 0), enlargement, 1) for array in (picture, classes)]
     unit_a_pixel = (metres_a_pixel or 1) * step / enlargement

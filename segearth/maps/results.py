@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def write_results(
     if plan.with_scores:
         write_blocks(scores, scene, 'float32', float('nan'), blocks('scores'))
     if min_area:
-        _merge_small(labels, _pixels(min_area, areas, scene))
+        _merge_small(labels, min_area, areas)
     small, table = _measure(plan, labels, areas, legend)
     if not any(row.pixels for row in table):
         alpha = ', its alpha band says; --ignore-alpha (ignore_alpha=True) reads it all the same'
@@ -239,17 +240,13 @@ def _measure(plan: MapPlan, labels: Path, areas: PixelAreas, legend: MapLegend) 
     return small, count.table(legend.class_names)
 
 
-def _merge_small(path: Path, pixels: int) -> None:
-    """Merges regions of fewer pixels into their largest neighbour; no data stays, and is no neighbour."""
+def _merge_small(path: Path, min_area: float, areas: PixelAreas) -> None:
+    """Merges smaller regions into their largest neighbour; no data stays, and is no neighbour."""
     with rasterio.open(path, 'r+') as dataset:
+        y, x = dataset.height // 2, dataset.width // 2
+        a_pixel = float(areas.of_box((y, x, y + 1, x + 1)).squeeze()) if areas.is_known else 1.0
+        pixels = min_area / a_pixel
+        if pixels > dataset.height * dataset.width:
+            raise DataError(f'--min-area {min_area:g} is more than the whole scene; give less')
         labels = dataset.read(1)
-        dataset.write(sieve(labels, pixels, mask=labels != NO_DATA), 1)
-
-
-def _pixels(min_area: float, areas: PixelAreas, scene: Scene) -> int:
-    y, x = scene.height // 2, scene.width // 2
-    a_pixel = float(areas.of_box((y, x, y + 1, x + 1)).squeeze()) if areas.is_known else 1.0
-    pixels = -(-min_area // a_pixel)
-    if pixels > scene.height * scene.width:
-        raise DataError(f'--min-area {min_area:g} is more than the whole scene; give less')
-    return max(int(pixels), 1)
+        dataset.write(sieve(labels, max(math.ceil(pixels), 1), mask=labels != NO_DATA), 1)

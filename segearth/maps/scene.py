@@ -95,10 +95,7 @@ class Scene:
 def open_scene(source: SceneSource, dataset: rasterio.DatasetReader | None = None) -> Iterator[Scene]:
     """Opens a scene, or takes the open ``dataset`` instead of the path, and leaves it open.
 
-    Raises:
-        MissingFileError: There is no such file.
-        DataError: GDAL cannot read it, or its bands need to be chosen.
-        ConfigError: A resolution that cannot be brought about.
+    A MissingFileError, DataError or ConfigError says that the file, its bands or the resolution cannot be used.
     """
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -122,10 +119,7 @@ def find_scenes(names: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Paths of scenes from files, folders, patterns and GDAL's remote paths, in order.
 
     Of a folder, the files with the usual endings of rasters are taken, sorted, less this program's own results.
-
-    Raises:
-        MissingFileError: There is no such file or folder.
-        DataError: A folder or pattern without scenes.
+    A MissingFileError or DataError says what is not there.
     """
     found: list[str] = []
     for name in map(gdal_files.local_name, names):

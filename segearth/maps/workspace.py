@@ -36,25 +36,7 @@ class Workspace:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._settings = folder / 'settings.json'
-
-    @property
-    def is_begun(self) -> bool:
-        """There is a run to go on with."""
-        return self._settings.is_file()
-
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        """Begins a run with settings as JSON has them."""
-        with writing(self.folder):
-            write_bytes(self._settings, json.dumps(settings, indent=1, sort_keys=True).encode())
-
-    def check(self, settings: Mapping[str, Any]) -> None:
-        """Raises a ResultsError if the run cannot go on with these settings, for it had others."""
-        try:
-            known = json.loads(self._settings.read_text())
-        except (OSError, ValueError) as error:
-            raise ResultsError(f'{self._settings} cannot be read ({error}): begin anew with --overwrite') from error
-        _compare(known, settings, self.folder)
+        self.settings = folder / 'settings.json'  # there as long as a run is begun
 
     def has_block(self, index: int) -> bool:
         """The block is finished."""
@@ -92,7 +74,7 @@ class Workspace:
     def discard(self) -> None:
         """Deletes the run, and what is left of one."""
         with writing(self.folder):
-            self._settings.unlink(missing_ok=True)
+            self.settings.unlink(missing_ok=True)
             if self.folder.exists():
                 shutil.rmtree(self.folder)
 
@@ -129,14 +111,15 @@ def open_workspace(
     try:
         workspace = Workspace(out / f'.{name}.parts')
         settings = json.loads(json.dumps(settings))  # tuples become lists
-        if overwrite or not workspace.is_begun:
+        if overwrite or not workspace.settings.is_file():
             workspace.discard()
             if not overwrite and _is_finished(settings, results, possible, resume):
                 yield None
                 return
-            workspace.begin(settings)
+            with writing(workspace.folder):
+                write_bytes(workspace.settings, json.dumps(settings, indent=1, sort_keys=True).encode())
         elif resume:
-            workspace.check(settings)
+            _compare(_read_settings(workspace.settings), settings, workspace.folder)
         else:
             raise ResultsError(
                 f'there is an unfinished run for {results[-1]}: go on with it with --resume, or begin anew with '
@@ -162,6 +145,13 @@ def _is_finished(settings: Mapping[str, Any], results: Sequence[Path], possible:
         _compare(json.loads(dataset.tags().get(SETTINGS_TAG, '{}')), settings, results[-1])
     logger.info('%s is finished already', results[-1])
     return True
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ResultsError(f'{path} cannot be read ({error}): begin anew with --overwrite') from error
 
 
 def _compare(old: Mapping[str, Any], new: Mapping[str, Any], place: Path) -> None:

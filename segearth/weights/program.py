@@ -34,12 +34,7 @@ EXIT_FAILED = 1
 
 
 def run(arguments: Sequence[str] | None = None, program: str | None = None) -> int:
-    """Runs the program; returns 1 if any file could not be fetched or is damaged.
-
-    Args:
-        arguments: None for those of the process.
-        program: Name for the usage line; None for that of the file.
-    """
+    """Runs the program, under another name for its usage line; 1 if a file could not be fetched or is damaged."""
     parser = argparse.ArgumentParser(
         prog=program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

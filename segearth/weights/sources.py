@@ -64,12 +64,7 @@ def locate(record: WeightRecord) -> Path | None:
 
 
 def check(record: WeightRecord) -> str:
-    """Verifies a file by what the publisher says or else by the note of its download, and says by which of them.
-
-    Raises:
-        MissingFileError: The file is not there.
-        CheckpointError: It is damaged.
-    """
+    """Verifies a file by what the publisher says or else by the note of its download, and says by which of them."""
     path = locate(record)
     if path is None:
         raise MissingFileError(f'not there. {record.remedy}')
@@ -82,12 +77,7 @@ def check(record: WeightRecord) -> str:
 
 
 def install(record: WeightRecord, progress: Report = lambda *_: None) -> Path:
-    """Fetches a file unless it is there, from Hugging Face with the progress of its own client, and gives its path.
-
-    Raises:
-        DownloadError: It could not be fetched, or no program can fetch it; the message says what to do.
-        CheckpointError: What was fetched, or what was there, is not the published file.
-    """
+    """Fetches a file unless it is there, from Hugging Face with the progress of its own client, and gives its path."""
     path = locate(record)
     if path is not None:
         transfer.verify(path, record.checksum)

@@ -31,11 +31,10 @@ _FEATUP: dict[str, Any] = dict(
 UPSAMPLER_WEIGHTS: tuple[UpsamplerRecord, ...] = (
     UpsamplerRecord(
         name='SimFeatUp-jbu_one', group='jbu_one', file='xclip_jbu_one_million_aid.ckpt', dim=512,
-        encoder='CLIP ViT-B/16',
+        encoder='CLIP ViT-B/16', paper='SegEarth-OV, arXiv 2410.01768',
         # HEAD is whatever branch the repository shows first
         url='https://raw.githubusercontent.com/likyoo/SegEarth-OV/HEAD/simfeatup_dev/weights/xclip_jbu_one_million_aid.ckpt',
         home='https://github.com/likyoo/SegEarth-OV', licence='unknown, see https://github.com/likyoo/SegEarth-OV',
-        paper='SegEarth-OV, arXiv 2410.01768',
         checksum=Checksum('git blob', 'd40f00838331331faa04a926ea5991f5203f91a8'),
     ),
     UpsamplerRecord(
