@@ -16,11 +16,8 @@ def read_settings(path: str) -> dict[str, Any]:
     """Reads a configuration file, found by :func:`segearth.paths.find_config`, as arguments of a Segmenter.
 
     The encoder, attention, classes and thresholds are taken, the palette of the data set and its sensor too; the size
-    that images are fitted into is not, since maps are made at a scene's own resolution.
-
-    Raises:
-        MissingFileError: There is no such file.
-        ConfigError: It cannot be read or describes no model.
+    that images are fitted into is not, since maps are made at a scene's own resolution. A MissingFileError or
+    ConfigError says that there is no such file, or no model in it.
     """
     from mmengine.config import Config  # late: takes seconds, and only configs need it
     from mmseg.registry import DATASETS

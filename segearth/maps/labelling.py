@@ -1,30 +1,82 @@
-"""Labels of one block: windows row by row, with the sums of only one row of windows in memory.
+"""One grid of windows over the whole scene, and the labels of one block of it.
 
-A pixel's scores are final when the last row of windows that sees it is done; they are classified and forgotten then.
-So memory goes with the queries, the window's height and the block's width, not with the block's area.
+There are no seams by construction: a block computes all windows that touch it, and the windows are the same ones for
+every block and for the scene in one piece. Those of the rim are computed by both neighbours, for a block of 18 strides
+11 % twice. Only one row of windows is summed up at a time: a pixel's scores are final when the last row of windows that
+sees it is done, and are classified and forgotten then. So memory goes with the queries, the window's height and the
+block's width, not with the block's area.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from segearth.inference.sliding_window import Box, score_padded
-from segearth.maps.grid import WindowGrid
+from segearth.errors import ConfigError
+from segearth.inference.sliding_window import Box, score_padded, window_boxes
 from segearth.models.checkpoints import tensor_bytes
 
 if TYPE_CHECKING:
     from segearth.models.open_vocabulary import OpenVocabularySegmenter
 
+BLOCK_SIDE = 2048  # pixels, rounded to strides: 8 blocks of an image of Sentinel-2 a side
 NO_DATA = 255  # label of pixels without data; so a map has at most 255 classes
 WHOLE_IMAGE_WINDOW = ((224, 224), (112, 112))  # crop and stride where the model's own setting is "the whole image"
 NOT_IN_LABELS = ('crop_size', 'stride', 'window_batch_size')  # settings: the grid of windows says the first two
+
+
+@dataclass(frozen=True)
+class WindowGrid:
+    """Windows over a scene; all sizes are (height, width) in pixels."""
+
+    shape: tuple[int, int]  # of the scene
+    crop_size: tuple[int, int]  # of a window
+    stride: tuple[int, int]  # between windows
+
+    def __post_init__(self) -> None:
+        window_boxes(*self.crop_size, self.crop_size, self.stride)  # refuses strides that leave gaps
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """(height, width) of the windows, which a small scene limits."""
+        return min(self.crop_size[0], self.shape[0]), min(self.crop_size[1], self.shape[1])
+
+    def starts(self, axis: int, first: int, last: int) -> list[int]:
+        """First pixels of the windows along an axis (0: rows) that touch pixels first to last - 1."""
+        side, window, stride = self.shape[axis], self.window[axis], self.stride[axis]
+        end = side - window
+        steps = -(-end // stride)  # ceiling
+        lowest = max((first - window) // stride, 0)
+        highest = min(-(-last // stride), steps)
+        starts = (min(index * stride, end) for index in range(lowest, highest + 1))
+        return [start for start in starts if start < last and start + window > first]
+
+    def region(self, box: Box) -> Box:
+        """The pixels that the windows touching a box see."""
+        rows, columns = self.starts(0, box[0], box[2]), self.starts(1, box[1], box[3])
+        return rows[0], columns[0], rows[-1] + self.window[0], columns[-1] + self.window[1]
+
+    def num_windows(self, boxes: Sequence[Box]) -> int:
+        """Number of windows computed for some boxes."""
+        return sum(len(self.starts(0, y1, y2)) * len(self.starts(1, x1, x2)) for y1, x1, y2, x2 in boxes)
+
+    def blocks(self, side: int = BLOCK_SIDE) -> list[Box]:
+        """Cuts the scene into blocks, row by row, whose side in pixels is rounded to a multiple of the stride."""
+        if side < 1:
+            raise ConfigError(f'block size is {side}; allowed: 1 pixel or more, {BLOCK_SIDE} is usual')
+        height, width = self.shape
+        step_y, step_x = (max(round(side / stride), 1) * stride for stride in self.stride)
+        return [
+            (y, x, min(y + step_y, height), min(x + step_x, width))
+            for y in range(0, height, step_y)
+            for x in range(0, width, step_x)
+        ]
 
 
 class SegmenterModel:
@@ -38,16 +90,13 @@ class SegmenterModel:
         self.crop_size: tuple[int, int] = windows[0]
         self.stride: tuple[int, int] = windows[1]
         self.window_batch_size = segmenter.window_batch_size(self.crop_size)
+        self.classify = segmenter.classify  # mean scores (Q, h, w): class probabilities (K, h, w), labels (1, h, w)
 
     def score(self, windows: Tensor) -> Tensor:
         """Scores (b, Q, h, w) of windows (b, 3, h, w) uint8, RGB."""
         segmenter = self._segmenter
         images = segmenter.normalise(windows.to(segmenter.mean.device))
         return score_padded(images, segmenter.score_windows, segmenter.encoder.patch_size)
-
-    def classify(self, query_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Class probabilities (K, h, w) and labels (1, h, w) of mean scores (Q, h, w)."""
-        return self._segmenter.classify(query_logits)
 
     def describe(self) -> dict[str, Any]:
         """All that labels depend on, as JSON has it; a resumed run must find the same."""

@@ -21,9 +21,7 @@ from segearth.errors import ConfigError, DataError
 from segearth.io.outputs import check_results, writing
 from segearth.io.pictures import decide_stretch
 from segearth.maps.areas import PixelAreas
-from segearth.maps.grid import BLOCK_SIDE, WindowGrid
-from segearth.maps.labelling import NO_DATA, SegmenterModel
-from segearth.maps.quicklook import reduction
+from segearth.maps.labelling import BLOCK_SIDE, NO_DATA, SegmenterModel, WindowGrid
 from segearth.maps.results import TILED, MapFiles, MapLegend, write_results
 from segearth.maps.run import MapPlan, MapRun, Progress, Runner, run_blocks
 from segearth.maps.scene import Scene, SceneSource, open_scene
@@ -49,8 +47,7 @@ class MapOptions:
 
 SCENE_ARGUMENTS = frozenset({'resolution', 'runner', 'resume', 'overwrite', 'progress'}).union(
     field.name for field in fields(MapOptions)
-)
-"""Names of the arguments of :func:`predict_scene` that say how a scene is mapped."""
+)  # names of the arguments of `predict_scene` that say how a scene is mapped
 
 
 def parts_of(segmenter: Any) -> tuple[SegmenterModel, MapLegend]:
@@ -137,10 +134,7 @@ def predict_to_files(
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> MapFiles:
-    """Maps one scene to the files of a folder; an open ``dataset`` is read in place of the path of ``source``.
-
-    What is not said here is as in :func:`predict_scene`.
-    """
+    """Maps one scene to the files of a folder, as :func:`predict_scene`; an open ``dataset`` is read if given."""
     options, out = options or MapOptions(), Path(out)
     if options.polygons:
         require('maps', 'geopandas', 'pyogrio', 'shapely')
@@ -157,7 +151,6 @@ def predict_to_files(
             grid,
             tuple(grid.blocks(options.block_side)),
             options.scores or options.polygons,
-            reduction(*scene.shape),
         )
         files = MapFiles.of(out, scene.name, options.scores, options.polygons)
         possible = MapFiles.of(out, scene.name).paths

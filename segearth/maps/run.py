@@ -6,6 +6,7 @@ the same function (cluster.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,13 +14,12 @@ import numpy as np
 
 from segearth.inference.sliding_window import Box
 from segearth.io.pictures import Stretch
-from segearth.maps.grid import WindowGrid
-from segearth.maps.labelling import SegmenterModel, label_block
+from segearth.maps.labelling import SegmenterModel, WindowGrid, label_block
 from segearth.maps.scene import Scene, SceneSource
 from segearth.maps.workspace import Workspace
 
-Progress = Callable[[int, int], None]
-"""Told (windows done, windows in all)."""
+QUICKLOOK_SIDE = 1024  # pixels, the longest side of a panel
+Progress = Callable[[int, int], None]  # told (windows done, windows in all)
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,11 @@ class MapPlan:
     grid: WindowGrid
     blocks: tuple[Box, ...]
     with_scores: bool  # keep the probability of the best class
-    step: int  # every how many pixels one is kept for the quick look
+
+    @property
+    def step(self) -> int:
+        """Every how many pixels one is kept for the quick look."""
+        return reduction(*self.grid.shape)
 
     @property
     def small_shape(self) -> tuple[int, int]:
@@ -91,6 +95,11 @@ def compute_block(
     arrays = label_block(model, picture, valid, box, plan.grid, plan.with_scores, on_windows, on_probabilities)
     inside = picture[y1 - top : y2 - top, x1 - left : x2 - left]
     return arrays | {'picture': reduced(inside, y1, x1, plan.step)}
+
+
+def reduction(height: int, width: int) -> int:
+    """Every how many pixels of a scene one is kept."""
+    return max(math.ceil(max(height, width) / QUICKLOOK_SIDE), 1)
 
 
 def reduced(values: np.ndarray, top: int, left: int, step: int) -> np.ndarray:

@@ -32,14 +32,13 @@ from segearth.maps.areas import pixel_size
 logger = logging.getLogger(__name__)
 
 RASTER_SUFFIXES = frozenset({'.tif', '.tiff', '.jp2', '.vrt', '.img', '.png', '.jpg', '.jpeg'})
-RESULT_ENDINGS = {
+RESULT_ENDINGS = {  # what stands behind a scene's name in its results, which a folder of scenes may hold too
     'overview': '_overview.png',
     'areas': '_areas.csv',
     'scores': '_scores.tif',
     'polygons': '_polygons.gpkg',
     'classes': '_classes.tif',
 }
-"""What stands behind a scene's name in its results, which a folder of scenes may hold too."""
 GDAL_CACHE_MB = 256  # GDAL's default is a share of the machine's memory
 LONGEST_SIDE = 2**31 - 1  # of a GDAL raster
 BANDS_REMEDY = {
@@ -93,10 +92,7 @@ class Scene:
 
 @contextmanager
 def open_scene(source: SceneSource, dataset: rasterio.DatasetReader | None = None) -> Iterator[Scene]:
-    """Opens a scene, or takes the open ``dataset`` instead of the path, and leaves it open.
-
-    A MissingFileError, DataError or ConfigError says that the file, its bands or the resolution cannot be used.
-    """
+    """Opens a scene, or takes an open ``dataset``, which it leaves open; a UserError says what cannot be used."""
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter('ignore', NotGeoreferencedWarning)

@@ -119,7 +119,13 @@ def open_workspace(
             with writing(workspace.folder):
                 write_bytes(workspace.settings, json.dumps(settings, indent=1, sort_keys=True).encode())
         elif resume:
-            _compare(_read_settings(workspace.settings), settings, workspace.folder)
+            try:
+                known = json.loads(workspace.settings.read_text())
+            except (OSError, ValueError) as error:
+                raise ResultsError(
+                    f'{workspace.settings} cannot be read ({error}): begin anew with --overwrite'
+                ) from error
+            _compare(known, settings, workspace.folder)
         else:
             raise ResultsError(
                 f'there is an unfinished run for {results[-1]}: go on with it with --resume, or begin anew with '
@@ -145,13 +151,6 @@ def _is_finished(settings: Mapping[str, Any], results: Sequence[Path], possible:
         _compare(json.loads(dataset.tags().get(SETTINGS_TAG, '{}')), settings, results[-1])
     logger.info('%s is finished already', results[-1])
     return True
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ResultsError(f'{path} cannot be read ({error}): begin anew with --overwrite') from error
 
 
 def _compare(old: Mapping[str, Any], new: Mapping[str, Any], place: Path) -> None:

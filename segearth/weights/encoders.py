@@ -1,11 +1,9 @@
 """Table of encoders: which architecture, which weights, which activation, from where, under which licence.
 
 A new encoder is a new row, never a branch. The activation is part of the record because weights do not carry it and
-open_clip builds plain GELU for ``ViT-B-16`` whatever the weights were trained with: each row states what the
-original effectively ran, which is not always what the weights were trained with (CLIPSelf).
-
-Licences: as published beside the weights; where that was not certain the row says "unknown" and names the page.
-Checksums: none of the publishers' sha256 is known to us except where a row states one; none is guessed.
+open_clip builds plain GELU for ``ViT-B-16`` whatever the weights were trained with: each row states what the original
+effectively ran, which is not always what the weights were trained with (CLIPSelf). Licences are as published beside the
+weights; where that was not certain the row says "unknown" and names the page. No checksum is guessed.
 
 Source: SegEarth-OV-2 (arXiv 2508.18067), its list of encoders, pretrained tags and file names.
 """

@@ -55,10 +55,8 @@ class _Interrupted(Exception):
 def fetch(url: str, target: Path, checksum: Checksum | None = None, progress: Report = lambda *_: None) -> Path:
     """Fetches a file (http or https) to ``target`` unless it is there, and gives that path.
 
-    Raises:
-        DownloadError: The address does not answer or answers with an error, the disk is full, or offline mode is on.
-            What had arrived is kept, and the next call continues there.
-        CheckpointError: The content is not what it must be; it is thrown away.
+    After a :class:`DownloadError` the next call continues with what had arrived; content that is not what it must be,
+    which a CheckpointError says, is thrown away.
     """
     if target.is_file():
         return target

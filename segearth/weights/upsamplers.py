@@ -54,8 +54,5 @@ UPSAMPLER_WEIGHTS: tuple[UpsamplerRecord, ...] = (
 
 
 def upsampler_record(path: str | os.PathLike[str]) -> UpsamplerRecord | None:
-    """The record of a released file; None for any other.
-
-    Only the file name of the path counts, because the original's configs name a folder of its own repository.
-    """
+    """The record of a released file, by its name alone (the original's configs name another folder), or None."""
     return next((record for record in UPSAMPLER_WEIGHTS if Path(record.file).name == Path(path).name), None)
