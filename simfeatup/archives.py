@@ -88,8 +88,7 @@ def is_torchscript(path: Path) -> bool:
 def read_archive(path: Path) -> Any:
     """The content of a file of torch.save or torch.jit.save; of a scripted module the tensors by their dotted names.
 
-    Raises pickle.UnpicklingError where the file calls something that is no plain value, and anything where it is
-    damaged.
+    Raises pickle.UnpicklingError for a call of what is no plain value, and anything where the file is damaged.
     """
     if not zipfile.is_zipfile(path):
         with path.open('rb') as file:
@@ -146,8 +145,7 @@ class _Refusing(type):
         raise pickle.UnpicklingError(f'the file refers to {vars(cls)["full_name"]}')
 
 
-BLOCKED = ('os', 'posix', 'nt', 'sys', 'subprocess')
-"""Modules of which no name belongs into a weight file in any role."""
+BLOCKED = ('os', 'posix', 'nt', 'sys', 'subprocess')  # no name of theirs belongs into a weight file in any role
 
 
 def _is_value(module: str, name: str) -> bool:

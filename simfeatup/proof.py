@@ -33,10 +33,8 @@ logger = logging.getLogger(__name__)
 class FastPath:
     """A fast way to compute what a plain one computes too.
 
-    Args:
-        name: For messages.
-        variable: Environment variable that turns it off: 0, off, no or false. Read at every use.
-        instead: What runs where it does not work, for messages.
+    The environment's ``variable`` turns it off: 0, off, no or false, read at every use. ``name``, and ``instead``, what
+    runs where it does not work, are for messages.
     """
 
     def __init__(self, name: str, variable: str, instead: str) -> None:
@@ -46,11 +44,7 @@ class FastPath:
         self._lock, self._process = threading.Lock(), os.getpid()
 
     def is_on(self) -> bool:
-        """Whether the environment leaves it on.
-
-        Raises:
-            UpsamplerError: The variable has a value that means neither.
-        """
+        """Whether the environment leaves it on; raises UpsamplerError for a value that means neither."""
         value = os.environ.get(self.variable, '').strip().lower()
         if value in ON or value in OFF:
             return value in ON

@@ -35,11 +35,9 @@ def score(
         features: (B, C, h, w).
         guidance: (B, 3, H, W), normalised.
         text_embeddings: (Q, C), L2-normalised.
-        rank: Keep only this many coordinates of the tokens for the length, those of largest energy. An
-            approximation: the length, so every score of a pixel by the same factor, is off by at most the share of
-            energy left out. None is exact.
-        reuse: For windows that follow each other down an image: kernels that one shares with the last are not
-            computed again. The scores are the same bit for bit.
+        rank: Coordinates of the tokens to keep for the length, those of largest energy; None is exact. All scores of
+            a pixel are off by one factor, of at most the share of energy left out.
+        reuse: Kernels of the windows before this one; the scores are the same bit for bit.
 
     Returns:
         (B, Q, H, W), in the text embeddings' dtype.

@@ -28,11 +28,8 @@ PROJECTION_DIM = 30  # SimFeatUp's released settings
 CRF_SAMPLES = 1000
 CRF_ALPHA, CRF_BETA, CRF_GAMMA = 0.5, 0.15, 0.005  # widths of place, colour and place alone, in squared units
 CRF_WEIGHTS = (10.0, 3.0)  # of place with colour, of place alone; FeatUp's code
-CONSTANT = 'upsampler.fixup_proj.1.bias'
-"""The only weight of a joint bilateral upsampler that is added to the features."""
-
-Encode = Callable[[Tensor], Tensor]
-"""Images (B, 3, H, W), normalised -> features (B, C, h, w)."""
+CONSTANT = 'upsampler.fixup_proj.1.bias'  # the only weight of a joint bilateral upsampler that is added to features
+Encode = Callable[[Tensor], Tensor]  # images (B, 3, H, W), normalised -> features (B, C, h, w)
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,9 @@ PREFIXES = ('module.', 'model.', 'clip.', 'clip_model.', 'net.', 'network.', 'em
 """What wrappers and Lightning modules put before every name."""
 
 AVERAGES = re.compile(r'ema|teacher|momentum|average')
-OPENAI_EXTRAS = ('input_resolution', 'context_length', 'vocab_size')
-"""Numbers that OpenAI's archives hold beside the weights."""
+OPENAI_EXTRAS = ('input_resolution', 'context_length', 'vocab_size')  # numbers beside the weights of OpenAI
 
-MAX_LISTED = 6
-"""So many names of a kind are listed in a message."""
+MAX_LISTED = 6  # names of a kind in a message
 
 logger = logging.getLogger(__name__)
 

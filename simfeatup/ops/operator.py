@@ -22,8 +22,7 @@ from torch import Tensor
 from simfeatup.errors import UpsamplerError
 from simfeatup.proof import TOLERANCE, Case, FastPath, pattern
 
-BACKENDS = {'reference': 'torch', 'cpu': 'numba', 'cuda': 'triton'}
-"""Name -> the package it needs."""
+BACKENDS = {'reference': 'torch', 'cpu': 'numba', 'cuda': 'triton'}  # name -> the package it needs
 PATHS = {
     'cpu': FastPath('numba', 'SIMFEATUP_NUMBA', 'plain torch, slower'),
     'cuda': FastPath('Triton', 'SIMFEATUP_TRITON', 'plain torch, slower'),
@@ -46,11 +45,7 @@ def use_backend(backend: str | None) -> Iterator[None]:
 
 
 def choose_backend(device: torch.device) -> str:
-    """Name of the implementation that is to run for tensors on a device, as far as an operator has it.
-
-    Raises:
-        UpsamplerError: A forced back end that is unknown, not installed, or not for the device.
-    """
+    """Name of the implementation that is to run for tensors on a device, as far as an operator has it."""
     name = _forced.get() or os.environ.get(VARIABLE) or 'auto'
     if name == 'auto':
         return device.type

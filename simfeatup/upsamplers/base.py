@@ -4,10 +4,6 @@ An upsampler gets from the grid of tokens to the pixels of the guidance in stage
 For the linear ones ``f = A u + c`` at every pixel, u a weighted sum of the tokens. The weights know neither the tokens
 nor their number of channels, so they are computed once for an image and applied to whatever is wanted at full size:
 scores of texts, coordinates in a basis, or the features themselves.
-
-    stages = upsampler.stages(guidance, grid)
-    A, c = upsampler.channel_map()
-    hr_scores, squares = adaptive_conv_norm(lr_maps, stages, num_scores)  # texts . u, length of the other channels
 """
 
 from __future__ import annotations
@@ -25,11 +21,7 @@ from simfeatup.upsamplers.reuse import KernelReuse
 
 
 class Upsampler(nn.Module):
-    """Base: ``(features (B, C, h, w), guidance (B, 3, H, W)) -> (B, C, H, W)``.
-
-    Args:
-        dim: Channels C of the features.
-    """
+    """Base: ``(features (B, C, h, w), guidance (B, 3, H, W)) -> (B, C, H, W)``, C being ``dim``."""
 
     DIM_KEY: str | None = None
     """Name of a weight that tells the number of channels: a bias (C,) or an input weight (out, C, 1, 1)."""
@@ -64,11 +56,7 @@ class LinearUpsampler(Upsampler):
         return torch.eye(self.dim, device='cpu'), torch.zeros(self.dim, device='cpu')
 
     def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
-        """Features (B, C, h, w), not L2-normalised, and their image (B, 3, H, W), normalised, -> (B, C, H, W).
-
-        Raises:
-            UpsamplerError: Shapes that do not fit.
-        """
+        """Features (B, C, h, w), not L2-normalised, and their image (B, 3, H, W), normalised, -> (B, C, H, W)."""
         self.check(features, guidance)
         for stage in self.stages(guidance, features.shape[2:]):
             features = stage.apply(features)

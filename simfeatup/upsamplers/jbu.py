@@ -57,9 +57,10 @@ class JBULayer(BilateralLayer):
 
     def fused_kernels(self, guidance: Tensor, grid: Sequence[int], known: Tensor | None, first: int) -> Tensor:
         """As in the base."""
-        (key1, _, _, key2), (first, _, _, last) = self.range_proj, self.fixup_proj
+        (key1, _, _, key2), (fixup1, _, _, fixup2) = self.range_proj, self.fixup_proj
         keys = [key1.weight, key1.bias, key2.weight, key2.bias]
-        correction = [first.weight, first.bias, KERNEL_FIXUP_WEIGHT * last.weight, KERNEL_FIXUP_WEIGHT * last.bias]
+        scaled = [KERNEL_FIXUP_WEIGHT * fixup2.weight, KERNEL_FIXUP_WEIGHT * fixup2.bias]
+        correction = [fixup1.weight, fixup1.bias, *scaled]
         spatial = self.spatial_kernel()
         return learned_kernels(guidance, list(grid), self.temperature, spatial, keys, correction, known, first)
 

@@ -20,11 +20,8 @@ from simfeatup.ops.folding import axis_folding
 class KernelReuse:
     """What the last window's stages were, for the next window to take over; made for one image and its windows.
 
-    Nothing is taken over from windows that lie elsewhere: the guidance itself is compared.
-
-    Args:
-        step: How far below the last window the next one lies, as a share of its height, above 0; from 1 on nothing
-            overlaps.
+    Each next one lies by ``step``, a share of its height above 0, below the last. Nothing is taken over from windows
+    that lie elsewhere: the guidance itself is compared.
     """
 
     def __init__(self, step: Fraction) -> None:
