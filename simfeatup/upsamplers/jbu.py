@@ -57,10 +57,11 @@ class JBULayer(BilateralLayer):
 
     def fused_kernels(self, guidance: Tensor, grid: Sequence[int], known: Tensor | None, first: int) -> Tensor:
         """As in the base."""
-        (key1, _, _, key2), (fixup1, _, _, fixup2) = self.range_proj, self.fixup_proj
-        keys = [key1.weight, key1.bias, key2.weight, key2.bias]
-        scaled = [KERNEL_FIXUP_WEIGHT * fixup2.weight, KERNEL_FIXUP_WEIGHT * fixup2.bias]
-        correction = [fixup1.weight, fixup1.bias, *scaled]
+        convs = [module for module in (*self.range_proj, *self.fixup_proj) if isinstance(module, nn.Conv2d)]
+        *keys, weight1, bias1, weight2, bias2 = (
+            tensor for conv in convs for tensor in (conv.weight, conv.bias) if tensor is not None
+        )
+        correction = [weight1, bias1, KERNEL_FIXUP_WEIGHT * weight2, KERNEL_FIXUP_WEIGHT * bias2]
         spatial = self.spatial_kernel()
         return learned_kernels(guidance, list(grid), self.temperature, spatial, keys, correction, known, first)
 
@@ -99,7 +100,8 @@ class JBU(BilateralUpsampler):
         return torch.add(features, mixed, alpha=FEATURE_FIXUP_WEIGHT)
 
     def _add_bias(self, features: Tensor) -> Tensor:
-        return features.add_(FEATURE_FIXUP_WEIGHT * self._convolution()[1][:, None, None])
+        bias = FEATURE_FIXUP_WEIGHT * self._convolution()[1][:, None, None]
+        return features + bias if features.requires_grad else features.add_(bias)  # in place autograd would copy views
 
     def _convolution(self) -> tuple[Tensor, Tensor]:
         """Weight (C, C, 1, 1) and bias (C,)."""
