@@ -1,11 +1,10 @@
 """What lies in a pickled weight file, read without running any of it.
 
-Three kinds of files come here: TorchScript archives (as OpenAI published CLIP), which ``torch.load`` with
-``weights_only=True`` refuses and ``torch.jit.load`` would compile; and PyTorch files, new (zip) and old, in which a
-trainer saved more than tensors beside the weights - numbers of NumPy, settings of Lightning, OmegaConf or a program
-of the user's. The pickle is read by an unpickler that resolves no name of the outside world (Python documentation of
-:mod:`pickle`, "Restricting Globals"): tensors are rebuilt here from bytes, every class becomes an inert container, and
-a call of anything that is not plainly a value is refused.
+Here come TorchScript archives (as OpenAI published CLIP), which ``torch.load`` with ``weights_only=True`` refuses and
+``torch.jit.load`` would compile, and PyTorch files, new (zip) and old, in which a trainer saved more than tensors
+beside the weights. The pickle is read by an unpickler that resolves no name of the outside world (Python documentation
+of :mod:`pickle`, "Restricting Globals"): tensors are rebuilt here from bytes, every class becomes an inert container,
+and a call of anything that is not plainly a value is refused.
 
 Source: the file layouts as torch.save and torch.jit.save write them; no code of theirs was followed.
 """
@@ -28,17 +27,10 @@ import torch
 from torch import Tensor
 
 STORAGE_DTYPES = {
-    'FloatStorage': torch.float32,
-    'HalfStorage': torch.float16,
-    'BFloat16Storage': torch.bfloat16,
-    'DoubleStorage': torch.float64,
-    'LongStorage': torch.int64,
-    'IntStorage': torch.int32,
-    'ShortStorage': torch.int16,
-    'CharStorage': torch.int8,
-    'ByteStorage': torch.uint8,
-    'BoolStorage': torch.bool,
-}
+    'FloatStorage': torch.float32, 'HalfStorage': torch.float16, 'BFloat16Storage': torch.bfloat16,
+    'DoubleStorage': torch.float64, 'LongStorage': torch.int64, 'IntStorage': torch.int32,
+    'ShortStorage': torch.int16, 'CharStorage': torch.int8, 'ByteStorage': torch.uint8, 'BoolStorage': torch.bool,
+}  # fmt: skip
 
 DATA_MODULES = frozenset((
     'addict', 'argparse', 'array', 'collections', 'copyreg', 'datetime', 'decimal', 'enum', 'fractions', 'functools',
@@ -65,16 +57,14 @@ class StandIn(dict):
 
     state: Any = None
 
-    def __new__(cls, *args: Any, **_: Any) -> StandIn:
+    def __new__(cls, *_: Any, **__: Any) -> StandIn:
         """Makes an empty one, whatever the class would have taken."""
-        del args
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **_: Any) -> None:
         super().__init__(args[0] if args and isinstance(args[0], dict) else {})  # ConfigDict({...})
 
     def __setstate__(self, state: Any) -> None:
-        """Keeps the attributes."""
         self.state = state
 
     def __hash__(self) -> int:  # type: ignore[override]  # an object of the file may be a key
@@ -98,9 +88,7 @@ def is_torchscript(path: Path) -> bool:
 def read_archive(path: Path) -> Any:
     """The content of a file of torch.save or torch.jit.save; of a scripted module the tensors by their dotted names.
 
-    Raises:
-        pickle.UnpicklingError: The file calls something that is no plain value.
-        zipfile.BadZipFile, KeyError, ValueError, RuntimeError, EOFError: The file is damaged.
+    Raises pickle.UnpicklingError for a call of what is no plain value, and anything where the file is damaged.
     """
     if not zipfile.is_zipfile(path):
         with path.open('rb') as file:
@@ -115,12 +103,7 @@ def read_archive(path: Path) -> Any:
 
 
 class Unpickler(pickle.Unpickler):
-    """Reads a pickle of tensors and values.
-
-    Args:
-        file: The pickle.
-        load_storage: Dtype, key and number of elements to a flat tensor.
-    """
+    """Reads a pickle of tensors and values; ``load_storage``: dtype, key and number of elements to a flat tensor."""
 
     def __init__(self, file: IO[bytes], load_storage: Callable[[torch.dtype, str, int], Tensor]) -> None:
         super().__init__(file)
@@ -162,8 +145,7 @@ class _Refusing(type):
         raise pickle.UnpicklingError(f'the file refers to {vars(cls)["full_name"]}')
 
 
-BLOCKED = ('os', 'posix', 'nt', 'sys', 'subprocess')
-"""Modules of which no name belongs into a weight file in any role."""
+BLOCKED = ('os', 'posix', 'nt', 'sys', 'subprocess')  # no name of theirs belongs into a weight file in any role
 
 
 def _is_value(module: str, name: str) -> bool:
@@ -182,10 +164,8 @@ def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *m
     return tensor if flags is None else tensor.neg()  # torch writes the sign of such views apart
 
 
-def _rebuild_typed(
-    storage: Tensor, offset: int, size: tuple, stride: tuple, _: Any, __: Any, dtype: Any, *more: Any
-) -> Tensor:
-    return _rebuild_tensor(storage.view(dtype), offset, size, stride, *more)
+def _rebuild_typed(storage: Tensor, offset: int, size: tuple, stride: tuple, *more: Any) -> Tensor:
+    return _rebuild_tensor(storage.view(more[2]), offset, size, stride, *more[3:])
 
 
 REBUILDERS: dict[str, Any] = {

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from simfeatup.errors import UpsamplerError
 from simfeatup.ops.adaptive_conv import adaptive_conv
-from simfeatup.ops.axes import reflect_indices
 from simfeatup.ops.axis_product import axis_product
+from simfeatup.ops.folding import reflect_indices
 
 BLUR_SIZE, BLUR_SIGMA = 5, 1.0  # pixels; released settings
 FEATURE_DROPOUT = 0.2  # of single numbers, before the logits
@@ -45,11 +45,7 @@ class AttentionDownsampler(nn.Module):
         self.b = nn.Parameter(0.01 * torch.randn(kernel_size, kernel_size))
 
     def forward(self, hr_features: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, h, w), h and w of ``final_size``; cells overlap where H is less than h cells.
-
-        Raises:
-            UpsamplerError: A map smaller than one cell.
-        """
+        """(B, C, H, W) -> (B, C, h, w), h and w of ``final_size``; cells overlap where H is less than h cells."""
         return self.downsample(hr_features)[0]
 
     def downsample(self, hr_features: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,24 +70,20 @@ class AttentionDownsampler(nn.Module):
         return adaptive_conv(inputs, weights, starts[0], starts[1]), weights
 
 
-def blur(features: Tensor, size: int = BLUR_SIZE, sigma: float = BLUR_SIGMA) -> Tensor:
-    """Gaussian blur with reflection at the borders: (B, C, H, W) -> (B, C, H, W).
-
-    As two matrix products, whose gradient is two more: sums of shifted maps would copy the map once a tap.
-    """
-    rows, cols = (
-        torch.tensor(_blur_matrix(side, size, sigma), dtype=features.dtype, device=features.device)
-        for side in features.shape[2:]
+def blur(features: Tensor) -> Tensor:
+    """Gaussian blur with reflection at the borders: (B, C, H, W) -> (B, C, H, W)."""
+    rows, cols = (  # as matrix products: sums of shifted maps would copy the map once a tap
+        torch.tensor(_blur_matrix(side), dtype=features.dtype, device=features.device) for side in features.shape[2:]
     )
     return axis_product(features, rows, cols)
 
 
 @lru_cache(maxsize=16)
-def _blur_matrix(length: int, size: int, sigma: float) -> np.ndarray:
+def _blur_matrix(length: int) -> np.ndarray:
     """(length, length): row r holds the shares of the input's entries in output entry r."""
-    weights = np.exp(-((np.arange(size) - size // 2) ** 2) / (2 * sigma**2))
+    weights = np.exp(-((np.arange(BLUR_SIZE) - BLUR_SIZE // 2) ** 2) / (2 * BLUR_SIGMA**2))
     outputs = np.arange(length)[:, None]
-    sources = reflect_indices(length, size // 2)[outputs + np.arange(size)]  # (length, size)
+    sources = reflect_indices(length, BLUR_SIZE // 2)[outputs + np.arange(BLUR_SIZE)]  # (length, size)
     matrix = np.zeros((length, length))
     np.add.at(matrix, (outputs, sources), weights / weights.sum())
     return matrix

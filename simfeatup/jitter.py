@@ -11,24 +11,23 @@ followed: the order of the steps and their ranges, checked against arrays that t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from simfeatup.errors import UpsamplerError
-from simfeatup.ops.axes import reflect_indices
 from simfeatup.ops.axis_product import axis_product
+from simfeatup.ops.folding import reflect_indices
 
 MAX_PAD = 20  # pixels, SimFeatUp's released settings
 MAX_ZOOM = 2.0
 ZOOM_CHANCE, FLIP_CHANCE = 0.5, 0.5
 
 
-@dataclass(frozen=True)
-class Jitter:
-    """One draw; the attributes are the arguments of :func:`apply_jitter`."""
+class Jitter(NamedTuple):
+    """One draw: what :func:`apply_jitter` takes besides the images."""
 
     max_pad: int
     zoom: float
@@ -36,25 +35,11 @@ class Jitter:
     x: int
     flip: bool
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Applies the draw to images or features (B, C, H, W)."""
-        return apply_jitter(images, self.max_pad, self.zoom, self.y, self.x, self.flip)
-
 
 def draw_jitter(
-    size: Sequence[int],
-    max_pad: int = MAX_PAD,
-    max_zoom: float = MAX_ZOOM,
-    generator: torch.Generator | None = None,
+    size: Sequence[int], max_pad: int = MAX_PAD, max_zoom: float = MAX_ZOOM, generator: torch.Generator | None = None
 ) -> Jitter:
-    """Draws a jitter.
-
-    Args:
-        size: (H, W) of the images.
-        max_pad: Pixels of reflection on each side.
-        max_zoom: Zooms are drawn evenly from 1 to this, in :data:`ZOOM_CHANCE` of the draws.
-        generator: On the CPU; None for torch's own.
-    """
+    """Draws a jitter for images of a size (H, W): half of all zoom, evenly from 1 to ``max_zoom``, and half flip."""
     zoom_draw, zoom, y, x, flip = torch.rand(5, generator=generator, dtype=torch.float64).tolist()
     zoom = 1 + zoom * (max_zoom - 1) if zoom_draw < ZOOM_CHANCE else 1.0
     spare = [int((side + 2 * max_pad) * zoom) - side for side in size]
@@ -62,7 +47,7 @@ def draw_jitter(
 
 
 def apply_jitter(images: Tensor, max_pad: int, zoom: float, y: int, x: int, flip: bool) -> Tensor:
-    """Reflection padding, bilinear zoom, crop of the input's size, horizontal flip.
+    """Reflection padding, bilinear zoom, crop of the input's size, horizontal flip: (B, C, H, W) -> (B, C, H, W).
 
     Args:
         images: (B, C, H, W), images or features.
@@ -71,9 +56,6 @@ def apply_jitter(images: Tensor, max_pad: int, zoom: float, y: int, x: int, flip
         y: First row of the crop in the padded and zoomed image.
         x: First column of it.
         flip: Mirror left and right afterwards.
-
-    Returns:
-        (B, C, H, W).
 
     Raises:
         UpsamplerError: A zoom below 1, or a crop that lies outside.

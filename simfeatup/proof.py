@@ -2,10 +2,6 @@
 
 What a processor, a driver or a library says of itself does not tell whether a fast way to compute something works
 here. So it is tried: an error or a difference, and the plain path is taken from then on, with one line in the log.
-
-    NUMBA = FastPath('numba', 'SIMFEATUP_NUMBA', 'plain torch')
-    if NUMBA.works(('fold', dtype), proof):  # proof() yields pairs of results, (fast path, plain path)
-        ...
 """
 
 from __future__ import annotations
@@ -16,7 +12,6 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterable
-from concurrent.futures import Future
 from typing import TypeVar
 
 import torch
@@ -38,24 +33,18 @@ logger = logging.getLogger(__name__)
 class FastPath:
     """A fast way to compute what a plain one computes too.
 
-    Args:
-        name: For messages.
-        variable: Environment variable that turns it off: 0, off, no or false. Read at every use.
-        instead: What runs where it does not work, for messages.
+    The environment's ``variable`` turns it off: 0, off, no or false, read at every use. ``name``, and ``instead``, what
+    runs where it does not work, are for messages.
     """
 
     def __init__(self, name: str, variable: str, instead: str) -> None:
         self.name, self.variable, self.instead = name, variable, instead
-        self._verdicts: dict[Case, Future[str | None]] = {}
+        self._verdicts: dict[Case, str | None] = {}  # why it is not used, or None where it is
         self._said: set[str] = set()
-        self._process = os.getpid()
+        self._lock, self._process = threading.Lock(), os.getpid()
 
     def is_on(self) -> bool:
-        """Whether the environment leaves it on.
-
-        Raises:
-            UpsamplerError: The variable has a value that means neither.
-        """
+        """Whether the environment leaves it on; raises UpsamplerError for a value that means neither."""
         value = os.environ.get(self.variable, '').strip().lower()
         if value in ON or value in OFF:
             return value in ON
@@ -75,28 +64,19 @@ class FastPath:
         """
         if not self.is_on():
             return False
-        if self._process != os.getpid():  # a forked process has none of the threads that were at work
-            self._process = os.getpid()
-            self._verdicts = {known: verdict for known, verdict in self._verdicts.items() if verdict.done()}
-        verdict = self._verdicts.get(case)
-        if verdict is None:
-            mine: Future[str | None] = Future()
-            verdict = self._verdicts.setdefault(case, mine)
-            if verdict is mine:
-                run, arguments = contextvars.Context().run, (self._prove, mine, case, proof, tolerance)
-                threading.Thread(target=run, args=arguments, name='proof', daemon=True).start()
-        return verdict.result() is None
+        if case not in self._verdicts:
+            if self._process != os.getpid():  # a forked process has none of the threads that were at work
+                self._lock, self._process = threading.Lock(), os.getpid()
+            with self._lock:
+                if case not in self._verdicts:
+                    run, arguments = contextvars.Context().run, (self._prove, case, proof, tolerance)
+                    thread = threading.Thread(target=run, args=arguments, name='proof', daemon=True)
+                    thread.start()
+                    thread.join()
+        return self._verdicts[case] is None
 
     def run(self, case: Case, proof: Proof, fast: Callable[[], T], plain: Callable[[], T], tolerance: float) -> T:
-        """``fast()`` where the path works, else ``plain()``; so, too, from the first error of ``fast`` on.
-
-        Args:
-            case: See :meth:`works`, as the proof and the tolerance.
-            proof: See there.
-            fast: Without side effects.
-            plain: The same by the plain path.
-            tolerance: See there.
-        """
+        """``fast()``, free of side effects, where the path works, else ``plain()``; so from an error of ``fast`` on."""
         if self.works(case, proof, tolerance):
             try:
                 return fast()
@@ -108,16 +88,14 @@ class FastPath:
 
     def refuse(self, case: Case, reason: str) -> None:
         """Takes the plain path for a case from now on, with one line in the log."""
-        refusal: Future[str | None] = Future()
-        refusal.set_result(reason)
-        self._verdicts[case] = refusal
+        self._verdicts[case] = reason
         self._say(case, reason)
 
     def verdicts(self) -> dict[Case, str | None]:
         """What was proved until now: case -> why it is not used, or None where it is."""
-        return {case: verdict.result() for case, verdict in list(self._verdicts.items()) if verdict.done()}
+        return dict(self._verdicts)
 
-    def _prove(self, verdict: Future[str | None], case: Case, proof: Proof, tolerance: float) -> None:
+    def _prove(self, case: Case, proof: Proof, tolerance: float) -> None:
         reason: str | None = 'the proof was broken off'
         try:
             with warnings.catch_warnings():
@@ -126,9 +104,9 @@ class FastPath:
         except Exception as error:  # whatever it is, the plain path does without
             reason = _first_line(error)
         finally:
+            self._verdicts[case] = reason
             if reason is not None:
                 self._say(case, reason)
-            verdict.set_result(reason)
 
     def _say(self, case: Case, reason: str) -> None:
         if reason in self._said:

@@ -25,27 +25,19 @@ CHANNEL_MULTIPLE = 32  # whole blocks of channels in the innermost loops, so tha
 
 
 def score(
-    upsampler: nn.Module,
-    features: Tensor,
-    guidance: Tensor,
-    text_embeddings: Tensor,
-    rank: int | None = None,
+    upsampler: nn.Module, features: Tensor, guidance: Tensor, text_embeddings: Tensor, rank: int | None = None,
     reuse: KernelReuse | None = None,
-) -> Tensor:
-    """Cosine similarity of upsampled features and texts.
-
-    Upsamplers that are no :class:`simfeatup.upsamplers.base.LinearUpsampler` take the plain path.
+) -> Tensor:  # fmt: skip
+    """Cosine similarity of upsampled features and texts; by the plain path where the upsampler is not linear.
 
     Args:
         upsampler: In eval mode.
         features: (B, C, h, w).
         guidance: (B, 3, H, W), normalised.
         text_embeddings: (Q, C), L2-normalised.
-        rank: Keep only this many coordinates of the tokens for the length, those of largest energy. An
-            approximation: the length, so every score of a pixel by the same factor, is off by at most the share of
-            energy left out. None is exact.
-        reuse: For windows that follow each other down an image: kernels that one shares with the last are not
-            computed again. The scores are the same bit for bit.
+        rank: Coordinates of the tokens to keep for the length, those of largest energy; None is exact. All scores of
+            a pixel are off by one factor, of at most the share of energy left out.
+        reuse: Kernels of the windows before this one; the scores are the same bit for bit.
 
     Returns:
         (B, Q, H, W), in the text embeddings' dtype.
@@ -79,14 +71,9 @@ def score(
 
 
 def coordinates(tokens: Tensor, rank: int | None = None) -> Tensor:
-    """Coordinates of tokens that keep their dot products.
+    """Coordinates (B, N, r) of tokens (B, N, C) that keep their dot products, ``Z Z^T = X X^T``.
 
-    Args:
-        tokens: (B, N, C).
-        rank: Keep this many, those of largest energy; None keeps min(N, C), which is exact.
-
-    Returns:
-        (B, N, r) with ``Z Z^T = X X^T``.
+    Of largest energy where a rank is given, else r = min(N, C), which is exact.
     """
     count, channels = tokens.shape[1:]
     if rank is not None and rank < min(count, channels):

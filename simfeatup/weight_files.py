@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from simfeatup.archives import StandIn, is_torchscript, read_archive
-from simfeatup.errors import UpsamplerError, WeightFileError
+from simfeatup.errors import WeightFileError
 
 NESTED_KEYS = (
     'state_dict', 'model_state_dict', 'model', 'model_state', 'module', 'net', 'network', 'params', 'weights',
@@ -37,16 +36,9 @@ PREFIXES = ('module.', 'model.', 'clip.', 'clip_model.', 'net.', 'network.', 'em
 """What wrappers and Lightning modules put before every name."""
 
 AVERAGES = re.compile(r'ema|teacher|momentum|average')
-OPENAI_EXTRAS = ('input_resolution', 'context_length', 'vocab_size')
-"""Numbers that OpenAI's archives hold beside the weights."""
+OPENAI_EXTRAS = ('input_resolution', 'context_length', 'vocab_size')  # numbers beside the weights of OpenAI
 
-MAX_LISTED = 6
-"""So many names of a kind are listed in a message."""
-
-_DAMAGE = (
-    RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, SafetensorError,
-    zipfile.BadZipFile, NotImplementedError, MemoryError, OverflowError, AssertionError,
-)  # fmt: skip
+MAX_LISTED = 6  # names of a kind in a message
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +56,10 @@ def read_state_dict(path: Path, anchors: Sequence[str] = ()) -> dict[str, Tensor
     """
     content = _content(path)
     state_dict = _names(_find_state_dict(content, path))
-    strange = [name for name, value in state_dict.items() if not _is_plain(value)]
+    strange = [
+        name for name, value in state_dict.items()
+        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested
+    ]  # fmt: skip
     if strange:
         raise WeightFileError(
             f'{path} holds sparse, quantised or otherwise special tensors ({shorten(strange)}); save them dense and as '
@@ -87,22 +82,22 @@ def _content(path: Path) -> Any:
     if not path.is_file():
         raise WeightFileError(f'no weight file at {path}; put the file there or name another path')
     try:
-        _refuse_foreign(path)
-        return _read(path)
+        with path.open('rb') as file:
+            head = file.read(512)
+        _refuse_foreign(path, head)
+        return _read(path, head)
     except PermissionError as error:
         raise WeightFileError(f'{path} cannot be read: {error.strerror}') from error
     except pickle.UnpicklingError as error:
         raise WeightFileError(_unpickling_message(path, error)) from error
-    except UpsamplerError:
+    except WeightFileError:
         raise
-    except _DAMAGE as error:
+    except Exception as error:  # a damaged file may raise anything
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise WeightFileError(f'{path} is damaged or no weight file ({reason}). Delete it and get it again.') from error
 
 
-def _refuse_foreign(path: Path) -> None:
-    with path.open('rb') as file:
-        head = file.read(512)
+def _refuse_foreign(path: Path, head: bytes) -> None:
     if not head:
         raise WeightFileError(f'{path} is empty. Delete it and get it again.')
     if head.startswith(b'version https://git-lfs'):
@@ -111,11 +106,9 @@ def _refuse_foreign(path: Path) -> None:
         raise WeightFileError(f'{path} is a web page, not a weight file (a failed download?). Get it again.')
 
 
-def _read(path: Path) -> Any:
-    with path.open('rb') as file:
-        head = file.read(9)
+def _read(path: Path, head: bytes) -> Any:
     is_other = head.startswith(b'PK') or head[:1] == b'\x80'  # zip or pickle, whatever the name says
-    if head[8:] == b'{' or (path.suffix == '.safetensors' and not is_other):
+    if head[8:9] == b'{' or (path.suffix == '.safetensors' and not is_other):
         return load_file(path, device='cpu')
     if is_torchscript(path):
         return {name: value for name, value in read_archive(path).items() if name not in OPENAI_EXTRAS}
@@ -191,7 +184,3 @@ def _without_prefix(state_dict: dict[str, Tensor], anchors: Sequence[str], path:
     while common := [prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state_dict)]:
         state_dict = {name.removeprefix(common[0]): value for name, value in state_dict.items()}
     return state_dict
-
-
-def _is_plain(value: Tensor) -> bool:
-    return value.layout == torch.strided and not (value.is_quantized or value.is_meta or value.is_nested)

@@ -66,7 +66,7 @@ class Calibration(Hook):
 
 @HOOKS.register_module()
 class StartAsFilter(Hook):
-    """Starts a joint bilateral upsampler as the colour filter, see :func:`simfeatup.training.start_as_filter`.
+    """Starts a joint bilateral upsampler as the colour filter, see :func:`simfeatup.warm_start.start_as_filter`.
 
     Args:
         num_images: The first so many of the data set serve the fit.

@@ -19,7 +19,8 @@ from segearth.training.checkpoints import save_weights
 from segearth.training.data import normalise
 from segearth.training.monitor import PictureRow, principal_components, to_picture
 from simfeatup import build_upsampler
-from simfeatup.training import Recipe, SimFeatUp, start_as_filter
+from simfeatup.training import Recipe, SimFeatUp
+from simfeatup.warm_start import start_as_filter
 
 if TYPE_CHECKING:
     from segearth.models.blip import DenseBLIP
@@ -129,7 +130,7 @@ class SimFeatUpModel(BaseModel):
         self.objective.calibrate(self.encoder, normalise(images))
 
     def start_as_filter(self, images: Tensor, **settings: Any) -> float:
-        """See :func:`simfeatup.training.start_as_filter`; images as for :meth:`forward`.
+        """See :func:`simfeatup.warm_start.start_as_filter`; images as for :meth:`forward`.
 
         Raises:
             ConfigError: An unknown setting.

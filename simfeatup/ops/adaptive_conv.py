@@ -1,9 +1,6 @@
 """A convolution with a kernel of its own at every output pixel: joint bilateral upsampling, CARAFE and SAPA end in it.
 
-Nothing here unfolds the features.
-
-Source: written from the equation; the original calls a CUDA extension of the same meaning (FeatUp, Fu et al.,
-arXiv 2403.10516).
+Source: written from the equation; the original calls a CUDA extension of the same meaning (FeatUp, arXiv 2403.10516).
 """
 
 from __future__ import annotations
@@ -23,18 +20,9 @@ def adaptive_conv(features: Tensor, kernels: Tensor, rows: Tensor | None = None,
 
     ``out[b, c, y, x] = sum_ij kernels[b, i, j, y, x] * features[b, c, rows[y] + i, cols[x] + j]``
 
-    Args:
-        features: (B, C, h, w), already padded so that every tap lies inside.
-        kernels: (B, Ty, Tx, H, W).
-        rows: (H,) integers, the first feature row under each output row, 0 to h - Ty. None is 0, 1, 2, ..., the
-            ordinary convolution, and needs h = H + Ty - 1.
-        cols: (W,) integers, the same for the columns.
-
-    Returns:
-        (B, C, H, W), differentiable once with respect to features and kernels.
-
-    Raises:
-        UpsamplerError: The shapes do not belong together, a start lies outside, or the back end cannot be used.
+    Features (B, C, h, w) by kernels (B, Ty, Tx, H, W) -> (B, C, H, W), differentiable once with respect to both.
+    Rows (H,) and cols (W,) are the first feature row and column under each output row and column, 0 to h - Ty and
+    w - Tx; None is 0, 1, 2, ..., the ordinary convolution of features padded to h = H + Ty - 1.
     """
     return _CONV(features, kernels, *_starts(features.shape, kernels, rows, cols)).permute(0, 3, 1, 2)
 
@@ -44,16 +32,8 @@ def adaptive_conv_norm(
 ) -> tuple[Tensor, Tensor]:
     """The operator stage by stage, where of most channels only their length is wanted in the end; without gradients.
 
-    Args:
-        features: (B, C, h, w).
-        stages: kernels (B, Ty, Tx, H, W), rows and cols of each, as for :func:`adaptive_conv`; at least one.
-        num_maps: Channels to return as they are, at most C.
-
-    Returns:
-        (B, num_maps, H, W), the first channels, and (B, H, W), the sum of the squares of all others.
-
-    Raises:
-        UpsamplerError: As :func:`adaptive_conv`.
+    Features (B, C, h, w) and (kernels, rows, cols) of at least one stage, as for :func:`adaptive_conv`, -> the first
+    channels (B, num_maps, H, W), and (B, H, W), the sum of the squares of all others.
     """
     shape: tuple[int, ...] = features.shape
     used = []
@@ -107,7 +87,10 @@ def _example_norm(sizes: tuple, dtype: torch.dtype, device: torch.device) -> tup
 def _check(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor) -> None:
     for starts, length, taps in zip((rows, cols), features.shape[2:], kernels.shape[1:3], strict=True):
         # A look at the values waits for the device; on CPUs a wrong one would read foreign memory.
-        if starts.device.type == 'cpu' and len(starts) and not (starts.min() >= 0 and starts.max() + taps <= length):
+        if starts.device.type != 'cpu' or not len(starts):
+            continue
+        least, most = starts.aminmax()
+        if least < 0 or most + taps > length:
             raise UpsamplerError(f'adaptive_conv needs starts from 0 to {length - taps}; got {starts.tolist()}.')
 
 
@@ -122,24 +105,16 @@ def _check_norm(
 _SIZES = 37, 5, 6, 3, 3, 7, 9  # pixels in pairs and alone, a block of channels partly filled
 _CONV = Operator(
     'adaptive_conv(Tensor features, Tensor kernels, Tensor rows, Tensor cols) -> Tensor',
-    _plain,
-    {name: f'simfeatup.ops.{name}.conv:adaptive_conv' for name in ('cpu', 'cuda')},
-    _example,
-    _SIZES,
-    lambda features, kernels, *_: (*features.shape[1:], *kernels.shape[1:]),
-    check=_check,
-)
+    _plain, {name: f'simfeatup.ops.{name}.conv:adaptive_conv' for name in ('cpu', 'cuda')}, _example, _SIZES,
+    lambda features, kernels, *_: (*features.shape[1:], *kernels.shape[1:]), check=_check,
+)  # fmt: skip
 _CONV.differentiate(2, {name: f'simfeatup.ops.{name}.conv:adaptive_conv_backward' for name in ('cpu', 'cuda')})
 _NORM = Operator(
     'adaptive_conv_norm(Tensor features, Tensor[] kernels, Tensor[] rows, Tensor[] cols, int num_maps) -> '
     '(Tensor, Tensor)',
-    _plain_norm,
-    {name: f'simfeatup.ops.{name}.conv:adaptive_conv_norm' for name in ('cpu', 'cuda')},
-    _example_norm,
-    _SIZES,
-    lambda features, kernels, *_: (*features.shape[1:], *kernels[-1].shape[1:]),
-    check=_check_norm,
-)
+    _plain_norm, {name: f'simfeatup.ops.{name}.conv:adaptive_conv_norm' for name in ('cpu', 'cuda')}, _example_norm,
+    _SIZES, lambda features, kernels, *_: (*features.shape[1:], *kernels[-1].shape[1:]), check=_check_norm,
+)  # fmt: skip
 
 
 def _starts(shape: Sequence[int], kernels: Tensor, rows: Tensor | None, cols: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -14,15 +14,9 @@ from simfeatup.proof import pattern
 
 
 def axis_product(maps: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """``rows @ maps @ cols.T`` for every channel, with gradients for the maps.
+    """``rows @ maps @ cols.T`` for every channel, (B, C, h, w) -> (B, C, H, W), with gradients for the maps.
 
-    Args:
-        maps: (B, C, h, w).
-        rows: (H, h), constant; row y holds the shares of the input's rows in output row y.
-        cols: (W, w), constant, likewise.
-
-    Returns:
-        (B, C, H, W).
+    Row y of the constant rows (H, h) holds the shares of the input's rows in output row y; cols (W, w) likewise.
     """
     if maps.dtype not in (torch.float32, torch.float64):  # sparse products know no others
         return rows @ maps @ cols.T

@@ -22,8 +22,7 @@ from torch import Tensor
 from simfeatup.errors import UpsamplerError
 from simfeatup.proof import TOLERANCE, Case, FastPath, pattern
 
-BACKENDS = {'reference': 'torch', 'cpu': 'numba', 'cuda': 'triton'}
-"""Name -> the package it needs."""
+BACKENDS = {'reference': 'torch', 'cpu': 'numba', 'cuda': 'triton'}  # name -> the package it needs
 PATHS = {
     'cpu': FastPath('numba', 'SIMFEATUP_NUMBA', 'plain torch, slower'),
     'cuda': FastPath('Triton', 'SIMFEATUP_TRITON', 'plain torch, slower'),
@@ -46,11 +45,7 @@ def use_backend(backend: str | None) -> Iterator[None]:
 
 
 def choose_backend(device: torch.device) -> str:
-    """Name of the implementation that is to run for tensors on a device, as far as an operator has it.
-
-    Raises:
-        UpsamplerError: A forced back end that is unknown, not installed, or not for the device.
-    """
+    """Name of the implementation that is to run for tensors on a device, as far as an operator has it."""
     name = _forced.get() or os.environ.get(VARIABLE) or 'auto'
     if name == 'auto':
         return device.type
@@ -65,29 +60,18 @@ def choose_backend(device: torch.device) -> str:
 
 
 class Operator:
-    """An operator of tensors, registered with torch.library as ``simfeatup::NAME``.
-
-    Args:
-        schema: ``NAME(Tensor ..., ...) -> ...`` as torch.library writes it. The first tensor gives device and dtype.
-        plain: What it computes, in plain torch; results are contiguous.
-        fast: Back end -> ``module:function`` that computes the same, for tensors of one dtype, float32 or float64.
-        example: (sizes, dtype, device) -> arguments on which ``fast`` proves itself.
-        sizes: Sizes of the example for compiled loops. Triton kernels prove themselves in the sizes at hand.
-        sizes_of: Arguments -> their sizes; for operators with Triton kernels.
-        paths: Back end -> the fast path it belongs to.
-        check: Refuses arguments by their values, before anything runs.
-    """
+    """An operator of tensors, registered with torch.library as ``simfeatup::NAME``."""
 
     def __init__(
         self,
-        schema: str,
-        plain: Callable,
-        fast: Mapping[str, str],
-        example: Callable[..., tuple],
-        sizes: tuple = (),
-        sizes_of: Callable[..., tuple] | None = None,
-        paths: Mapping[str, FastPath] = PATHS,
-        check: Callable[..., None] | None = None,
+        schema: str,  # ``NAME(Tensor ..., ...) -> ...`` of torch.library; the first tensor gives device and dtype
+        plain: Callable,  # what it computes, in plain torch; results are contiguous
+        fast: Mapping[str, str],  # back end -> ``module:function`` of the same, for tensors of one dtype, float32 or 64
+        example: Callable[..., tuple],  # (sizes, dtype, device) -> arguments on which ``fast`` proves itself
+        sizes: tuple = (),  # of the example for compiled loops; Triton kernels prove themselves in the sizes at hand
+        sizes_of: Callable[..., tuple] | None = None,  # arguments -> their sizes, where there are Triton kernels
+        paths: Mapping[str, FastPath] = PATHS,  # back end -> the fast path it belongs to
+        check: Callable[..., None] | None = None,  # refuses arguments by their values, before anything runs
     ) -> None:
         self.name, _, self._signature = schema.partition('(')
         self.plain, self.fast, self.example = plain, fast, example
@@ -102,16 +86,11 @@ class Operator:
         """Computes the operator."""
         return self._registered(*arguments)
 
-    def differentiate(self, count: int, fast: Mapping[str, str]) -> Operator:
-        """Gives the operator gradients, by a second one, ``NAME_backward``.
+    def differentiate(self, count: int, fast: Mapping[str, str]) -> None:
+        """Gives the first ``count`` arguments of an operator of one result gradients, by an operator NAME_backward.
 
-        Args:
-            count: The first so many arguments have gradients; the operator has one result.
-            fast: As for the operator: (gradient of the result, the operator's arguments, whether the gradient of each
-                of the first is wanted) -> these gradients.
-
-        Returns:
-            The second operator.
+        The second operator, and ``fast``, take (gradient of the result, the operator's arguments, whether the gradient
+        of each of the first is wanted) and give these gradients.
         """
 
         def plain(grad: Tensor, *arguments: Any) -> list[Tensor]:
@@ -149,19 +128,19 @@ class Operator:
             return *(value if needed else None for value, needed in zip(grads, needs, strict=True)), *rest
 
         self._registered.register_autograd(gradients, setup_context=save)
-        return backward
 
     def _run(self, *arguments: Any) -> Any:
         first = arguments[0]
         device = first.device
         if self.check:
             self.check(*arguments)
-        with _without_autocast(device.type):
+        is_cast = torch.is_autocast_enabled(device.type)
+        with torch.autocast(device.type, enabled=False) if is_cast else nullcontext():
             name = choose_backend(device)
             if name not in self.fast:
                 return self.plain(*arguments)
-            dtypes = {tensor.dtype for tensor in _tensors(arguments)}
-            dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+            tensors = _tensors(arguments)
+            dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
             case: Case = (self.name, dtype)
             sizes = self.sizes
             if name == 'cuda' and self.sizes_of:
@@ -174,9 +153,12 @@ class Operator:
     def _fast(self, name: str, dtype: torch.dtype, *arguments: Any) -> Any:
         module, _, function = self.fast[name].partition(':')
         first = arguments[0]
+        floats = [tensor for tensor in _tensors(arguments) if tensor.is_floating_point()]
+        if any(tensor.requires_grad or tensor.dtype != dtype for tensor in floats):
+            arguments = _cast(arguments, dtype)
         with torch.cuda.device_of(first) if first.is_cuda else nullcontext():  # Triton would take the current one
-            results = getattr(import_module(module), function)(*(_cast(value, dtype) for value in arguments))
-        return _cast(results, arguments[0].dtype)
+            results = getattr(import_module(module), function)(*arguments)
+        return _cast(results, first.dtype)
 
     def _prove(
         self, name: str, sizes: tuple, dtype: torch.dtype, device: torch.device
@@ -184,7 +166,8 @@ class Operator:
         with use_backend('reference'), torch.no_grad():
             arguments = self.example(sizes, dtype, device)
             results = self._fast(name, dtype, *arguments), self.plain(*arguments)
-        return zip(*map(_tensors, results), strict=True)
+        fast, plain = (_tensors(result if isinstance(result, list | tuple) else [result]) for result in results)
+        return zip(fast, plain, strict=True)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
@@ -194,16 +177,10 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     return type(value)(_cast(part, dtype) for part in value) if isinstance(value, list | tuple) else value
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        for part in value:
-            yield from _tensors(part)
-
-
-def _without_autocast(device: str) -> Any:
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+def _tensors(values: Sequence[Any]) -> list[Tensor]:
+    """The tensors of some values, alone or in lists; called for every window, so without recursion."""
+    parts = [part for value in values for part in (value if isinstance(value, list) else [value])]
+    return [part for part in parts if isinstance(part, Tensor)]
 
 
 def _size_to_prove(size: int) -> int:

@@ -1,4 +1,4 @@
-"""Kernels of a stage from the image in one go, for inference: weights by colour or by learned keys, folded.
+"""Weights of every pixel's neighbours from the image, by colour or by learned keys, and for inference also folded.
 
 On CPUs the weights before folding never leave the cache: row by row they are computed and folded.
 """
@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simfeatup.ops.axes import reflect_pad
-from simfeatup.ops.folding import fold_plainly
-from simfeatup.ops.joint_kernel import joint_kernel
+from simfeatup.ops.folding import fold_plainly, reflect_pad
 from simfeatup.ops.operator import Operator
 from simfeatup.proof import pattern
 
 GRID, SIZE, RADIUS, KEY_DIM = (3, 20), (6, 40), 2, 5  # in which the loops prove themselves
+MIN_KERNEL_SUM = 1e-7  # FeatUp's code
 
 
 def spatial_kernel(sigma: Tensor, radius: int) -> Tensor:
@@ -27,17 +26,50 @@ def spatial_kernel(sigma: Tensor, radius: int) -> Tensor:
     return torch.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * sigma**2))
 
 
-def colour_weights(guidance: Tensor, spatial: Tensor, sigma_range: float) -> Tensor:
-    """Weights of every pixel's neighbours by distance and likeness of colours, of sum 1.
+def _example_joint(sizes: tuple, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    taps, key_dim, *size = sizes
+    height, width = (side + taps - 1 for side in size)
+    return (
+        pattern(2, key_dim, height, width, dtype=dtype, device=device),
+        torch.tensor(0.7, dtype=dtype, device=device),
+        pattern(taps, taps, dtype=dtype, device=device).square(),
+    )
 
-    Args:
-        guidance: (B, 3, H, W).
-        spatial: (T, T), weights by distance.
-        sigma_range: Width of the Gaussian of the difference of colours.
 
-    Returns:
-        (B, T, T, H, W).
+def _sizes_of(keys: Tensor, temperature: Tensor, spatial: Tensor) -> tuple[int, ...]:
+    taps = len(spatial)
+    return taps, keys.shape[1], *(side - taps + 1 for side in keys.shape[2:])
+
+
+@partial(
+    Operator, 'joint_kernel(Tensor keys, Tensor temperature, Tensor spatial) -> Tensor',
+    fast={name: f'simfeatup.ops.{name}.joint:joint_kernel' for name in ('cpu', 'cuda')},
+    example=_example_joint, sizes=(5, 5, 3, 40), sizes_of=_sizes_of,
+)  # fmt: skip
+def joint_kernel(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:
+    """Range kernel times spatial kernel: ``k_i = softmax_i(temperature <key_i, key_centre>) spatial_i`` of sum 1.
+
+    Keys (B, K, H + 2r, W + 2r), padded by the radius r, a scalar and weights (T, T) by distance, T = 2r + 1, ->
+    (B, T, T, H, W), differentiable once with respect to all three. The compiled implementations compute the
+    similarities again in the backward pass instead of keeping them.
     """
+    taps = len(spatial)
+    height, width = (side - taps + 1 for side in keys.shape[2:])
+    centre = keys[:, :, taps // 2 : taps // 2 + height, taps // 2 : taps // 2 + width]
+    # less <key_centre, key_centre>, which a softmax does not notice: rounding stays small where keys are long
+    similarity = [
+        ((keys[:, :, i : i + height, j : j + width] - centre) * centre).sum(1) for i in range(taps) for j in range(taps)
+    ]
+    kernel = torch.softmax(temperature * torch.stack(similarity, 1), 1) * spatial.reshape(1, -1, 1, 1)
+    kernel = kernel / kernel.sum(1, keepdim=True).clamp_min(MIN_KERNEL_SUM)
+    return kernel.to(keys.dtype).unflatten(1, spatial.shape).contiguous()
+
+
+joint_kernel.differentiate(3, {name: f'simfeatup.ops.{name}.joint:joint_kernel_backward' for name in ('cpu', 'cuda')})
+
+
+def colour_weights(guidance: Tensor, spatial: Tensor, sigma_range: float) -> Tensor:
+    """Weights (B, T, T, H, W) by distance, (T, T), times a Gaussian of the difference of colours, of sum 1."""
     taps = len(spatial)
     height, width = guidance.shape[2:]
     padded = reflect_pad(guidance, taps // 2)
@@ -61,17 +93,10 @@ def learned_weights(
     keys_of: Callable[[Tensor], Tensor],
     correction_of: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Weights of every pixel's neighbours by distance and likeness of keys, and a correction by an MLP.
+    """Weights (B, T, T, H, W) of :func:`joint_kernel` and a correction.
 
-    Args:
-        guidance: (B, 3, H, W).
-        temperature: Scalar of the range kernel's softmax.
-        spatial: (T, T), weights by distance.
-        keys_of: (B, 3, H, W) -> (B, K, H, W).
-        correction_of: (B, T*T + 3, H, W), weights and guidance, -> (B, T*T, H, W).
-
-    Returns:
-        (B, T, T, H, W), those of :func:`simfeatup.ops.joint_kernel.joint_kernel` and the correction.
+    ``keys_of``: (B, 3, H, W) -> (B, K, H, W); ``correction_of``: weights and guidance (B, T*T + 3, H, W) ->
+    (B, T*T, H, W).
     """
     keys = reflect_pad(keys_of(guidance), len(spatial) // 2)
     weights = joint_kernel(keys, temperature, spatial)
@@ -94,13 +119,7 @@ def colour_kernels(
 ) -> Tensor:
     """Kernels (B, H, Ty, Tx, W) of :func:`colour_weights`, folded, for features on a grid (h, w); no gradients.
 
-    Args:
-        guidance: (B, 3, H, W).
-        grid: (h, w).
-        spatial: (T, T), weights by distance.
-        sigma_range: Width of the Gaussian of the difference of colours.
-        known: (B, n, Ty, Tx, W), kernels of n rows that need not be computed again; None for none.
-        first: The first of these rows.
+    ``known`` (B, n, Ty, Tx, W) are kernels of n rows, from ``first`` on, that need not be computed again.
     """
     return fold_plainly(colour_weights(guidance, spatial, sigma_range), grid)
 
@@ -126,17 +145,9 @@ def learned_kernels(
     guidance: Tensor, grid: list[int], temperature: Tensor, spatial: Tensor, keys: list[Tensor],
     correction: list[Tensor], known: Tensor | None, first: int,
 ) -> Tensor:  # fmt: skip
-    """Kernels (B, H, Ty, Tx, W) of :func:`learned_weights`, folded, for features on a grid (h, w); no gradients.
+    """As :func:`colour_kernels`, of :func:`learned_weights`.
 
-    Args:
-        guidance: (B, 3, H, W).
-        grid: (h, w).
-        temperature: Scalar.
-        spatial: (T, T), weights by distance.
-        keys: Weight and bias of two 1x1 convolutions, with GELU between.
-        correction: The same of the MLP.
-        known: (B, n, Ty, Tx, W), kernels of n rows that need not be computed again; None for none.
-        first: The first of these rows.
+    Keys and correction by weight and bias of two 1x1 convolutions each, with GELU between.
     """
 
     def convolutions(weights: list[Tensor]) -> Callable[[Tensor], Tensor]:

@@ -12,11 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from simfeatup.errors import UpsamplerError
-from simfeatup.upsamplers.base import Upsampler
+from simfeatup.upsamplers.base import Bilinear, Upsampler
 from simfeatup.upsamplers.baselines import IFA, Carafe, ResizeConv, Sapa
-from simfeatup.upsamplers.bilinear import Bilinear
+from simfeatup.upsamplers.bilateral import JointBilateral
 from simfeatup.upsamplers.jbu import JBUOne, JBUStack
-from simfeatup.upsamplers.joint_bilateral import JointBilateral
 from simfeatup.weight_files import read_state_dict, shorten
 
 logger = logging.getLogger(__name__)
@@ -83,7 +82,7 @@ def load_upsampler(name: str, dim: int, path: str | Path | None) -> Upsampler:
     if path is None:
         raise UpsamplerError(f'The upsampler {name!r} needs a weight file; got none.')
     path = Path(path)
-    weights = read_state_dict(path, _anchors())
+    weights = read_state_dict(path, [keys[0] for keys in _keys().values() if keys])  # a name that each kind has
     _check_weights(name, dim, upsampler, weights, path)
     upsampler.load_state_dict(weights)
     logger.info('%s: %s for %d channels', path, name, dim)
@@ -94,12 +93,14 @@ def _check_weights(name: str, dim: int, upsampler: Upsampler, weights: Mapping[s
     expected = upsampler.state_dict()
     missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
     if missing or unexpected:
+        fitting = [known for known, keys in _keys().items() if set(keys) == weights.keys()]
+        hint = f' Its keys are those of {fitting[0]!r}.' if fitting else ''
         raise UpsamplerError(
             f'{path} does not fit the upsampler {name!r}. Missing: {_listing(missing)}. Unexpected: '
-            f'{_listing(unexpected)}.{_hint(weights)}'
+            f'{_listing(unexpected)}.{hint}'
         )
     key = UPSAMPLERS[name].DIM_KEY
-    found = _channels(weights[key]) if key else dim
+    found = weights[key].shape[0 if weights[key].ndim == 1 else 1] if key else dim
     if found != dim:
         raise UpsamplerError(f'{path} is for features of {found} channels, not {dim}. Use dim={found} or another file.')
     shapes = [
@@ -109,21 +110,6 @@ def _check_weights(name: str, dim: int, upsampler: Upsampler, weights: Mapping[s
     ]
     if shapes:
         raise UpsamplerError(f'{path} does not fit the upsampler {name!r}. Wrong shapes: {_listing(shapes)}.')
-
-
-def _channels(weight: Tensor) -> int:
-    """Feature channels behind a bias (C,) or an input weight (out, C, 1, 1)."""
-    return weight.shape[0] if weight.ndim == 1 else weight.shape[1]
-
-
-def _hint(weights: Mapping[str, Tensor]) -> str:
-    fitting = [name for name, keys in _keys().items() if set(keys) == weights.keys()]
-    return f' Its keys are those of {fitting[0]!r}.' if fitting else ''
-
-
-def _anchors() -> tuple[str, ...]:
-    """A name that each kind of upsampler has."""
-    return tuple(keys[0] for keys in _keys().values() if keys)
 
 
 @cache

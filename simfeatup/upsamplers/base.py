@@ -1,19 +1,16 @@
-"""What all upsamplers have in common, and those that are linear maps of the features.
+"""What all upsamplers have in common, those that are linear maps of the features, and the plainest of them.
 
 An upsampler gets from the grid of tokens to the pixels of the guidance in stages: by doublings, the last one exact.
 For the linear ones ``f = A u + c`` at every pixel, u a weighted sum of the tokens. The weights know neither the tokens
 nor their number of channels, so they are computed once for an image and applied to whatever is wanted at full size:
 scores of texts, coordinates in a basis, or the features themselves.
-
-    stages = upsampler.stages(guidance, grid)
-    A, c = upsampler.channel_map()
-    hr_scores, squares = adaptive_conv_norm(lr_maps, stages, num_scores)  # texts . u, length of the other channels
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,11 +21,7 @@ from simfeatup.upsamplers.reuse import KernelReuse
 
 
 class Upsampler(nn.Module):
-    """Base: ``(features (B, C, h, w), guidance (B, 3, H, W)) -> (B, C, H, W)``.
-
-    Args:
-        dim: Channels C of the features.
-    """
+    """Base: ``(features (B, C, h, w), guidance (B, 3, H, W)) -> (B, C, H, W)``, C being ``dim``."""
 
     DIM_KEY: str | None = None
     """Name of a weight that tells the number of channels: a bias (C,) or an input weight (out, C, 1, 1)."""
@@ -38,11 +31,7 @@ class Upsampler(nn.Module):
         self.dim = dim
 
     def check(self, features: Tensor, guidance: Tensor) -> None:
-        """Refuses inputs that this upsampler cannot take.
-
-        Raises:
-            UpsamplerError: A wrong number of axes, channels, or images.
-        """
+        """Raises UpsamplerError where the numbers of axes, channels, or images are wrong."""
         if features.ndim != 4 or guidance.ndim != 4 or features.shape[0] != guidance.shape[0] or guidance.shape[1] != 3:
             raise UpsamplerError(
                 'An upsampler takes features (B, C, h, w) and guidance (B, 3, H, W) of one batch size; got '
@@ -53,19 +42,12 @@ class Upsampler(nn.Module):
 
 
 class LinearUpsampler(Upsampler):
-    """Base of upsamplers that weigh tokens with weights from the image alone: ``f = A u + c``.
-
-    Args:
-        dim: Channels C of the features.
-    """
+    """Base of upsamplers that weigh tokens with weights from the image alone: ``f = A u + c``."""
 
     def stages(self, guidance: Tensor, grid: Sequence[int], reuse: KernelReuse | None = None) -> list[Stage]:
-        """The kernels of every stage.
+        """The kernels of every stage, for a normalised guidance (B, 3, H, W) and features on a grid (h, w).
 
-        Args:
-            guidance: (B, 3, H, W), normalised as the encoder's input.
-            grid: (h, w) of the features.
-            reuse: Kernels of the windows before this one, to take over what is the same.
+        With ``reuse`` what is the same in the windows before this one is taken over.
         """
         raise NotImplementedError
 
@@ -74,18 +56,7 @@ class LinearUpsampler(Upsampler):
         return torch.eye(self.dim, device='cpu'), torch.zeros(self.dim, device='cpu')
 
     def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
-        """Upsamples features to the guidance's size.
-
-        Args:
-            features: (B, C, h, w), not L2-normalised.
-            guidance: (B, 3, H, W), the image the features were computed from, normalised.
-
-        Returns:
-            (B, C, H, W).
-
-        Raises:
-            UpsamplerError: Shapes that do not fit.
-        """
+        """Features (B, C, h, w), not L2-normalised, and their image (B, 3, H, W), normalised, -> (B, C, H, W)."""
         self.check(features, guidance)
         for stage in self.stages(guidance, features.shape[2:]):
             features = stage.apply(features)
@@ -96,20 +67,38 @@ class LinearUpsampler(Upsampler):
         return self.forward(features, guidance)
 
 
+class Bilinear(LinearUpsampler):
+    """Bilinear interpolation (align_corners=False); the guidance gives the size only."""
+
+    def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
+        """As in the base."""
+        self.check(features, guidance)
+        return F.interpolate(features, guidance.shape[2:], mode='bilinear', align_corners=False)
+
+    def stages(self, guidance: Tensor, grid: Sequence[int], reuse: KernelReuse | None = None) -> list[Stage]:
+        """One stage of two taps an axis, the same for every image."""
+        (rows, weights_y), (cols, weights_x) = (
+            _taps(length, outputs, guidance) for length, outputs in zip(grid, guidance.shape[2:], strict=True)
+        )
+        kernels = torch.einsum('ay,cx->acyx', weights_y, weights_x)
+        return [Stage(kernels.expand(len(guidance), -1, -1, -1, -1), rows, cols)]
+
+
+def _taps(length: int, outputs: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Starts (outputs,) and weights (taps, outputs) of one axis."""
+    positions = ((np.arange(outputs) + 0.5) * length / outputs - 0.5).clip(0, length - 1)
+    taps = min(length, 2)
+    starts = positions.astype(np.int64).clip(max=length - taps)
+    weights = (1 - np.abs(positions - starts - np.arange(taps)[:, None])).clip(0)
+    return torch.tensor(starts, device=like.device), torch.tensor(weights, dtype=like.dtype, device=like.device)
+
+
 def stage_sizes(grid: Sequence[int], size: Sequence[int], num_stages: int | None = None) -> list[tuple[int, int]]:
-    """Output size of every stage.
+    """Output size (height, width) of every stage from a grid (h, w) to a size (H, W).
 
     Each stage doubles the size of the one before, never beyond the final size; the last stage goes to the final
     size whatever the ratio. Patch 16 gives 2, 4, 8, 16 times the grid, as in the original; patch 14 gives
-    2, 4, 8, 14; patch 32 five stages, or with four given 2, 4, 8, 32.
-
-    Args:
-        grid: (h, w) of the features.
-        size: (H, W) of the guidance.
-        num_stages: Fixed number of stages; None takes as many doublings as the larger ratio needs, at least one.
-
-    Returns:
-        One (height, width) per stage, the last equal to ``size``.
+    2, 4, 8, 14; patch 32 five stages, or with four given 2, 4, 8, 32. None given: as many as the larger ratio needs.
     """
     if num_stages is None:
         num_stages = 1

@@ -17,22 +17,14 @@ from simfeatup.upsamplers.base import Upsampler, guidance_at, stage_sizes
 
 
 class DoublingUpsampler(Upsampler):
-    """Base: repeats :meth:`double_size` until the guidance's size is reached.
-
-    Args:
-        dim: Channels C of the features.
-    """
+    """Base: repeats :meth:`double_size` until the guidance's size is reached."""
 
     def double_size(self, features: Tensor, guidance: Tensor) -> Tensor:
         """(B, C, h, w) features and guidance (B, 3, H, W) of the next size -> (B, C, H, W)."""
         raise NotImplementedError
 
     def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
-        """(B, C, h, w) features and (B, 3, H, W) guidance -> (B, C, H, W).
-
-        Raises:
-            UpsamplerError: Shapes that do not fit.
-        """
+        """(B, C, h, w) features and (B, 3, H, W) guidance -> (B, C, H, W)."""
         self.check(features, guidance)
         for size in stage_sizes(features.shape[2:], guidance.shape[2:]):
             features = self.double_size(features, guidance_at(guidance, size))
@@ -40,12 +32,7 @@ class DoublingUpsampler(Upsampler):
 
 
 class ResizeConv(DoublingUpsampler):
-    """Bilinear doubling and a convolution (Odena et al., Deconvolution and checkerboard artifacts, 2016).
-
-    Args:
-        dim: Channels C of the features.
-        kernel_size: Side of the convolution, odd.
-    """
+    """Bilinear doubling and a convolution (Odena et al., Deconvolution and checkerboard artifacts, 2016)."""
 
     DIM_KEY = 'conv.bias'
 
@@ -62,10 +49,7 @@ class ResizeConv(DoublingUpsampler):
 class Carafe(DoublingUpsampler):
     """Content-aware reassembly: kernels predicted from the features (Wang et al., arXiv 1905.02188).
 
-    Args:
-        dim: Channels C of the features.
-        radius: Neighbours on each side at the low resolution; the paper's k_up = 5 is radius 2.
-        compressed_dim: Channels the kernels are predicted from.
+    The radius counts neighbours on each side at the low resolution; the paper's k_up = 5 is radius 2.
     """
 
     DIM_KEY = 'compress.weight'
@@ -85,15 +69,7 @@ class Carafe(DoublingUpsampler):
 
 
 class Sapa(DoublingUpsampler):
-    """Similarity-aware point affiliation: attention from the guidance to the features around it.
-
-    Source: Lu et al., arXiv 2209.12866.
-
-    Args:
-        dim: Channels C of the features.
-        radius: Neighbours on each side at the low resolution.
-        embed_dim: Channels of queries and keys.
-    """
+    """Similarity-aware point affiliation: the guidance attends to the features around it (Lu et al., 2209.12866)."""
 
     DIM_KEY = 'key.weight'
 
@@ -121,18 +97,13 @@ class Sapa(DoublingUpsampler):
 
 
 class IFA(DoublingUpsampler):
-    """Implicit feature alignment: an MLP on the nearest feature and the offset to it (Hu et al., arXiv 2206.08655).
-
-    Args:
-        dim: Channels C of the features.
-        num_frequencies: Sine and cosine pairs a coordinate.
-    """
+    """Implicit feature alignment: an MLP on the nearest feature and the offset to it (Hu et al., arXiv 2206.08655)."""
 
     DIM_KEY = 'mlp.2.bias'
 
     def __init__(self, dim: int, num_frequencies: int = 10) -> None:
         super().__init__(dim)
-        self.num_frequencies = num_frequencies
+        self.num_frequencies = num_frequencies  # pairs of sine and cosine a coordinate
         self.mlp = nn.Sequential(nn.Conv2d(dim + 4 * num_frequencies + 2, dim, 1), nn.GELU(), nn.Conv2d(dim, dim, 1))
 
     def double_size(self, features: Tensor, guidance: Tensor) -> Tensor:

@@ -29,30 +29,19 @@ class JBULayer(BilateralLayer):
 
     The attribute names ``range_proj``, ``range_temp``, ``fixup_proj``, ``sigma_spatial`` and the places inside the
     sequences are those of the released checkpoints.
-
-    Args:
-        radius: Neighbours on each side.
-        key_dim: Channels of the keys the range kernel compares.
-        guidance_dim: Channels of the guidance.
-        dropout: Share of hidden channels left out in training.
-
-    Raises:
-        UpsamplerError: A radius or a number of channels below 1.
     """
 
-    def __init__(
-        self, radius: int = 3, key_dim: int = 32, guidance_dim: int = 3, dropout: float = KERNEL_DROPOUT
-    ) -> None:
+    def __init__(self, radius: int = 3, key_dim: int = 32, dropout: float = KERNEL_DROPOUT) -> None:
         super().__init__(radius)
         taps = (2 * radius + 1) ** 2
         self.range_temp = nn.Parameter(torch.tensor(0.0))
         self.sigma_spatial = nn.Parameter(torch.tensor(1.0))
-        self.range_proj = _two_convs(guidance_dim, key_dim, dropout)
-        self.fixup_proj = _two_convs(guidance_dim + taps, taps, dropout)
+        self.range_proj = _two_convs(3, key_dim, dropout)
+        self.fixup_proj = _two_convs(3 + taps, taps, dropout)
 
     @property
     def temperature(self) -> Tensor:
-        """Temperature of the range kernel's softmax, a scalar within :data:`TEMPERATURE_RANGE`."""
+        """Temperature of the range kernel's softmax, a scalar."""
         return self.range_temp.exp().clamp(*TEMPERATURE_RANGE)
 
     def spatial_kernel(self) -> Tensor:
@@ -60,16 +49,19 @@ class JBULayer(BilateralLayer):
         return spatial_kernel(self.sigma_spatial, self.radius)
 
     def neighbour_weights(self, guidance: Tensor) -> Tensor:
-        """See :class:`simfeatup.upsamplers.bilateral.BilateralLayer`."""
+        """As in the base."""
         return learned_weights(
             guidance, self.temperature, self.spatial_kernel(), self.range_proj,
             lambda inputs: KERNEL_FIXUP_WEIGHT * self.fixup_proj(inputs),
         )  # fmt: skip
 
     def fused_kernels(self, guidance: Tensor, grid: Sequence[int], known: Tensor | None, first: int) -> Tensor:
-        """See :class:`simfeatup.upsamplers.bilateral.BilateralLayer`."""
-        keys, (weight1, bias1, *last) = (list(convs.parameters()) for convs in (self.range_proj, self.fixup_proj))
-        correction = [weight1, bias1, *(KERNEL_FIXUP_WEIGHT * weight for weight in last)]
+        """As in the base."""
+        convs = [module for module in (*self.range_proj, *self.fixup_proj) if isinstance(module, nn.Conv2d)]
+        *keys, weight1, bias1, weight2, bias2 = (
+            tensor for conv in convs for tensor in (conv.weight, conv.bias) if tensor is not None
+        )
+        correction = [weight1, bias1, KERNEL_FIXUP_WEIGHT * weight2, KERNEL_FIXUP_WEIGHT * bias2]
         spatial = self.spatial_kernel()
         return learned_kernels(guidance, list(grid), self.temperature, spatial, keys, correction, known, first)
 
@@ -77,9 +69,8 @@ class JBULayer(BilateralLayer):
 class JBU(BilateralUpsampler):
     """Several layers, then a 1x1 convolution: ``f = u + 0.1 (W u + b)``; base of :class:`JBUOne`, :class:`JBUStack`.
 
-    Args:
-        dim: Channels C of the features.
-        with_dropout: In training, leave out channels in the layers and before the convolution, as released.
+    Options of both are the radius (neighbours on each side), ``key_dim`` (channels of the keys) and ``with_dropout``
+    (leave out channels in training, in the layers and before the convolution, as released).
     """
 
     DIM_KEY = 'fixup_proj.1.bias'
@@ -89,18 +80,18 @@ class JBU(BilateralUpsampler):
         self.fixup_proj = nn.Sequential(nn.Dropout2d(with_dropout * FEATURE_DROPOUT), nn.Conv2d(dim, dim, 1))
 
     def channel_map(self) -> tuple[Tensor, Tensor]:
-        """See :class:`simfeatup.upsamplers.base.LinearUpsampler`: A = I + 0.1 W, c = 0.1 b."""
+        """As in the base: A = I + 0.1 W, c = 0.1 b."""
         weight, bias = self._convolution()
         identity = torch.eye(self.dim, device=weight.device, dtype=weight.dtype)
         return identity + FEATURE_FIXUP_WEIGHT * weight.flatten(1), FEATURE_FIXUP_WEIGHT * bias
 
     def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
-        """See :class:`simfeatup.upsamplers.base.LinearUpsampler`."""
+        """As in the base."""
         self.check(features, guidance)  # a layer weighs pixels, the convolution channels: they commute
         return self._add_bias(super().forward(self._mix_channels(features), guidance))
 
     def define(self, features: Tensor, guidance: Tensor) -> Tensor:
-        """See :class:`simfeatup.upsamplers.base.LinearUpsampler`."""
+        """As in the base."""
         return self._add_bias(self._mix_channels(super().define(features, guidance)))
 
     def _mix_channels(self, features: Tensor) -> Tensor:
@@ -109,7 +100,8 @@ class JBU(BilateralUpsampler):
         return torch.add(features, mixed, alpha=FEATURE_FIXUP_WEIGHT)
 
     def _add_bias(self, features: Tensor) -> Tensor:
-        return features.add_(FEATURE_FIXUP_WEIGHT * self._convolution()[1][:, None, None])
+        bias = FEATURE_FIXUP_WEIGHT * self._convolution()[1][:, None, None]
+        return features + bias if features.requires_grad else features.add_(bias)  # in place autograd would copy views
 
     def _convolution(self) -> tuple[Tensor, Tensor]:
         """Weight (C, C, 1, 1) and bias (C,)."""
@@ -118,14 +110,7 @@ class JBU(BilateralUpsampler):
 
 
 class JBUOne(JBU):
-    """SimFeatUp: one layer of radius 5, used for every doubling (four times for patch 16, five for patch 32).
-
-    Args:
-        dim: Channels C of the features.
-        radius: Neighbours on each side.
-        key_dim: Channels of the keys.
-        with_dropout: Leave out channels in training, as released.
-    """
+    """SimFeatUp: one layer of radius 5, used for every doubling (four times for patch 16, five for patch 32)."""
 
     def __init__(self, dim: int, radius: int = 5, key_dim: int = 32, with_dropout: bool = True) -> None:
         super().__init__(dim, with_dropout)
@@ -137,14 +122,7 @@ class JBUOne(JBU):
 
 
 class JBUStack(JBU):
-    """FeatUp: four layers of radius 3, each with its own weights; the fourth goes to the guidance's size.
-
-    Args:
-        dim: Channels C of the features.
-        radius: Neighbours on each side.
-        key_dim: Channels of the keys.
-        with_dropout: Leave out channels in training, as released.
-    """
+    """FeatUp: four layers of radius 3, each with its own weights; the fourth goes to the guidance's size."""
 
     def __init__(self, dim: int, radius: int = 3, key_dim: int = 32, with_dropout: bool = True) -> None:
         super().__init__(dim, with_dropout)
@@ -160,9 +138,5 @@ class JBUStack(JBU):
 def _two_convs(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:
     if min(in_channels, out_channels) < 1:
         raise UpsamplerError(f'A layer needs at least one channel; got {in_channels} in, {out_channels} out.')
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1),
-        nn.GELU(),
-        nn.Dropout2d(dropout),
-        nn.Conv2d(out_channels, out_channels, 1),
-    )
+    first, last = nn.Conv2d(in_channels, out_channels, 1), nn.Conv2d(out_channels, out_channels, 1)
+    return nn.Sequential(first, nn.GELU(), nn.Dropout2d(dropout), last)

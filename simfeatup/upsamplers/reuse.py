@@ -2,10 +2,6 @@
 
 A kernel depends on the guidance around its pixel alone, and on the border only within a few pixels of it. Where
 windows follow each other down an image, most rows of their overlap therefore have one and the same kernels.
-
-    reuse = KernelReuse(Fraction(112, 224))  # the next window lies half a window below the last
-    for window in column:
-        score(upsampler, features, window, text_embeddings, reuse=reuse)
 """
 
 from __future__ import annotations
@@ -18,17 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simfeatup.ops.axes import axis_folding
+from simfeatup.ops.folding import axis_folding
 
 
 class KernelReuse:
     """What the last window's stages were, for the next window to take over; made for one image and its windows.
 
-    Nothing is taken over from windows that lie elsewhere: the guidance itself is compared.
-
-    Args:
-        step: How far below the last window the next one lies, as a share of its height, above 0; from 1 on nothing
-            overlaps.
+    Each next one lies by ``step``, a share of its height above 0, below the last. Nothing is taken over from windows
+    that lie elsewhere: the guidance itself is compared.
     """
 
     def __init__(self, step: Fraction) -> None:
@@ -36,16 +29,9 @@ class KernelReuse:
         self._last: dict[Hashable, tuple[Tensor, Tensor]] = {}  # stage -> guidance, kernels
 
     def take_over(self, stage: Hashable, guidance: Tensor, length: int, radius: int) -> tuple[Tensor | None, int]:
-        """The kernels that are known of a window.
+        """Kernels (1, n, Ty, Tx, W) of n rows that are known of a window, or None, and the first of these rows.
 
-        Args:
-            stage: What makes the kernels: equal for equal weights and sizes.
-            guidance: (B, 3, H, W). Only of single windows is anything taken over.
-            length: Rows of the stage's input.
-            radius: Neighbours on each side.
-
-        Returns:
-            Kernels (1, n, Ty, Tx, W) of n rows, or None, and the first of these rows.
+        ``stage`` says what makes the kernels: equal for equal weights and sizes; ``length`` are rows of its input.
         """
         height = guidance.shape[2]
         shift = self.step * height
@@ -59,20 +45,13 @@ class KernelReuse:
         return kernels[:, first + int(shift) : last + int(shift)], first
 
     def keep(self, stage: Hashable, guidance: Tensor, kernels: Tensor) -> None:
-        """Remembers a window: guidance (B, 3, H, W) and kernels (B, H, Ty, Tx, W), which nobody may change now."""
+        """Remembers a window: guidance and kernels (B, H, Ty, Tx, W), which nobody may change now."""
         self._last[stage] = guidance, kernels
 
 
 @lru_cache(maxsize=256)
 def shared_rows(length: int, outputs: int, radius: int, shift: int) -> tuple[int, int]:
-    """First row, and row behind the last, whose kernels are those of ``shift`` rows further down in the window above.
-
-    Args:
-        length: Rows of the stage's input.
-        outputs: Rows of its output.
-        radius: Neighbours on each side; those of the rows lie inside both windows.
-        shift: Rows between the windows, above 0.
-    """
+    """First row, and row behind the last, whose kernels the window ``shift`` rows above has, too."""
     starts, weights = axis_folding(length, outputs, radius)
     distance = Fraction(shift * length, outputs)
     rows = [

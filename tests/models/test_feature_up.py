@@ -9,8 +9,8 @@ from segearth.models.feature_up import DEFAULT, build_feature_upsampler
 from segearth.weights.encoders import get_record
 from segearth.weights.upsamplers import UPSAMPLER_WEIGHTS
 from simfeatup import UpsamplerError, build_upsampler
+from simfeatup.upsamplers.bilateral import JointBilateral
 from simfeatup.upsamplers.jbu import JBUOne, JBUStack
-from simfeatup.upsamplers.joint_bilateral import JointBilateral
 
 CLIP, DEMO = get_record('CLIP', 'ViT-B/16'), get_record('Demo')
 

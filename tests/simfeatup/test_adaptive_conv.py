@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from simfeatup import UpsamplerError
 from simfeatup.ops.adaptive_conv import adaptive_conv, adaptive_conv_norm
-from simfeatup.ops.axes import reflect_indices, reflect_pad
+from simfeatup.ops.folding import reflect_indices, reflect_pad
 from simfeatup.ops.operator import use_backend
 
 ROWS, COLS = torch.tensor([0, 0, 1, 1, 2, 2, 2]), torch.tensor([3, 0, 1, 1, 2])

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from simfeatup.ops.axes import axis_folding, reflect_pad
-from simfeatup.ops.folding import fold_weights, make_stage
+from simfeatup.ops.folding import axis_folding, fold_weights, make_stage, reflect_pad
 from simfeatup.ops.operator import use_backend
 from simfeatup.upsamplers.jbu import JBULayer
 

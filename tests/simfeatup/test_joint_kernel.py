@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from simfeatup.ops.joint_kernel import joint_kernel
 from simfeatup.ops.operator import use_backend
+from simfeatup.ops.stages import joint_kernel
 
 BACKENDS = ['reference', 'cpu']
 

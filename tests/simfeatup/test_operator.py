@@ -81,10 +81,10 @@ def test_compilation(name):
 
 
 def test_operators_keep_the_rules_of_torch_library():
-    from simfeatup.ops import adaptive_conv, axis_product, folding, joint_kernel, stages
+    from simfeatup.ops import adaptive_conv, axis_product, folding, stages
 
     checks = 'test_schema', 'test_autograd_registration', 'test_faketensor'
-    differentiable = adaptive_conv._CONV, joint_kernel.joint_kernel, folding._FOLD, axis_product._PRODUCT
+    differentiable = adaptive_conv._CONV, stages.joint_kernel, folding._FOLD, axis_product._PRODUCT
     for op in (*differentiable, adaptive_conv._NORM, stages.colour_kernels, stages.learned_kernels):
         arguments = op.example(op.sizes, torch.float32, CPU)
         if op in differentiable:

@@ -14,7 +14,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from simfeatup import UpsamplerError, build_upsampler
-from simfeatup.ops import adaptive_conv, axis_product, folding, joint_kernel, operator
+from simfeatup.ops import adaptive_conv, axis_product, folding, operator, stages
 from simfeatup.proof import FastPath, pattern
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,10 +170,10 @@ LOOPS = {
     'simfeatup.ops.cpu.joint._joint_kernel_rows': 'joint_kernel',
     'simfeatup.ops.cpu.joint._grad_similarity_rows': 'joint_kernel_backward',
     'simfeatup.ops.cpu.joint._grad_key_rows': 'joint_kernel_backward',
-    'simfeatup.ops.cpu.fold._fold_rows': 'fold',
-    'simfeatup.ops.cpu.fold._unfold_rows': 'fold_backward',
+    'simfeatup.ops.cpu.joint._fold_rows': 'fold',
+    'simfeatup.ops.cpu.joint._unfold_rows': 'fold_backward',
     'simfeatup.ops.cpu.stages._learned_rows': 'learned_kernels',
-    'simfeatup.ops.cpu.stages.key_rows': 'learned_kernels',
+    'simfeatup.ops.cpu.rows.key_rows': 'learned_kernels',
     'simfeatup.ops.cpu.stages._colour_rows': 'colour_kernels',
 }
 
@@ -245,7 +245,7 @@ def test_proofs_inside_of_a_checkpoint(unproved):
     folded = checkpoint(lambda kernels: folding.fold_weights(kernels, (2, 2)), kernels, use_reentrant=False)
     keys = pattern(1, 2, 6, 6, dtype=torch.float32).requires_grad_()
     arguments = torch.tensor(1.0), torch.ones(3, 3)
-    joint = checkpoint(joint_kernel.joint_kernel, keys, *arguments, use_reentrant=False)
+    joint = checkpoint(stages.joint_kernel, keys, *arguments, use_reentrant=False)
     (folded.sum() + joint.square().sum()).backward()
     assert kernels.grad is not None and keys.grad is not None
 

@@ -11,8 +11,8 @@ import torch
 
 from simfeatup import UpsamplerError, build_upsampler
 from simfeatup.ops.adaptive_conv import adaptive_conv, adaptive_conv_norm
-from simfeatup.ops.joint_kernel import joint_kernel
 from simfeatup.ops.operator import PATHS, use_backend
+from simfeatup.ops.stages import joint_kernel
 
 triton = pytest.importorskip('triton', reason='Triton comes with torch for CUDA')
 

@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -26,18 +26,14 @@ from llvmlite import binding
 PREFIX = 'simfeatup-loops-'
 KEPT = 4  # folders beside the one in use, those used last: of other branches, environments, processors of a cluster
 PACKAGES = 'numba', 'llvmlite', 'numpy'
+SETTINGS = 'OPT', 'BOUNDSCHECK', 'LOOP_VECTORIZE', 'SLP_VECTORIZE', 'CPU_NAME', 'CPU_FEATURES'  # of numba
 
 logger = logging.getLogger(__name__)
 _numba_setting = threading.Lock()
 
 
 def cached(compile_it: Callable[..., Callable], function: Callable) -> Callable:
-    """Has numba keep what it compiles, where there is a place for it.
-
-    Args:
-        compile_it: numba's decorator: called with ``cache=True`` and a function, or with the function alone.
-        function: Python function of a loop.
-    """
+    """Has numba (its decorator, which takes ``cache=True``) keep what it compiles, where there is a place for it."""
     folder = cache_folder()
     if folder is None or not os.path.exists(function.__code__.co_filename):
         return compile_it()(function)
@@ -78,16 +74,11 @@ def places() -> list[Path]:
 
 def digest(folder: Path) -> str:
     """Hash of all that compiled loops depend on: the sources in a folder, versions, processor, numba's settings."""
-    parts = [f'{path.name}\0'.encode() + path.read_bytes() for path in sorted(folder.glob('*.py'))]
-    state = [sys.version, *map(importlib.metadata.version, PACKAGES), binding.get_host_cpu_name(), *_numba_settings()]
-    features = binding.get_host_cpu_features().flatten()
-    hashes = [hashlib.sha256(part).digest() for part in (*parts, features.encode(), *(s.encode() for s in state))]
-    return hashlib.sha256(b''.join(hashes)).hexdigest()[:20]
-
-
-def _numba_settings() -> Iterator[str]:
-    for name in ('OPT', 'BOUNDSCHECK', 'LOOP_VECTORIZE', 'SLP_VECTORIZE', 'CPU_NAME', 'CPU_FEATURES'):
-        yield f'{name}={getattr(numba.config, name, None)}'
+    sources = [(path.name, path.read_bytes()) for path in sorted(folder.glob('*.py'))]
+    processor = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+    versions = [sys.version, *map(importlib.metadata.version, PACKAGES)]
+    settings = [getattr(numba.config, name) for name in SETTINGS]
+    return hashlib.sha256(repr((sources, versions, processor, settings)).encode()).hexdigest()[:20]
 
 
 def _remove_old(place: Path, current: Path) -> None:

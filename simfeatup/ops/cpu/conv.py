@@ -8,25 +8,23 @@ start at the same feature row and column, as they do where the size doubles.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from simfeatup.ops.cpu.parallel import compiled, share_rows
+from simfeatup.ops.cpu.parallel import compiled, run_rows
 from simfeatup.ops.cpu.simd import LANES, load, multiply_add, number, store, sum_lanes, zeros
 
 BLOCK = LANES
 
 
 def adaptive_conv(features: Tensor, kernels: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """See :func:`simfeatup.ops.adaptive_conv.adaptive_conv`; (B, H, W, C)."""
-    kernels, channels = _rows_first(kernels), features.shape[1]
-    out = features.new_empty(len(features), kernels.shape[1], kernels.shape[4], channels)
-    steps = channels, BLOCK, channels
-    _share(_forward, (_blocks(features), kernels), (rows, cols, *steps), (out.flatten(1),), kernels.shape[1])
-    return out
+    """See :mod:`simfeatup.ops.adaptive_conv`; (B, H, W, C)."""
+    blocks, kernels = _blocks(features), _rows_first(kernels)
+    height, width, channels = kernels.shape[1], kernels.shape[4], blocks.shape[1] * BLOCK
+    out = features.new_empty(len(features), height, width, channels)
+    run_rows(_forward, (blocks, kernels), (rows, cols, channels, BLOCK), (out.flatten(1),), height)
+    return out[..., : features.shape[1]].contiguous()
 
 
 def adaptive_conv_norm(
@@ -39,13 +37,13 @@ def adaptive_conv_norm(
         batch, num_blocks = blocks.shape[:2]
         height, width = stage_kernels.shape[1], stage_kernels.shape[4]
         out = features.new_empty(batch, num_blocks, height, width, BLOCK)
-        steps = BLOCK, height * width * BLOCK, num_blocks * BLOCK
-        _share(_forward, (blocks, stage_kernels), (*starts, *steps), (out.flatten(1),), height)
+        steps = BLOCK, height * width * BLOCK
+        run_rows(_forward, (blocks, stage_kernels), (*starts, *steps), (out.flatten(1),), height)
         blocks = out
     batch, height, width = len(features), last.shape[1], last.shape[4]
     maps = features.new_empty(batch, num_maps, height, width)
     squares = features.new_empty(batch, height, width)
-    _share(_forward_norm, (blocks, last), (last_rows, last_cols), (maps, squares), height)
+    run_rows(_forward_norm, (blocks, last), (last_rows, last_cols), (maps, squares), height)
     return maps, squares
 
 
@@ -58,11 +56,11 @@ def adaptive_conv_backward(
     grads = [grad.new_empty(0), grad.new_empty(0)]
     if needs[0]:
         out = grad.new_zeros(features.shape)
-        _share(_backward_features, (grad, kernels), starts, (out,), out.shape[1])
+        run_rows(_backward_features, (grad, kernels), starts, (out,), out.shape[1])
         grads[0] = out.permute(0, 3, 1, 2)
     if needs[1]:
         out = grad.new_empty(kernels.shape)
-        _share(_backward_kernels, (grad, features), starts, (out,), out.shape[1])
+        run_rows(_backward_kernels, (grad, features), starts, (out,), out.shape[1])
         grads[1] = out.permute(0, 2, 3, 1, 4)
     return grads
 
@@ -78,23 +76,6 @@ def _blocks(features: Tensor) -> Tensor:
 def _rows_first(kernels: Tensor) -> Tensor:
     """(B, Ty, Tx, H, W) -> (B, H, Ty, Tx, W): what a row of pixels needs lies together."""
     return kernels.permute(0, 3, 1, 2, 4).contiguous()
-
-
-def _share(
-    loop: Callable,
-    inputs: tuple[Tensor, ...],
-    shared: tuple[Tensor | int, ...],
-    outputs: tuple[Tensor, ...],
-    height: int,
-) -> None:
-    """Runs a compiled loop on the rows of every image: (inputs of an image, shared, outputs of an image, rows)."""
-    sources, targets = ([tensor.numpy() for tensor in group] for group in (inputs, outputs))
-    constants = [value.numpy() if isinstance(value, Tensor) else value for value in shared]
-
-    def run(image: int, first: int, last: int) -> None:
-        loop(*(array[image] for array in sources), *constants, *(array[image] for array in targets), first, last)
-
-    share_rows(run, len(targets[0]), height)
 
 
 @compiled
@@ -126,16 +107,14 @@ def _four(features, at, row_step, kernels, tap, right, below, taps_y, taps_x, ta
 
 
 @compiled
-def _forward(features, kernels, rows, cols, pixel_step, block_step, channels, out, first_row, last_row):
-    """Block b of pixel p goes to ``out[p * pixel_step + b * block_step]`` and behind, ``channels`` in all."""
+def _forward(features, kernels, rows, cols, pixel_step, block_step, out, first_row, last_row):
+    """Block b of pixel p goes to ``out[p * pixel_step + b * block_step]`` and behind."""
     taps_y, taps_x, width = kernels.shape[1:]
     row_size = taps_y * taps_x * width
-    sums = np.empty(4 * BLOCK, features.dtype)
     y = first_row
     while y < last_row:
         below = _partner(rows, y, last_row)
         for block in range(len(features)):
-            first, first_to = block * BLOCK, block * block_step
             x = 0
             while x < width:
                 right = _partner(cols, x, width)
@@ -144,20 +123,12 @@ def _forward(features, kernels, rows, cols, pixel_step, block_step, channels, ou
                 a, b, c, d = _four(
                     features, at, step, kernels, tap, right - x, (below - y) * row_size, taps_y, taps_x, width
                 )
-                to, right_to = first_to + (y * width + x) * pixel_step, first_to + (y * width + right) * pixel_step
-                lower = (below - y) * width * pixel_step
-                if first + BLOCK <= channels:
-                    store(out, to, a)
-                    store(out, right_to, b)
-                    store(out, to + lower, c)
-                    store(out, right_to + lower, d)
-                else:
-                    _store_all(sums, a, b, c, d)
-                    for channel in range(channels - first):
-                        out[to + channel] = sums[channel]
-                        out[right_to + channel] = sums[BLOCK + channel]
-                        out[to + lower + channel] = sums[2 * BLOCK + channel]
-                        out[right_to + lower + channel] = sums[3 * BLOCK + channel]
+                to = block * block_step + (y * width + x) * pixel_step
+                beside, lower = (right - x) * pixel_step, (below - y) * width * pixel_step
+                store(out, to, a)
+                store(out, to + beside, b)
+                store(out, to + lower, c)
+                store(out, to + lower + beside, d)
                 x = right + 1
         y = below + 1
 

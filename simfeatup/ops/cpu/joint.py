@@ -1,4 +1,4 @@
-"""Joint kernels on CPUs, forward and backward (:func:`simfeatup.ops.joint_kernel.joint_kernel`)."""
+"""Weights of a layer on CPUs, with gradients: joint kernels (:mod:`simfeatup.ops.stages`) and their folding."""
 
 from __future__ import annotations
 
@@ -9,30 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simfeatup.ops.cpu.parallel import compiled, share_rows
-from simfeatup.ops.cpu.rows import (
-    MIN_KERNEL_SUM,
-    PIXEL_MULTIPLE,
-    ROW_BLOCK,
-    joint_row,
-    rounded,
-    similarity,
-    softmax,
-)  # fmt: skip
+from simfeatup.ops.cpu import rows as loops
+from simfeatup.ops.cpu.parallel import compiled, run_rows
 
 
 def joint_kernel(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:
     """Keys (B, K, H + 2r, W + 2r), scalar, (T, T) -> (B, T, T, H, W)."""
     border = len(spatial) - 1
-    batch, height, width = len(keys), keys.shape[2] - border, keys.shape[3] - border
-    out = keys.new_empty(batch, *spatial.shape, height, width)
-    scale, weights, kernels = temperature.numpy()[()], spatial.flatten().numpy(), out.flatten(1, 2).numpy()
-    rows = _rows_first(keys).numpy()
-
-    def run(image: int, top: int, bottom: int) -> None:
-        _joint_kernel_rows(rows[image], scale, weights, kernels[image], top, bottom)
-
-    share_rows(run, batch, height)
+    height, width = keys.shape[2] - border, keys.shape[3] - border
+    out = keys.new_empty(len(keys), *spatial.shape, height, width)
+    constants = temperature.numpy()[()], spatial.flatten()
+    run_rows(_joint_kernel_rows, [_rows_first(keys)], constants, [out.flatten(1, 2)], height)
     return out
 
 
@@ -40,30 +27,42 @@ def joint_kernel_backward(
     grad: Tensor, keys: Tensor, temperature: Tensor, spatial: Tensor, needs: list[bool]
 ) -> list[Tensor]:
     """Gradients of the keys, the temperature and the spatial kernel from that of the result."""
-    slopes, keys_first = grad.contiguous().flatten(1, 2).numpy(), _rows_first(keys)
+    slopes, rows = grad.contiguous().flatten(1, 2), _rows_first(keys)
     batch, taps, height, _ = slopes.shape
-    grad_similarity, grad_keys = np.empty_like(slopes), torch.zeros_like(keys_first)
+    grad_similarity, grad_keys = torch.empty_like(slopes), torch.zeros_like(rows)
     grad_rows = torch.zeros(batch, height, taps + 1, dtype=torch.float64, device='cpu')  # spatial, then temperature
-    rows, scale, weights = keys_first.numpy(), temperature.numpy()[()], spatial.flatten().numpy()
-    out_keys, out_rows = grad_keys.numpy(), grad_rows.numpy()
-
-    def run(image: int, top: int, bottom: int) -> None:
-        arguments = slopes[image], rows[image], scale, weights, grad_similarity[image], out_rows[image]
-        _grad_similarity_rows(*arguments, top, bottom)
-
-    def run_keys(image: int, top: int, bottom: int) -> None:
-        _grad_key_rows(grad_similarity[image], rows[image], out_keys[image], top, bottom)
-
-    share_rows(run, batch, height)
-    share_rows(run_keys, batch, rows.shape[1])
+    constants = temperature.numpy()[()], spatial.flatten()
+    run_rows(_grad_similarity_rows, [slopes, rows], constants, [grad_similarity, grad_rows], height)
+    run_rows(_grad_key_rows, [grad_similarity, rows], (), [grad_keys], rows.shape[1])
     totals = grad_rows.sum((0, 1))
-    grads = grad_keys[..., :-PIXEL_MULTIPLE].transpose(1, 2), totals[-1].clone(), totals[:-1].view_as(spatial)
+    grads = grad_keys[..., :-loops.PIXEL_MULTIPLE].transpose(1, 2), totals[-1].clone(), totals[:-1].view_as(spatial)
     return [value if needed else grad.new_empty(0) for value, needed in zip(grads, needs, strict=True)]
+
+
+def fold(weights: Tensor, fold_y: Tensor, fold_x: Tensor) -> Tensor:
+    """Weights (B, T, T, H, W), foldings (H, T, Ty) and (W, T, Tx) -> (B, H, Ty, Tx, W)."""
+    batch, height, width = len(weights), *weights.shape[3:]
+    out = weights.new_empty(batch, height, fold_y.shape[2], fold_x.shape[2], width)
+    run_rows(_fold_rows, [weights.contiguous()], _constants(fold_y, fold_x), [out], height)
+    return out
+
+
+def fold_backward(grad: Tensor, weights: Tensor, fold_y: Tensor, fold_x: Tensor, needs: list[bool]) -> list[Tensor]:
+    """Gradient of the weights from that of the result."""
+    out = grad.new_empty(weights.shape)
+    run_rows(_unfold_rows, [grad.contiguous()], _constants(fold_y, fold_x), [out], grad.shape[1])
+    return [out]
+
+
+def _constants(fold_y: Tensor, fold_x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What both loops need: (H, T, Ty), (T, Tx, W), and which pairs (T, Tx) of a column have any share."""
+    fold_x = fold_x.permute(1, 2, 0).contiguous()
+    return fold_y.contiguous(), fold_x, (fold_x != 0).any(2)
 
 
 def _rows_first(keys: Tensor) -> Tensor:
     """(B, K, H, W) -> (B, H, K, W + PIXEL_MULTIPLE), what the compiled loops read."""
-    return F.pad(keys.transpose(1, 2), (0, PIXEL_MULTIPLE)).contiguous()
+    return F.pad(keys.transpose(1, 2), (0, loops.PIXEL_MULTIPLE)).contiguous()
 
 
 @compiled
@@ -71,13 +70,13 @@ def _joint_kernel_rows(keys, temperature, spatial, out, top, bottom):
     """Kernels (T*T, H, W) of rows top to bottom from padded keys (H + 2r, K, >= W + 2r + PIXEL_MULTIPLE)."""
     taps, _, width = out.shape
     side = int(math.sqrt(taps))
-    sums = np.empty((3, ROW_BLOCK), keys.dtype)
-    logits, joint = np.empty((taps, ROW_BLOCK), keys.dtype), np.empty((taps, ROW_BLOCK), keys.dtype)
+    sums = np.empty((3, loops.ROW_BLOCK), keys.dtype)
+    logits, joint = np.empty((taps, loops.ROW_BLOCK), keys.dtype), np.empty((taps, loops.ROW_BLOCK), keys.dtype)
     for y in range(top, bottom):
-        for left in range(0, width, ROW_BLOCK):
-            pixels = min(ROW_BLOCK, width - left)
-            n = rounded(pixels)
-            joint_row(keys, side, y, left, n, temperature, spatial, logits, joint, sums)
+        for left in range(0, width, loops.ROW_BLOCK):
+            pixels = min(loops.ROW_BLOCK, width - left)
+            n = loops.rounded(pixels)
+            loops.joint_row(keys, side, y, left, n, temperature, spatial, logits, joint, sums)
             for tap in range(taps):
                 for x in range(pixels):
                     out[tap, y, left + x] = joint[tap, x]
@@ -85,18 +84,14 @@ def _joint_kernel_rows(keys, temperature, spatial, out, top, bottom):
 
 @compiled
 def _grad_similarity_rows(grad, keys, temperature, spatial, out, totals, top, bottom):
-    """Gradients of the similarities, and of the spatial kernel and the temperature.
-
-    From the kernels' gradient ``grad`` (T*T, H, W) and the keys: ``out`` (T*T, H, W) in rows top to bottom, and
-    ``totals`` (H, T*T + 1), one row's share a row, the temperature's last.
-    """
+    """Gradient of the kernels (T*T, H, W) -> that of the similarities; totals (H, T*T + 1), the temperature's last."""
     taps, _, width = grad.shape
-    n, least = rounded(width), spatial.dtype.type(MIN_KERNEL_SUM)
+    n, least = loops.rounded(width), spatial.dtype.type(loops.MIN_KERNEL_SUM)
     logits, weights = np.empty((taps, n), grad.dtype), np.empty((taps, n), grad.dtype)
     sums, factor, mean = np.empty((3, n), grad.dtype), np.empty(width, grad.dtype), np.empty(width, grad.dtype)
     for y in range(top, bottom):
-        similarity(keys, int(math.sqrt(taps)), y, 0, n, logits)
-        softmax(logits, temperature, spatial, n, weights, sums)
+        loops.similarity(keys, int(math.sqrt(taps)), y, 0, n, logits)
+        loops.softmax(logits, temperature, spatial, n, weights, sums)
         total, joint = sums[1], sums[2]
         mean[:] = 0
         for x in range(width):
@@ -145,3 +140,53 @@ def _grad_key_rows(grad_similarity, keys, out, top, bottom):
                         slope, neighbour = grad_similarity[i * side + j, y], keys[y + i, k, j : j + width]
                         for x in range(width):
                             target[x] += slope[x] * neighbour[x]
+
+
+@compiled
+def _fold_rows(kernels, fold_y, fold_x, used, out, top, bottom):
+    """Kernels (T, T, H, W) -> out (H, Ty, Tx, W), rows top to bottom."""
+    side, width = fold_y.shape[1], kernels.shape[3]
+    partial = np.empty((side, width), kernels.dtype)
+    for y in range(top, bottom):
+        for a in range(out.shape[1]):
+            partial[:] = 0
+            for i in range(side):
+                weight = fold_y[y, i, a]
+                if weight != 0:
+                    for j in range(side):
+                        row, source = partial[j], kernels[i, j, y]
+                        for x in range(width):
+                            row[x] += weight * source[x]
+            for c in range(out.shape[2]):
+                target = out[y, a, c]
+                target[:] = 0
+                for j in range(side):
+                    if used[j, c]:
+                        row, weights = partial[j], fold_x[j, c]
+                        for x in range(width):
+                            target[x] += weights[x] * row[x]
+
+
+@compiled
+def _unfold_rows(grad, fold_y, fold_x, used, out, top, bottom):
+    """Gradient (H, Ty, Tx, W) -> out (T, T, H, W), rows top to bottom."""
+    side, width = fold_y.shape[1], out.shape[3]
+    partial = np.empty((side, width), out.dtype)
+    for y in range(top, bottom):
+        out[:, :, y] = 0
+        for a in range(grad.shape[1]):
+            partial[:] = 0
+            for c in range(grad.shape[2]):
+                source = grad[y, a, c]
+                for j in range(side):
+                    if used[j, c]:
+                        row, weights = partial[j], fold_x[j, c]
+                        for x in range(width):
+                            row[x] += weights[x] * source[x]
+            for i in range(side):
+                weight = fold_y[y, i, a]
+                if weight != 0:
+                    for j in range(side):
+                        row, target = partial[j], out[i, j, y]
+                        for x in range(width):
+                            target[x] += weight * row[x]

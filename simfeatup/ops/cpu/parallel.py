@@ -18,6 +18,9 @@ from numba import njit
 
 from simfeatup.ops.cpu.cache import cached
 
+Ranges = list[tuple[int, int, int]]
+"""(image, first row, row behind the last)."""
+
 CHUNKS_PER_THREAD = 4  # so that a thread that was held up does not hold up the others
 OPTIONS = {
     'nogil': True,
@@ -31,20 +34,18 @@ def compiled(function: Callable) -> Callable:
     return cached(partial(njit, **OPTIONS), function)
 
 
-def share_rows(run: Callable[[int, int, int], None], batch: int, height: int) -> None:
-    """Calls ``run(image, first_row, last_row)`` for all rows of all images, on as many threads as torch uses.
+def run_rows(loop: Callable, inputs: Sequence, constants: Sequence, outputs: Sequence, ranges: Ranges | int) -> None:
+    """Calls ``loop(*inputs, *constants, *outputs, first row, row behind the last)`` on as many threads as torch uses.
 
-    Args:
-        run: Works on rows ``first_row`` to ``last_row - 1`` of one image. Must be safe to call at the same time for
-            other rows.
-        batch: Number of images.
-        height: Rows of an image.
+    Inputs and outputs have a first axis of images, of which a call sees one; they may be tensors, as constants may.
+    ``ranges`` are the rows to work on, or the height of all images. The loop must be safe to run on other rows at once.
     """
-    share_ranges(run, [(image, 0, height) for image in range(batch)])
-
-
-def share_ranges(run: Callable[[int, int, int], None], ranges: Sequence[tuple[int, int, int]]) -> None:
-    """As :func:`share_rows`, for some rows only: (image, first row, row behind the last)."""
+    sources, shared, targets = (
+        [value.numpy() if isinstance(value, torch.Tensor) else value for value in group]
+        for group in (inputs, constants, outputs)
+    )
+    if isinstance(ranges, int):
+        ranges = [(image, 0, ranges) for image in range(len(targets[0]))]
     threads = torch.get_num_threads()
     total = sum(bottom - top for _, top, bottom in ranges)
     largest = max(-(-total // (threads * CHUNKS_PER_THREAD)), 1)
@@ -56,8 +57,8 @@ def share_ranges(run: Callable[[int, int, int], None], ranges: Sequence[tuple[in
     queue = iter(jobs)  # advancing a list iterator is atomic
 
     def work() -> None:
-        for job in queue:
-            run(*job)
+        for image, top, bottom in queue:
+            loop(*(array[image] for array in sources), *shared, *(array[image] for array in targets), top, bottom)
 
     helpers = [_pool(os.getpid(), threads - 1).submit(work) for _ in range(min(threads, len(jobs)) - 1)]
     work()

@@ -17,7 +17,7 @@ from simfeatup.ops.cpu.simd import LANES, filled, load, multiply_add, number, st
 ROW_BLOCK = 256  # pixels of a row at a time, so that all their taps stay in the cache
 PIXEL_MULTIPLE = 32  # pixels a loop takes at once, a multiple of LANES; keys and buffers reach so far beyond a row
 DENSE_MULTIPLE = 6  # rows of a weight matrix
-MIN_KERNEL_SUM = 1e-7  # as in simfeatup.ops.joint_kernel
+MIN_KERNEL_SUM = 1e-7  # as in simfeatup.ops.stages; compiled loops are kept by the sources of this folder alone
 
 # Cephes expf: exp(x) = 2^n P(r), r = x - n ln 2 in two parts.
 LOG2_E, LN2_HIGH, LN2_LOW = np.float32(1.4426950408889634), np.float32(0.693359375), np.float32(-2.12194440e-4)
@@ -133,11 +133,17 @@ def rounded(pixels):
 
 
 @compiled
-def similarity(keys, side, y, left, n, out):
-    """Dot products of n pixels' keys with those of all their neighbours: out (T*T, >= n), T at least 3.
+def block_side(width):
+    """Pixels of each of the equal blocks, of at most ROW_BLOCK, that a row is computed in."""
+    blocks = (width + ROW_BLOCK - 1) // ROW_BLOCK
+    return rounded((width + blocks - 1) // blocks)
 
-    Less those of the keys with themselves, which a softmax does not notice: so the largest are near 0, and rounding
-    does not grow with the length of the keys.
+
+@compiled
+def similarity(keys, side, y, left, n, out):
+    """Dot products of n pixels' keys with their neighbours' keys: out (T*T, >= n), T at least 3.
+
+    Less those of the keys with themselves, as in :func:`simfeatup.ops.stages.joint_kernel`.
     """
     channels, width = keys.shape[1:]
     radius, out_width = side // 2, out.shape[1]

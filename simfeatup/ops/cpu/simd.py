@@ -3,14 +3,8 @@
 LLVM vectorises a simple loop by itself, but keeps its sums in memory. With a vector as a value of its own, a loop
 keeps a block of sums in registers while it runs over the terms, which is what fast matrix products do. A vector has
 LANES numbers; LLVM cuts it into what the processor has (two registers of AVX2 or AVX-512, four of NEON). A multiply-add
-takes four cycles and two begin in each, so a loop wants eight registers of sums: four vectors, or more.
-
-    total = zeros(array)
-    for i in range(n):
-        total = multiply_add(total, weights[i], load(array, i * LANES))
-    store(out, 0, total)
-
-Arrays are contiguous and positions count their numbers from the first; nothing checks that they lie inside.
+takes four cycles and two begin in each, so a loop wants eight registers of sums: four vectors, or more. Arrays are
+contiguous and positions count their numbers from the first; nothing checks that they lie inside.
 """
 
 from __future__ import annotations

@@ -14,22 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simfeatup.ops.axes import axis_folding, reflect_pad
-from simfeatup.ops.cpu.parallel import compiled, share_ranges
-from simfeatup.ops.cpu.rows import (
-    DENSE_MULTIPLE,
-    PIXEL_MULTIPLE,
-    ROW_BLOCK,
-    dense,
-    fold_row,
-    gelu,
-    joint_row,
-    key_rows,
-    normalised_row,
-    reflected,
-    rounded,
-)  # fmt: skip
+from simfeatup.ops.cpu import rows as loops
+from simfeatup.ops.cpu.parallel import Ranges, compiled, run_rows
 from simfeatup.ops.cpu.simd import LANES, load, multiply_add, store, zeros
+from simfeatup.ops.folding import axis_folding, reflect_pad
 
 
 def colour_kernels(
@@ -37,14 +25,10 @@ def colour_kernels(
 ) -> Tensor:
     """See :func:`simfeatup.ops.stages.colour_kernels`."""
     out, fold_y, fold_x, left = _prepare(guidance, grid, len(spatial) // 2, known, first)
-    padded = F.pad(reflect_pad(guidance.float(), len(spatial) // 2), (0, PIXEL_MULTIPLE))
-    colours = padded.transpose(1, 2).contiguous().numpy()  # (B, H + 2r, 3, W + 2r + some)
-    weights, scale, kernels = _array(spatial.flatten()), np.float32(1 / (2 * sigma_range**2)), out.numpy()
-
-    def run(index: int, top: int, bottom: int) -> None:
-        _colour_rows(colours[index], scale, weights, fold_y, fold_x, kernels[index], top, bottom)
-
-    share_ranges(run, left)
+    padded = F.pad(reflect_pad(guidance.float(), len(spatial) // 2), (0, loops.PIXEL_MULTIPLE))
+    colours = padded.transpose(1, 2).contiguous()  # (B, H + 2r, 3, W + 2r + some)
+    constants = np.float32(1 / (2 * sigma_range**2)), _array(spatial.flatten()), fold_y, fold_x
+    run_rows(_colour_rows, [colours], constants, [out], left)
     return out
 
 
@@ -55,20 +39,11 @@ def learned_kernels(
     """See :func:`simfeatup.ops.stages.learned_kernels`."""
     radius = len(spatial) // 2
     out, fold_y, fold_x, left = _prepare(guidance, grid, radius, known, first)
-    image, kernels = _array(guidance), out.numpy()
+    image = _array(guidance)
     own_keys = _keys(_filled_up(keys), len(keys[3]), image, radius, left)
-    scale, weights, mlp = np.float32(temperature.item()), _array(spatial.flatten()), _filled_up(correction)
-
-    def run(index: int, top: int, bottom: int) -> None:
-        arguments = image[index], own_keys[index], scale, weights, *mlp, fold_y, fold_x, kernels[index]
-        _learned_rows(*arguments, top, bottom)
-
-    share_ranges(run, left)
+    scale, weights = np.float32(temperature.item()), _array(spatial.flatten())
+    run_rows(_learned_rows, [image, own_keys], (scale, weights, *_filled_up(correction), fold_y, fold_x), [out], left)
     return out
-
-
-Ranges = list[tuple[int, int, int]]
-"""(image, first row, row behind the last)."""
 
 
 def _prepare(
@@ -88,27 +63,21 @@ def _prepare(
 
 @lru_cache(maxsize=256)
 def _foldings(length: int, outputs: int, radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`simfeatup.ops.axes.axis_folding` for rows, (H, T, Ty), and for columns, (T, Tx, W + PIXEL_MULTIPLE)."""
+    """:func:`simfeatup.ops.folding.axis_folding` for rows, (H, T, Ty), and for columns, (T, Tx, W + PIXEL_MULTIPLE)."""
     weights = axis_folding(length, outputs, radius).weights.astype(np.float32)
-    columns = np.pad(weights.transpose(1, 2, 0), ((0, 0), (0, 0), (0, PIXEL_MULTIPLE)))
+    columns = np.pad(weights.transpose(1, 2, 0), ((0, 0), (0, 0), (0, loops.PIXEL_MULTIPLE)))
     return weights, np.ascontiguousarray(columns)
 
 
 def _keys(weights: list[np.ndarray], key_dim: int, guidance: np.ndarray, radius: int, ranges: Ranges) -> np.ndarray:
-    """Keys (B, H + 2r, K, W + 2r + PIXEL_MULTIPLE) of the pixels whose kernels are wanted and of their neighbours.
-
-    They are reflected at the borders; rows that nobody wants hold anything.
-    """
+    """Keys (B, H + 2r, K, W + 2r + PIXEL_MULTIPLE), reflected at the borders; rows that nobody wants hold anything."""
     batch, _, height, width = guidance.shape
-    keys = np.empty((batch, height + 2 * radius, key_dim, width + 2 * radius + PIXEL_MULTIPLE), np.float32)
-    keys[..., -PIXEL_MULTIPLE:] = 0  # read, but of no effect
-
-    def run(index: int, top: int, bottom: int) -> None:
-        key_rows(guidance[index], *weights, radius, keys[index], top, bottom)
-
-    share_ranges(run, [(index, max(top - radius, 0), min(bottom + radius, height)) for index, top, bottom in ranges])
+    keys = np.empty((batch, height + 2 * radius, key_dim, width + 2 * radius + loops.PIXEL_MULTIPLE), np.float32)
+    keys[..., -loops.PIXEL_MULTIPLE:] = 0  # read, but of no effect
+    wanted = [(index, max(top - radius, 0), min(bottom + radius, height)) for index, top, bottom in ranges]
+    run_rows(loops.key_rows, [guidance], (*weights, radius), [keys], wanted)
     for row in (*range(-radius, 0), *range(height, height + radius)):
-        keys[:, radius + row] = keys[:, radius + reflected(row, height)]
+        keys[:, radius + row] = keys[:, radius + loops.reflected(row, height)]
     return keys
 
 
@@ -117,7 +86,7 @@ def _filled_up(convolutions: list[Tensor]) -> list[np.ndarray]:
     arrays = []
     for tensor in convolutions:
         rows = _array(tensor.flatten(1) if tensor.ndim > 1 else tensor)
-        filled = np.zeros((len(rows) + -len(rows) % DENSE_MULTIPLE, *rows.shape[1:]), np.float32)
+        filled = np.zeros((len(rows) + -len(rows) % loops.DENSE_MULTIPLE, *rows.shape[1:]), np.float32)
         filled[: len(rows)] = rows
         arrays.append(filled)
     return arrays
@@ -133,8 +102,7 @@ def _learned_rows(
 ):
     """Kernels (H, Ty, Tx, W) of rows top to bottom; keys and fold_x reach PIXEL_MULTIPLE beyond the width."""
     taps, side, width = len(spatial), fold_y.shape[1], guidance.shape[2]
-    blocks = (width + ROW_BLOCK - 1) // ROW_BLOCK
-    block = rounded((width + blocks - 1) // blocks)
+    block = loops.block_side(width)
     joint = np.zeros((weight1.shape[1], block), np.float32)
     hidden = np.zeros((max(len(weight1), weight2.shape[1]), block), np.float32)
     full = np.empty((max(len(weight2), taps), block), np.float32)
@@ -143,18 +111,18 @@ def _learned_rows(
     for y in range(top, bottom):
         for left in range(0, width, block):
             pixels = min(block, width - left)
-            n = rounded(pixels)  # what is computed beyond the last pixel is cut off in the end
-            joint_row(keys, side, y, left, n, temperature, spatial, full, joint, sums)
+            n = loops.rounded(pixels)  # what is computed beyond the last pixel is cut off in the end
+            loops.joint_row(keys, side, y, left, n, temperature, spatial, full, joint, sums)
             for channel in range(len(guidance)):
                 for x in range(pixels):
                     joint[taps + channel, x] = guidance[channel, y, left + x]
-            dense(weight1, bias1, joint, hidden, n)
-            gelu(hidden, len(weight1), n, sums[0])
-            dense(weight2, bias2, hidden, full, n)
+            loops.dense(weight1, bias1, joint, hidden, n)
+            loops.gelu(hidden, len(weight1), n, sums[0])
+            loops.dense(weight2, bias2, hidden, full, n)
             for tap in range(taps):
                 for x in range(n):
                     full[tap, x] += joint[tap, x]
-            fold_row(full, fold_y[y], fold_x, left, pixels, n, partial, sums[0], out[y])
+            loops.fold_row(full, fold_y[y], fold_x, left, pixels, n, partial, sums[0], out[y])
 
 
 @compiled
@@ -180,14 +148,13 @@ def _colour_rows(colours, scale, spatial, fold_y, fold_x, out, top, bottom):
     """Kernels (H, Ty, Tx, W) of rows top to bottom; colours and fold_x reach PIXEL_MULTIPLE beyond the width."""
     taps, width = len(spatial), out.shape[3]
     side = int(math.sqrt(taps))
-    blocks = (width + ROW_BLOCK - 1) // ROW_BLOCK
-    block = rounded((width + blocks - 1) // blocks)
+    block = loops.block_side(width)
     logits, joint = np.empty((taps, block), np.float32), np.empty((taps, block), np.float32)
     partial, sums = np.empty((side, block), np.float32), np.empty((3, block), np.float32)
     for y in range(top, bottom):
         for left in range(0, width, block):
             pixels = min(block, width - left)
-            n = rounded(pixels)  # what is computed beyond the last pixel is cut off in the end
+            n = loops.rounded(pixels)  # what is computed beyond the last pixel is cut off in the end
             _likeness(colours, side, y, left, n, logits)
-            normalised_row(logits, scale, spatial, n, joint, sums)
-            fold_row(joint, fold_y[y], fold_x, left, pixels, n, partial, sums[0], out[y])
+            loops.normalised_row(logits, scale, spatial, n, joint, sums)
+            loops.fold_row(joint, fold_y[y], fold_x, left, pixels, n, partial, sums[0], out[y])

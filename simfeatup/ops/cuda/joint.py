@@ -1,4 +1,4 @@
-"""Joint kernels as Triton kernels, forward and backward: what :mod:`simfeatup.ops.joint_kernel` calls.
+"""Joint kernels as Triton kernels, forward and backward: what :mod:`simfeatup.ops.stages` calls.
 
 A program computes a few neighbouring pixels of one row, tap after tap; the similarities wait in the output for the
 passes that come after the maximum is known.
@@ -11,8 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from simfeatup.ops.stages import MIN_KERNEL_SUM
+
 PIXELS = 64  # of a row, a program
-MIN_KERNEL_SUM = 1e-7  # as in simfeatup.ops.joint_kernel
 
 
 def joint_kernel(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """A start for training a joint bilateral upsampler: the colour filter instead of random weights.
 
-Fresh weights are far from any filter: the corrections of kernels and features add noise as large as what they
-correct, and the window is one wide blur. Training has to undo both first, which takes most of a short training. Here
-the corrections start at zero, and the keys at weights whose kernels are those of
-:class:`simfeatup.upsamplers.joint_bilateral.JointBilateral`, fitted on a few images; no features are needed.
+Fresh weights are far from any filter, and most of a short training goes into undoing that: the corrections of kernels
+and features add noise as large as what they correct, and the window is one wide blur. Here the corrections start at
+zero, and the keys at weights whose kernels are those of :class:`simfeatup.upsamplers.bilateral.JointBilateral`, fitted
+on a few images; no features are needed.
 
 Source: our own; the filter is Kopf et al., Joint bilateral upsampling, SIGGRAPH 2007.
 """
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simfeatup.errors import UpsamplerError
+from simfeatup.upsamplers.bilateral import SIGMA_RANGE, SIGMA_SPATIAL, ColourLayer
 from simfeatup.upsamplers.jbu import JBU, JBULayer
-from simfeatup.upsamplers.joint_bilateral import SIGMA_RANGE, SIGMA_SPATIAL, ColourLayer
 
 NUM_STEPS = 2000
 LEARNING_RATE = 1e-2
@@ -26,12 +26,9 @@ MIN_WEIGHT = 1e-8
 
 
 def start_as_filter(
-    upsampler: nn.Module,
-    images: Tensor,
-    sigma_spatial: float = SIGMA_SPATIAL,
-    sigma_range: float = SIGMA_RANGE,
+    upsampler: nn.Module, images: Tensor, sigma_spatial: float = SIGMA_SPATIAL, sigma_range: float = SIGMA_RANGE,
     num_steps: int = NUM_STEPS,
-) -> float:
+) -> float:  # fmt: skip
     """Makes an upsampler compute, nearly, what the colour filter does; in place, in the mode it is in.
 
     Args:
@@ -91,11 +88,11 @@ def _fit(layer: JBULayer, images: Tensor, sigma_spatial: float, sigma_range: flo
 def _draw_guidance(images: Tensor, generator: torch.Generator) -> Tensor:
     """(1, 3, CROP, CROP), a square of an image as one of the stages sees it."""
     scales = [scale for scale in SCALES if min(images.shape[2:]) >= scale * CROP]
-    index, scale = _draw(len(images), generator), scales[_draw(len(scales), generator)]
+
+    def draw(count: int) -> int:
+        return int(torch.randint(count, (), generator=generator))
+
+    index, scale = draw(len(images)), scales[draw(len(scales))]
     side = scale * CROP
-    top, left = (_draw(length - side + 1, generator) for length in images.shape[2:])
+    top, left = (draw(length - side + 1) for length in images.shape[2:])
     return F.avg_pool2d(images[index : index + 1, :, top : top + side, left : left + side], scale)
-
-
-def _draw(count: int, generator: torch.Generator) -> int:
-    return int(torch.randint(count, (), generator=generator))
