@@ -16,9 +16,8 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import track
@@ -30,23 +29,22 @@ from studies.ablation_report import (
     CEILING,
     FLOOR,
     Outcomes,
-    attention_table,
-    draw_curves,
-    draw_points,
-    sar_table,
+    report_attention,
+    report_sar,
+    report_upsampling,
     update_page,
-    upsampling_table,
 )
 from studies.ablation_runs import PART_CONFIGS, VARIANTS, train_missing, weight_files
 from studies.ablation_tiles import LAMBDAS, Tally, draw_tiles, label_tile
 
 from segearth.cli import run_cli
-from segearth.demo.benchmark import BENCHMARK_SEED, NUM_SCENES, VALIDATION_SEED
 from segearth.demo.classes import CLASSES
+from segearth.demo.files import BENCHMARK_SEED, NUM_SCENES, VALIDATION_SEED
 from segearth.errors import ConfigError
 from segearth.models.build import Encoder, build_encoder, weights_file
 from segearth.models.dense_clip import GEM
 from segearth.text.bank import embed_queries
+from segearth.weights.encoders import get_record
 from simfeatup import build_upsampler, load_upsampler
 
 SPLITS = {'validation': VALIDATION_SEED, 'benchmark': BENCHMARK_SEED}
@@ -87,11 +85,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains, measures, writes.
-
-    Raises:
-        UserError: Anything a user can mend.
-    """
+    """Trains, measures, writes."""
     options = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     steps = {part: getattr(options, f'{part}_steps') for part in STEPS}
@@ -164,66 +158,37 @@ def upsampling_variants(options: argparse.Namespace, optical: Encoder, trained: 
 def sar_variants(options: argparse.Namespace, optical: Encoder, trained: Trained) -> Variants:
     """Encoders on the radar image, read out as the demo configs do, between floor and ceiling; scores interpolated."""
     variants: Variants = {FLOOR: ([(optical.visual, None)], True), CEILING: ([(optical.visual, None)], False)}
-    towers = {VARIANTS[name].label: [load_student(path) for path in paths] for name, paths in trained.items()}
-    towers['weights/demo/demo_sar.safetensors'] = [build_encoder('DemoSAR').visual]
-    towers |= {name: [load_student(path)] for name, path in named(options.sar, '--sar').items()}
+    files = {VARIANTS[name].label: paths for name, paths in trained.items()}
+    files['weights/demo/demo_sar.safetensors'] = [weights_file(get_record('DemoSAR'))]
+    files |= {name: [Path(path)] for name, path in named(options.sar, '--sar').items()}
+    towers = {
+        name: [build_encoder('Demo', clip_path=str(path)).visual for path in paths] for name, paths in files.items()
+    }
     return variants | {name: ([(tower, None) for tower in runs], True) for name, runs in towers.items()}
 
 
-def load_student(path: str | Path) -> nn.Module:
-    """A SAR encoder's dense tower."""
-    return build_encoder('Demo', clip_path=str(path)).visual
-
-
-def report_attention(outcomes: Outcomes, picture: Path) -> str:
-    """Draws the curves over lambda; returns the table."""
-    curves = {name: {value: outcomes[f'{name}:{value}'] for value in LAMBDAS} for name in ATTENTIONS}
-    draw_curves(curves, picture)
-    return attention_table(curves)
-
-
-def report_outcomes(table: Callable[[Outcomes], str], outcomes: Outcomes, picture: Path) -> str:
-    """Draws the variants with their intervals; returns the table."""
-    draw_points(outcomes, picture)
-    return table(outcomes)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A section of the page.
-
-    Attributes:
-        title: Its heading.
-        lambdas: Weights of Global Bias Alleviation that are measured.
-        variants: What is compared.
-        report: Draws the picture and makes the table.
-        changed: What differs from the config of the trainings, for the page.
-    """
+class Part(NamedTuple):
+    """A section of the page."""
 
     title: str
-    lambdas: tuple[float, ...]
+    lambdas: tuple[float, ...]  # weights of Global Bias Alleviation that are measured
     variants: Callable[[argparse.Namespace, Encoder, Trained], Variants]
-    report: Callable[[Outcomes, Path], str]
-    changed: str = ''
+    report: Callable[[Outcomes, Path], str]  # draws the picture and makes the table
+    changed: str = ''  # against the config of the trainings
 
 
-REPORT_SAR = partial(report_outcomes, sar_table)
 PARTS = {
     'attention': Part('Attention', LAMBDAS, attention_variants, report_attention),
-    'upsampling': Part('Upsampling', (-0.3,), upsampling_variants, partial(report_outcomes, upsampling_table)),
+    'upsampling': Part('Upsampling', (-0.3,), upsampling_variants, report_upsampling),
     'sar': Part(
-        'SAR: losses and misregistration', (0.0,), sar_variants, REPORT_SAR, ' but learning rate 3e-4, 64 scenes'
+        'SAR: losses and misregistration', (0.0,), sar_variants, report_sar, ' but learning rate 3e-4, 64 scenes'
     ),
-    'sar_long': Part('SAR: full length', (0.0,), sar_variants, REPORT_SAR),
+    'sar_long': Part('SAR: full length', (0.0,), sar_variants, report_sar),
 }
 
 
 def named(pairs: Sequence[str], option: str) -> dict[str, str]:
-    """NAME=FILE of an option.
-
-    Raises:
-        ConfigError: One is not of this form.
-    """
+    """Name -> file of an option's NAME=FILE."""
     wrong = [pair for pair in pairs if '=' not in pair]
     if wrong:
         raise ConfigError(f'{option}: {wrong[0]!r} is not of the form NAME=FILE')

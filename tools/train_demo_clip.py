@@ -26,10 +26,10 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-from studies.demo_captions import draw_crops
 from studies.demo_training import (
     build_optimizer,
     contrastive_loss,
+    draw_crops,
     encode_crops,
     learning_rate_at,
     normalise_images,
@@ -37,7 +37,7 @@ from studies.demo_training import (
 )
 
 from segearth.cli import run_cli
-from segearth.demo.store import image_and_labels, store_scenes
+from segearth.demo.files import image_and_labels, store_scenes
 from segearth.errors import CheckpointError
 from segearth.models.checkpoints import load_state_dict, read_state_dict
 from segearth.paths import PROJECT_ROOT

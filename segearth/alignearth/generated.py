@@ -7,47 +7,31 @@ from typing import Any
 import numpy as np
 from mmengine.registry import DATASETS
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from segearth.alignearth.pair_data import build_augmentation, to_sample
 from segearth.alignearth.pairs import Pair
-from segearth.demo.scene import SCENE_SIZE
-from segearth.demo.store import image_and_radar, store_scenes
+from segearth.demo.files import image_and_radar
 from segearth.training.data import draw_index
+from segearth.training.generated import StoredScenes
 
 AUGMENTATION = {'looks': (1.0, 4.0), 'speckle_chance': 1.0, 'gain_db': 1.5}  # the stored scenes have no speckle
 
 
 @DATASETS.register_module()
-class DemoPairs(Dataset):
-    """Crops of generated pairs; drawn into a folder when first used.
+class DemoPairs(StoredScenes):
+    """Crops of generated pairs.
 
     Args:
-        folder: Where the pairs are kept between runs.
-        num_scenes: How many.
-        first_seed: 0 for training, :data:`segearth.demo.benchmark.VALIDATION_SEED` for validation.
-        size: Side of the crops in pixels.
+        *args: As for :class:`segearth.training.generated.StoredScenes`.
         augmentation: Arguments of :class:`segearth.alignearth.pair_data.Augmentation` in place of the usual.
-        scene_size: Side of the scenes in pixels.
-        seed: Of crops and augmentation.
+        **kwargs: As for :class:`segearth.training.generated.StoredScenes`.
     """
 
-    def __init__(
-        self,
-        folder: str,
-        num_scenes: int = 64,
-        first_seed: int = 0,
-        size: int = 224,
-        augmentation: dict[str, Any] | None = None,
-        scene_size: int = SCENE_SIZE,
-        seed: int = 0,
-    ) -> None:
-        self.files = store_scenes(folder, range(first_seed, first_seed + num_scenes), image_and_radar, scene_size)
-        self.augment = build_augmentation(AUGMENTATION | (augmentation or {}))
-        self.size, self.seed = size, seed
+    layers = staticmethod(image_and_radar)
 
-    def __len__(self) -> int:
-        return len(self.files)
+    def __init__(self, *args: Any, augmentation: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.augment = build_augmentation(AUGMENTATION | (augmentation or {}))
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         """Sample ``number``, see :func:`segearth.alignearth.pair_data.to_sample`."""

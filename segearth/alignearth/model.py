@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor
 
@@ -28,14 +27,14 @@ from segearth.models.dense_clip import DenseCLIP
 from segearth.training.checkpoints import save_weights
 from segearth.training.data import normalise
 from segearth.training.monitor import PictureRow, principal_components, to_picture
-from segearth.training.upsampler import autocast_dtype, grid_of
+from segearth.training.upsampler import FrozenEncoderModel
 
 LOSSES = ('global_cosine', 'info_nce', 'dense', 'relational', 'blocks')
 DEFAULT_WEIGHTS = {'global_cosine': 1.0, 'dense': 1.0}
 
 
 @MODELS.register_module()
-class AlignEarthModel(BaseModel):
+class AlignEarthModel(FrozenEncoderModel):
     """Distils an optical encoder into a SAR encoder.
 
     Args:
@@ -51,12 +50,14 @@ class AlignEarthModel(BaseModel):
         contrast_temperature: See :func:`segearth.alignearth.losses.info_nce`.
         trainable: See :func:`segearth.alignearth.student.build_student`.
         activation: See :func:`segearth.alignearth.student.build_student`.
-        size: Side of the training images in pixels, a multiple of the patch.
-        precision: As for :class:`segearth.training.upsampler.SimFeatUpModel`.
+        size: As for :class:`segearth.training.upsampler.FrozenEncoderModel`.
+        precision: As for :class:`segearth.training.upsampler.FrozenEncoderModel`.
 
     Raises:
         UserError: Settings that cannot be used.
     """
+
+    frozen, trained = 'teacher', 'student'
 
     def __init__(
         self,
@@ -72,8 +73,8 @@ class AlignEarthModel(BaseModel):
         size: int = 224,
         precision: str = 'fp32',
     ) -> None:
-        super().__init__()
         encoder = build_encoder(**teacher, precision='fp32')
+        super().__init__(encoder.visual, size, precision)
         if not isinstance(encoder.visual, DenseCLIP):
             raise ConfigError(f'the teacher must be an open_clip ViT; {encoder.record.name} is none')
         self.teacher = encoder.visual
@@ -90,14 +91,6 @@ class AlignEarthModel(BaseModel):
         self.loss_weights = _check_weights(loss_weights or DEFAULT_WEIGHTS, blocks, self.teacher)
         self.blocks, self.radius = tuple(blocks), radius
         self.match_temperature, self.contrast_temperature = match_temperature, contrast_temperature
-        grid_of(self.teacher, size)  # the size must fit
-        self.dtype = autocast_dtype(precision)
-
-    def train(self, mode: bool = True) -> AlignEarthModel:
-        """Sets the mode of the student; the teacher stays in eval mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def forward(self, optical: Tensor, sar: Tensor, valid: Tensor, mode: str = 'loss') -> dict[str, Tensor]:
         """The weighted losses.
@@ -108,7 +101,7 @@ class AlignEarthModel(BaseModel):
             valid: (B, H, W) bool, pixels with data in both.
             mode: 'loss'; mmengine asks for nothing else.
         """
-        with torch.autocast(sar.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self.autocast(sar):
             with torch.no_grad():
                 teacher_cls, teacher_tokens, teacher_blocks = self._encode(self.teacher, optical)
             student_cls, student_tokens, student_blocks = self._encode(self.student, sar)
@@ -123,10 +116,6 @@ class AlignEarthModel(BaseModel):
             'blocks': lambda: self._align_blocks(student_blocks, teacher_blocks, window),
         }
         return {f'loss_{name}': weight * terms[name]() for name, weight in self.loss_weights.items()}
-
-    def trained_state(self) -> dict[str, Tensor]:
-        """What a checkpoint of the training holds: the student."""
-        return {f'student.{name}': value for name, value in self.student.state_dict().items()}
 
     def export(self, folder: Path, name: str) -> list[Path]:
         """Writes the whole open_clip model, the teacher's text tower included: NAME.pt and NAME.safetensors.

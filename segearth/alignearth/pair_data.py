@@ -23,23 +23,14 @@ WANTED_SHARE = 0.6  # of valid pixels in a crop; the best of the tried ones othe
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random crops and variations of pairs.
+    """Random crops and variations of pairs."""
 
-    Attributes:
-        turns: Quarter turns and flips; off where the direction of radar look or sun must stay.
-        looks: (least, most) number of looks of the added speckle, drawn evenly in the logarithm; None for none. Added
-            to what the image has, so few looks are much.
-        gain_db: Largest change of brightness, in decibels either way.
-        speckle_chance: Share of the images that get speckle.
-        max_shift: Pixels by which the SAR crop is shifted against the optical one at most; for experiments, as
-            simulated misregistration.
-    """
-
-    turns: bool = True
+    turns: bool = True  # quarter turns and flips; off where the direction of radar look or sun must stay
+    # (least, most) number of looks of the speckle, drawn evenly in the logarithm, or None; the image keeps its own too
     looks: tuple[float, float] | None = (4.0, 32.0)
-    gain_db: float = 2.0
-    speckle_chance: float = 0.5
-    max_shift: int = 0
+    gain_db: float = 2.0  # largest change of brightness, in decibels either way
+    speckle_chance: float = 0.5  # share of the images that get speckle
+    max_shift: int = 0  # pixels between the SAR crop and the optical one at most, as simulated misregistration
 
     def __call__(self, pair: Pair, size: int, rng: Generator) -> Pair:
         """Crops a pair of any size to (size, size) and varies it; smaller ones are reflected at their borders."""
@@ -76,20 +67,15 @@ class Augmentation:
 
 
 def build_augmentation(settings: dict | None) -> Augmentation:
-    """An augmentation from a config's settings.
-
-    Raises:
-        ConfigError: Unknown or impossible settings.
-    """
-    settings = dict(settings or {})
-    unknown = sorted(set(settings) - set(Augmentation.__dataclass_fields__))
+    """An augmentation from a config's settings."""
+    unknown = sorted(set(settings or {}) - set(Augmentation.__dataclass_fields__))
     if unknown:
         known = ', '.join(Augmentation.__dataclass_fields__)
         raise ConfigError(f'unknown keys in augmentation: {", ".join(unknown)}; known: {known}')
-    looks = settings.get('looks')
-    if looks is not None and not 0 < min(looks) <= max(looks):
-        raise ConfigError(f'looks must be two numbers above 0, the least first; got {looks}')
-    return Augmentation(**settings)
+    augmentation = Augmentation(**(settings or {}))
+    if augmentation.looks is not None and not 0 < min(augmentation.looks) <= max(augmentation.looks):
+        raise ConfigError(f'looks must be two numbers above 0, the least first; got {augmentation.looks}')
+    return augmentation
 
 
 @DATASETS.register_module()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from open_clip.transformer import QuickGELU, VisionTransformer
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -28,18 +28,15 @@ def build_student(
     trainable: str | int | Mapping[str, int] = ALL,
     activation: str | None = None,
 ) -> DenseCLIP:
-    """Copies a teacher.
+    """Copies a teacher; the student's read-out is that of inference.
 
     Args:
         teacher: The frozen optical encoder.
-        readout: ``attention``, ``ignore_residual``, ``num_readout_blocks`` of the student, as inference will use it.
+        readout: ``attention``, ``ignore_residual`` and ``num_readout_blocks`` of the student.
         trainable: 'all'; n for the last n blocks with ``ln_post`` and projection; or {'lora': rank} for adapters on
             all blocks.
         activation: 'gelu' or 'quick_gelu'; None for the teacher's. A file is run with the activation of the record
             that it is loaded by: AlignEarth's says GELU, whatever the teacher had.
-
-    Raises:
-        ConfigError: Settings that cannot be used.
     """
     if activation is not None and activation not in ACTIVATIONS:
         raise ConfigError(f'unknown activation {activation!r}; known: {", ".join(ACTIVATIONS)}, or None')
@@ -48,7 +45,24 @@ def build_student(
         for block in visual.transformer.resblocks:
             block.mlp.gelu = ACTIVATIONS[activation]()
     student = DenseCLIP(visual, **readout).requires_grad_(False)
-    _choose_trainable(visual, trainable)
+    blocks = list(visual.transformer.resblocks)
+    if trainable == ALL:
+        visual.requires_grad_(True)
+    elif isinstance(trainable, int) and not isinstance(trainable, bool) and 1 <= trainable <= len(blocks):
+        for module in (*blocks[-trainable:], visual.ln_post):
+            module.requires_grad_(True)
+        if visual.proj is not None:
+            visual.proj.requires_grad_(True)
+    elif isinstance(trainable, Mapping) and set(trainable) == {'lora'} and trainable['lora'] >= 1:
+        for block in blocks:
+            weights = ((block.attn, 'in_proj_weight'), (block.mlp.c_fc, 'weight'), (block.mlp.c_proj, 'weight'))
+            for module, name in weights:
+                parametrize.register_parametrization(module, name, LowRank(getattr(module, name), trainable['lora']))
+    else:
+        raise ConfigError(
+            f"trainable is {trainable!r}; allowed: 'all', a number of last blocks from 1 to {len(blocks)}, or "
+            'dict(lora=RANK) with a rank of 1 or more'
+        )
     return student
 
 
@@ -76,24 +90,3 @@ def merged_state(visual: nn.Module) -> dict[str, Tensor]:
             weight = part.removesuffix('.original')
             state[f'{module_name}.{weight}'] = getattr(visual.get_submodule(module_name), weight).detach()
     return state
-
-
-def _choose_trainable(visual: VisionTransformer, trainable: str | int | Mapping[str, int]) -> None:
-    blocks = list(visual.transformer.resblocks)
-    if trainable == ALL:
-        visual.requires_grad_(True)
-    elif isinstance(trainable, int) and not isinstance(trainable, bool) and 1 <= trainable <= len(blocks):
-        for module in (*blocks[-trainable:], visual.ln_post):
-            module.requires_grad_(True)
-        if visual.proj is not None:
-            visual.proj.requires_grad_(True)
-    elif isinstance(trainable, Mapping) and set(trainable) == {'lora'} and trainable['lora'] >= 1:
-        for block in blocks:
-            weights = ((block.attn, 'in_proj_weight'), (block.mlp.c_fc, 'weight'), (block.mlp.c_proj, 'weight'))
-            for module, name in weights:
-                parametrize.register_parametrization(module, name, LowRank(getattr(module, name), trainable['lora']))
-    else:
-        raise ConfigError(
-            f"trainable is {trainable!r}; allowed: 'all', a number of last blocks from 1 to {len(blocks)}, or "
-            'dict(lora=RANK) with a rank of 1 or more'
-        )

@@ -36,7 +36,7 @@ class DemoDataset(RemoteSensingDataset):
         super().__init__(**settings)
 
     def _draw(self, root: Path) -> None:
-        from segearth.demo.benchmark import ensure_benchmark  # late: drawing scenes needs what evaluation does not
+        from segearth.demo.files import ensure_benchmark  # late: drawing scenes needs what evaluation does not
 
         ensure_benchmark(root)
 
@@ -51,6 +51,6 @@ class DemoSARDataset(DemoDataset):
     FOLDER = 'data/demo_sar'
 
     def _draw(self, root: Path) -> None:
-        from segearth.demo.benchmark import ensure_sar_benchmark
+        from segearth.demo.files import ensure_sar_benchmark
 
         ensure_sar_benchmark(root)

@@ -75,6 +75,10 @@ def paint_road(rng: Generator, image: np.ndarray, strip: Strip, mask: np.ndarray
     image[is_car] = np.array(CAR_COLOURS, np.float32)[(cells[is_car] // 2) % len(CAR_COLOURS)]
 
 
+Frame = tuple[tuple[slice, slice], np.ndarray, np.ndarray]
+"""Box of a building within the scene, and coordinates along and across its ridge there."""
+
+
 @dataclass(frozen=True)
 class Building:
     """A footprint made of one rectangle or, with a wing, of an L; pixels, radians and metres."""
@@ -89,8 +93,8 @@ class Building:
     roof: int  # 0 flat, 1 gable, 2 hip
     family: int
 
-    def local_frame(self, shape: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray] | None:
-        """Box of the building within `shape` and coordinates along and across its ridge; None outside."""
+    def local_frame(self, shape: tuple[int, int]) -> Frame | None:
+        """The building's place in a scene of some shape; None outside."""
         reach = int(np.hypot(self.half_length, self.half_width)) + 2
         y1, y2 = max(0, int(self.y) - reach), min(shape[0], int(self.y) + reach + 1)
         x1, x2 = max(0, int(self.x) - reach), min(shape[1], int(self.x) + reach + 1)
@@ -102,18 +106,17 @@ class Building:
         return (slice(y1, y2), slice(x1, x2)), dx * cosine + dy * sine, dy * cosine - dx * sine
 
     def footprint(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Where (u, v) of :meth:`local_frame` lies inside; bool."""
+        """Where coordinates of a frame lie inside; bool."""
         inside = (np.abs(u) < self.half_length) & (np.abs(v) < self.half_width)
         if self.wing:
             inside &= ~((u > self.half_length * (1 - 2 * self.wing)) & (v > 0))
         return inside
 
 
-def paint_building(rng: Generator, image: np.ndarray, building: Building, light: tuple[float, float]) -> None:
+def paint_building(
+    rng: Generator, image: np.ndarray, building: Building, frame: Frame, light: tuple[float, float]
+) -> None:
     """Paints one roof in place: sides of a gable or hip lit differently, tiles, or a flat top with a rim and boxes."""
-    frame = building.local_frame(image.shape[:2])
-    if frame is None:
-        return
     box, u, v = frame
     inside = building.footprint(u, v)
     colour = pick_colour(rng, ROOF_COLOURS[building.family], 0.03)
@@ -142,10 +145,8 @@ def paint_building(rng: Generator, image: np.ndarray, building: Building, light:
 def cast_shadow(height: np.ndarray, light: tuple[float, float], length: float) -> np.ndarray:
     """Pixels (H, W) that something higher hides from the sun.
 
-    Args:
-        height: (H, W) in metres.
-        light: Unit vector (y, x) towards the sun.
-        length: Length of a shadow in pixels for each metre of height.
+    Heights (H, W) are in metres, ``light`` is a unit vector (y, x) towards the sun, and a shadow is ``length`` pixels
+    long for each metre of height.
     """
     (num_rows, num_columns), step = height.shape, 3
     shadow = np.zeros(height.shape, bool)
@@ -164,9 +165,8 @@ def paint_crowns(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tree crowns as lit domes, at trunks (P, 2) with radii (P,) in pixels; `light` is a unit vector towards the sun.
 
-    Returns:
-        Colours (H, W, 3) float32; dome (H, W) in [0, 1], 1 above a trunk and 0 outside of every crown; and distance
-        to the nearest trunk divided by its crown's radius (H, W).
+    Returned are colours (H, W, 3) float32; dome (H, W) in [0, 1], 1 above a trunk and 0 outside of every crown; and
+    distance to the nearest trunk divided by its crown's radius (H, W).
     """
     is_free, index = np.ones(shape, bool), np.zeros(shape, np.int64)
     is_free[points[:, 0], points[:, 1]] = False

@@ -40,10 +40,9 @@ def _interpolation_matrix(length: int, cell: float) -> np.ndarray:
 
 
 def smooth_noise(rng: Generator, shape: tuple[int, int], cell: float) -> np.ndarray:
-    """Band-limited noise: a random grid, its knots `cell` pixels apart, interpolated by cubic B-splines.
+    """Band-limited noise (H, W) float32, mean about 0, standard deviation about 1.
 
-    Returns:
-        (H, W) float32, mean about 0, standard deviation about 1.
+    It is a random grid, its knots `cell` pixels apart, interpolated by cubic B-splines.
     """
     rows, columns = _interpolation_matrix(shape[0], cell), _interpolation_matrix(shape[1], cell)
     grid = rng.standard_normal((rows.shape[1], columns.shape[1]), dtype=np.float32)
@@ -57,14 +56,12 @@ def fractal_noise(rng: Generator, shape: tuple[int, int], cells: tuple[float, ..
     return (field / np.sqrt((weights**2).sum())).astype(np.float32)
 
 
-def voronoi_cells(
-    rng: Generator, shape: tuple[int, int], num_cells: int, warp: float = 0.0, warp_cell: float = 90.0
-) -> np.ndarray:
+def voronoi_cells(rng: Generator, shape: tuple[int, int], num_cells: int, warp: float = 0.0) -> np.ndarray:
     """Index (H, W) int64 of the nearest of `num_cells` random points, borders bent by `warp` pixels."""
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     if warp:
-        y = y + warp * fractal_noise(rng, shape, (warp_cell, warp_cell / 3), 0.4)
-        x = x + warp * fractal_noise(rng, shape, (warp_cell, warp_cell / 3), 0.4)
+        y = y + warp * fractal_noise(rng, shape, (90, 30), 0.4)
+        x = x + warp * fractal_noise(rng, shape, (90, 30), 0.4)
     points = rng.uniform(0, 1, (num_cells, 2)).astype(np.float32) * np.array(shape, dtype=np.float32)
     best, index = np.full(shape, np.inf, np.float32), np.zeros(shape, np.int64)
     for i, (py, px) in enumerate(points):
@@ -124,16 +121,14 @@ def paint_water(rng: Generator, shape: tuple[int, int], scale: float) -> np.ndar
 def paint_cropland(rng: Generator, shape: tuple[int, int], scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Parcels with rows, each of one crop, direction and row distance; at `scale` 1 a pixel is about 0.25 m.
 
-    Returns:
-        Colours (H, W, 3) float32 and row directions (H, W) float32, radians in [0, pi).
+    Returned are colours (H, W, 3) float32 and row directions (H, W) float32, radians in [0, pi).
     """
     parcels = voronoi_cells(rng, shape, max(4, int(rng.integers(10, 22) * shape[0] * shape[1] / 896**2)), warp=6)
     num_parcels = int(parcels.max()) + 1
     colours = np.stack([pick_colour(rng, CROP_COLOURS) for _ in range(num_parcels)])
     main = rng.uniform(0, np.pi)
-    angles = ((main + rng.choice([0, np.pi / 2], num_parcels) + rng.normal(0, 0.25, num_parcels)) % np.pi).astype(
-        np.float32
-    )
+    angles = main + rng.choice([0, np.pi / 2], num_parcels) + rng.normal(0, 0.25, num_parcels)
+    angles = (angles % np.pi).astype(np.float32)
     periods = (rng.uniform(9, 22, num_parcels) * scale).astype(np.float32)
     strengths = rng.uniform(0.10, 0.30, num_parcels).astype(np.float32)
     along_x, along_y = rotated_frame(shape, 0.0)

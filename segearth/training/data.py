@@ -29,9 +29,7 @@ READERS = {'optical': read_optical, 'sar': read_sar}
 class StepSampler(Sampler):
     """Yields 0, 1, 2, ... without end, each number to one process; data sets turn a number into a sample.
 
-    Args:
-        dataset: As mmengine hands it over; only its length is asked.
-        seed: As mmengine hands it over; data sets have their own.
+    mmengine hands over a data set, of which only the length is asked, and a seed; data sets have their own.
     """
 
     def __init__(self, dataset: Sized | None = None, seed: int | None = None) -> None:
@@ -58,13 +56,7 @@ class StepSampler(Sampler):
 
 
 def draw_index(number: int, length: int, seed: int) -> tuple[int, np.random.Generator]:
-    """The place of sample ``number`` in a list, which is gone through in a new order each time, and its randomness.
-
-    Args:
-        number: From 0, without end.
-        length: Of the list.
-        seed: Of the data set.
-    """
+    """The place of sample ``number`` in a list, which is gone through in a new order each time, and its randomness."""
     epoch, place = divmod(number, length)
     order = np.random.default_rng([seed, 0, epoch]).permutation(length)
     return int(order[place]), np.random.default_rng([seed, 1, number])
@@ -81,11 +73,6 @@ class ImageFolder(Dataset):
         bands: Numbers of the bands, from 1, of files with several; None as in :func:`read_optical` and
             :func:`read_sar`.
         seed: Of the order and of the crops.
-
-    Raises:
-        ConfigError: Unknown kind.
-        MissingFileError: There is no such folder.
-        DataError: It holds no images.
     """
 
     def __init__(
@@ -114,12 +101,7 @@ class ImageFolder(Dataset):
 
 
 def list_images(root: str | os.PathLike[str]) -> list[Path]:
-    """All image files below a folder, by path.
-
-    Raises:
-        MissingFileError: There is no such folder.
-        DataError: It holds no images.
-    """
+    """All image files below a folder, by path; there must be some."""
     root = Path(root).expanduser()
     if not root.is_dir():
         raise MissingFileError(f'image folder not found: {root}')

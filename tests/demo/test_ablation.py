@@ -7,12 +7,10 @@ from PIL import Image
 from studies.ablation_report import (
     CEILING,
     FLOOR,
-    attention_table,
-    draw_curves,
-    draw_points,
-    sar_table,
+    report_attention,
+    report_sar,
+    report_upsampling,
     update_page,
-    upsampling_table,
 )
 from studies.ablation_runs import PART_CONFIGS, VARIANTS, training_overrides
 from studies.ablation_tiles import Outcome, Tally, class_ious, draw_tiles, label_tile
@@ -75,16 +73,16 @@ def test_counts_are_gone_on_with(tmp_path):
 
 
 def test_report(tmp_path):
-    attention = {'SegEarth': {0.0: make_outcome(), -0.3: make_outcome(500)}}
-    table = attention_table(attention)
+    attention = {'SegEarth:0.0': make_outcome(), 'SegEarth:-0.3': make_outcome(500)}
+    table = report_attention(attention, tmp_path / 'curves.png')
     assert '| attention | lambda 0 | lambda -0.3 | best lambda over 0 |' in table
     assert f'{make_outcome(500).miou - make_outcome().miou:+.1f}' in table
     upsampling = {'bilinear': make_outcome(), 'jbu_one': make_outcome(300, runs=3)}
-    assert f'{upsampling["jbu_one"].miou - upsampling["bilinear"].miou:+.1f}' in upsampling_table(upsampling)
+    assert f'{upsampling["jbu_one"].miou - upsampling["bilinear"].miou:+.1f}' in report_upsampling(
+        upsampling, tmp_path / 'upsampling.png'
+    )
     sar = {FLOOR: make_outcome(-150), CEILING: make_outcome(500), 'default': make_outcome(500)}
-    assert '100 %' in sar_table(sar)
-    draw_curves(attention, tmp_path / 'curves.png')
-    draw_points(sar, tmp_path / 'points.png')
+    assert '100 %' in report_sar(sar, tmp_path / 'points.png')
     for name in ('curves', 'points'):
         with Image.open(tmp_path / f'{name}.png') as picture:
             assert picture.width > picture.height

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from studies.demo_captions import SYNONYMS, draw_caption
+from studies.demo_training import SYNONYMS, draw_caption
 
 from segearth.demo.classes import CLASSES
 

@@ -21,28 +21,16 @@ WEIGHTS = 'last.safetensors'  # what a finished training leaves in its work fold
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the table.
+    """One row of the table."""
 
-    Attributes:
-        part: Key of :data:`PART_CONFIGS`.
-        label: Name for people.
-        kind: Of the upsampler; '' for SAR encoders.
-        overrides: Dotted key of the config -> value.
-        config: Below configs/; '' for that of the part.
-    """
-
-    part: str
-    label: str
-    kind: str = ''
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    config: str = ''
+    part: str  # key of PART_CONFIGS
+    label: str  # for people
+    kind: str = ''  # of the upsampler
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # dotted key of the config -> value
+    config: str = ''  # below configs/; '' for that of the part
 
 
-PART_CONFIGS = {
-    'upsampling': 'simfeatup/demo.py',
-    'sar': 'alignearth/demo.py',
-    'sar_long': 'alignearth/demo.py',
-}
+PART_CONFIGS = {'upsampling': 'simfeatup/demo.py', 'sar': 'alignearth/demo.py', 'sar_long': 'alignearth/demo.py'}
 SAR_SETTINGS = {'optim_wrapper.optimizer.lr': 3e-4, 'train_dataloader.dataset.num_scenes': 64}  # shorter trainings
 NOT_TRAINED = {'train_cfg.max_iters': 1, 'optim_wrapper.optimizer.lr': 0.0}
 SHIFT = 'train_dataloader.dataset.augmentation.max_shift'

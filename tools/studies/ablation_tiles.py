@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segearth.demo.benchmark import TILE_SIZE, cut_tiles, draw_radar_picture
 from segearth.demo.classes import CLASSES
+from segearth.demo.files import TILE_SIZE, cut_tiles, draw_radar_picture
 from segearth.demo.sar import simulate_sar
 from segearth.demo.scene import SCENE_SIZE, make_scene
 from segearth.inference.scoring import EncodedWindows, global_bias
@@ -59,12 +59,7 @@ def label_tile(
 ) -> list[np.ndarray]:
     """Labels (H, W) uint8 of an image (H, W, 3) for each of some lambdas of Global Bias Alleviation, from one pass.
 
-    Args:
-        encoder: Dense vision tower.
-        texts: (K, C), one query a class, L2-normalised.
-        image: uint8, RGB.
-        upsampler: None interpolates the scores.
-        lambdas: Weights of the [CLS] scores.
+    Texts (K, C) are one L2-normalised query a class; without an upsampler scores are interpolated.
     """
     model = OpenVocabularySegmenter(encoder, texts, torch.arange(len(texts)), upsampler, SETTINGS)
 
@@ -106,12 +101,12 @@ class Outcome:
         """(K,) mean over the trainings, in percent."""
         return 100 * class_ious(self.counts.sum(1)).mean(0)
 
-    def interval(self, other: Outcome | None = None, seed: int = 0) -> tuple[float, float]:
+    def interval(self, other: Outcome | None = None) -> tuple[float, float]:
         """Interval of the mean IoU over resampled scenes and trainings, or of its lead over another variant's.
 
         Both variants see the same scenes; their trainings are drawn apart.
         """
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         scenes = rng.integers(self.counts.shape[1], size=(NUM_RESAMPLES, self.counts.shape[1]))
         values = self._resampled(scenes, rng)
         if other is not None:
@@ -129,12 +124,9 @@ class Outcome:
 
 
 class Tally:
-    """Collects confusions of named variants, their trainings and scenes, and keeps them in a file.
+    """Collects confusions of named variants, their trainings and scenes.
 
-    Args:
-        num_scenes: S.
-        path: File to go on from and to save to (.npz); None for none.
-        identity: What the file must have been made from to be gone on with.
+    A file (.npz) keeps them, and is gone on with if it was made from the same ``identity``.
     """
 
     def __init__(self, num_scenes: int, path: Path | None = None, identity: str = '') -> None:

@@ -1,7 +1,11 @@
-"""Contrastive training of the demo CLIP: what a step computes.
+"""Contrastive training of the demo CLIP: crops with captions, and what a step computes.
 
-Plain CLIP (Radford et al., arXiv 2103.00020) on an unmodified open_clip model, with three departures, all of them
-inputs or read-outs and none of them weights:
+Crops of generated scenes with captions are the only supervision. A caption is made from nothing but the area fractions
+of the classes in its crop. Buildings and roads cover little, so most plain crops hardly show them: each crop looks for
+one class drawn evenly, and the best of some random places is taken.
+
+A step is plain CLIP (Radford et al., arXiv 2103.00020) on an unmodified open_clip model, with three departures, all of
+them inputs or read-outs and none of them weights:
 
 - Crops of three sizes. Small crops take a random part of the position table, cost a fifth to a twelfth of a full one
   and are mostly of one class, so that words meet few patches.
@@ -14,30 +18,104 @@ inputs or read-outs and none of them weights:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from numpy.random import Generator
+from open_clip import OPENAI_IMAGENET_TEMPLATES
 from open_clip.model import CLIP
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segearth.demo.classes import CLASSES
 from segearth.training.data import normalise
 
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    'building': ('building', 'buildings', 'house', 'houses', 'roof', 'rooftops'),
+    'road': ('road', 'roads', 'street', 'highway', 'paved road', 'asphalt'),
+    'water': ('water', 'river', 'lake', 'pond', 'water body'),
+    'tree': ('tree', 'trees', 'forest', 'woodland', 'wood'),
+    'grass': ('grass', 'lawn', 'meadow', 'grassland', 'low vegetation'),
+    'cropland': ('cropland', 'farmland', 'crops', 'agricultural land', 'agriculture field', 'field'),
+    'bareland': ('bareland', 'bare land', 'bare soil', 'barren', 'barren land', 'dirt'),
+}
+TEMPLATES = (
+    '{}', 'an aerial image of {}', 'a satellite image of {}', 'a remote sensing image of {}', '{} seen from above',
+    'an aerial photo showing {}', 'a top view of {}', 'there is {} in the scene', 'a scene with {}', 'land with {}',
+)  # fmt: skip
+JOINTS = (' and ', ' with ', ' next to ', ' near ', ', ')
+IMAGENET_TEMPLATE_SHARE = 0.35  # of the captions wear one of the 80 templates that evaluation uses
+SMALLEST_AREA = (0.02, 0.06)  # a class is named above a threshold drawn from this range
+LARGE_AREA = 0.55
+ONLY_FIRST_AREA = 0.75  # a crop covered this much by one class may be named after it alone
+NUM_PLACES = 5  # compared for each crop
+DROP_CHANCE, ONLY_FIRST_CHANCE, ADJECTIVE_CHANCE = 0.12, 0.25, 0.2
+JITTER = 0.15  # of gain and offset of a training image
+WEIGHT_DECAY, MAX_NORM = 0.1, 1.0
 MAX_LOGIT_SCALE = math.log(100)  # CLIP, section 2.5
 
 
-def normalise_images(crops: Tensor, rng: Generator | None = None, jitter: float = 0.15) -> Tensor:
+def draw_caption(rng: Generator, fractions: Sequence[float] | np.ndarray) -> str:
+    """Draws a caption for a crop with these shares (K,) of the classes, in [0, 1]; another call draws other words.
+
+    Classes are named by falling area (shaken by a quarter), small ones not at all.
+    """
+    fractions = np.asarray(fractions, dtype=np.float64)
+    threshold = min(rng.uniform(*SMALLEST_AREA), fractions.max())
+    order = np.argsort(-fractions * rng.uniform(0.8, 1.25, len(fractions)))
+    named = [i for i in order if fractions[i] >= threshold]
+    if fractions[named[0]] > ONLY_FIRST_AREA and rng.random() < ONLY_FIRST_CHANCE:
+        named = named[:1]
+    named = [i for rank, i in enumerate(named) if rank == 0 or rng.random() >= DROP_CHANCE]
+    phrases = [_draw_phrase(rng, CLASSES[i], fractions[i]) for i in named]
+    text = phrases[0]
+    for phrase in phrases[1:]:
+        text += JOINTS[rng.integers(len(JOINTS))] + phrase
+    if rng.random() < IMAGENET_TEMPLATE_SHARE:
+        return OPENAI_IMAGENET_TEMPLATES[rng.integers(len(OPENAI_IMAGENET_TEMPLATES))](text)
+    return TEMPLATES[rng.integers(len(TEMPLATES))].format(text)
+
+
+def _draw_phrase(rng: Generator, name: str, fraction: float) -> str:
+    words = SYNONYMS[name]
+    word = name if rng.random() < 0.4 else words[rng.integers(len(words))]
+    if fraction > LARGE_AREA and rng.random() < ADJECTIVE_CHANCE:
+        return f'{("large", "dense", "much")[rng.integers(3)]} {word}'
+    return word
+
+
+def draw_crops(scenes: Sequence[np.ndarray], rng: Generator, num_crops: int, size: int) -> tuple[np.ndarray, list[str]]:
+    """Draws crops (B, size, size, 3) uint8, flipped and turned at random, and their B captions.
+
+    The scenes are layers (H, W, 4) of :func:`segearth.demo.files.image_and_labels`, all of one size.
+    """
+    crops, captions = np.empty((num_crops, size, size, 3), np.uint8), []
+    height, width = scenes[0].shape[:2]
+    for i in range(num_crops):
+        wanted = rng.integers(len(CLASSES))
+        columns = [rng.integers(end, size=NUM_PLACES) for end in (len(scenes), height - size + 1, width - size + 1)]
+        places = [scenes[scene][y : y + size, x : x + size] for scene, y, x in zip(*columns, strict=True)]
+        layers = max(places, key=lambda place: (place[::6, ::6, 3] == wanted).mean())
+        fractions = np.bincount(layers[..., 3].ravel(), minlength=len(CLASSES)) / size**2
+        captions.append(draw_caption(rng, fractions))
+        crop = np.rot90(layers[..., :3], int(rng.integers(4)))
+        crops[i] = crop[:, ::-1] if rng.integers(2) else crop
+    return crops, captions
+
+
+def normalise_images(crops: Tensor, rng: Generator | None = None) -> Tensor:
     """Crops (B, H, W, 3) uint8, RGB -> (B, 3, H, W) float32 as the encoder wants them.
 
-    With `rng`, each channel's gain and offset are shaken by up to `jitter` (of 1, and of a standard deviation).
+    With `rng`, gain and offset are shaken by :data:`JITTER` (of 1, and of a standard deviation), and half of it for
+    each channel.
     """
     images = normalise(crops.permute(0, 3, 1, 2))
     if rng is not None:
         batch = len(images)
-        gain = 1 + rng.uniform(-jitter, jitter, (batch, 1, 1, 1)) + rng.uniform(-jitter, jitter, (batch, 3, 1, 1)) / 2
-        offset = rng.uniform(-jitter, jitter, (batch, 1, 1, 1)) + rng.uniform(-jitter, jitter, (batch, 3, 1, 1)) / 2
+        gain = 1 + rng.uniform(-JITTER, JITTER, (batch, 1, 1, 1)) + rng.uniform(-JITTER, JITTER, (batch, 3, 1, 1)) / 2
+        offset = rng.uniform(-JITTER, JITTER, (batch, 1, 1, 1)) + rng.uniform(-JITTER, JITTER, (batch, 3, 1, 1)) / 2
         images = images * torch.from_numpy(gain).float() + torch.from_numpy(offset).float()
     return images
 
@@ -45,14 +123,11 @@ def normalise_images(crops: Tensor, rng: Generator | None = None, jitter: float 
 def encode_crops(
     visual: VisionTransformer, images: Tensor, rng: Generator, patch_dropout: float, num_readout: int
 ) -> Tensor:
-    """Image features (B, C) for training, not normalised.
+    """Image features (B, C) for training, not normalised, of normalised images (B, 3, H, W).
 
-    Args:
-        visual: The vision tower; its public parts are used.
-        images: (B, 3, H, W) normalised; H and W multiples of the patch, at most the trained size.
-        rng: Chooses the part of the position table and the patches that are kept.
-        patch_dropout: Share of the patches left out, in [0, 1).
-        num_readout: The first so many images take the attention-only read-out, the others the ordinary path.
+    H and W are multiples of the patch, at most the trained size; `rng` chooses the part of the position table and the
+    patches that are kept, all but a share of `patch_dropout`. The first `num_readout` images take the attention-only
+    read-out, the others the ordinary path.
     """
     x = visual.conv1(images)
     rows, columns = x.shape[-2:]
@@ -85,14 +160,14 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, logit_scale:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def build_optimizer(model: CLIP, learning_rate: float, weight_decay: float = 0.1) -> torch.optim.AdamW:
+def build_optimizer(model: CLIP, learning_rate: float) -> torch.optim.AdamW:
     """AdamW; weights of linear layers and the token table decay; norms, biases, positions and the scale do not."""
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim >= 2 and 'positional_embedding' not in name
         (decayed if is_matrix else others).append(parameter)
-    groups = [{'params': decayed, 'weight_decay': weight_decay}, {'params': others, 'weight_decay': 0.0}]
+    groups = [{'params': decayed, 'weight_decay': WEIGHT_DECAY}, {'params': others, 'weight_decay': 0.0}]
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
 
 
@@ -104,18 +179,14 @@ def learning_rate_at(step: int, num_steps: int, peak: float, num_warmup: int) ->
 
 
 def take_step(
-    model: CLIP,
-    optimizer: torch.optim.Optimizer,
-    loss: Tensor,
-    average: Callable[[nn.Module], None] | None = None,
-    max_norm: float = 1.0,
+    model: CLIP, optimizer: torch.optim.Optimizer, loss: Tensor, average: Callable[[nn.Module], None] | None = None
 ) -> None:
     """One clipped update of the weights; `average` combines the gradients of several processes first."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if average is not None:
         average(model)
-    nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
     optimizer.step()
     with torch.no_grad():
         model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
