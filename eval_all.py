@@ -10,38 +10,43 @@ Each config runs in a process and a folder of its own. One that fails is reporte
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
 
-import segearth.register  # noqa: F401 - configs refer to what it registers
-from segearth.cli import EXIT_INTERRUPTED, run_cli
+from segearth.cli import EXIT_INTERRUPTED, build_parser, run_cli
 from segearth.errors import ConfigError, ResultsError, UserError
-from segearth.evaluation.chart import save_chart
-from segearth.evaluation.groups import ALL, GROUPS, group_configs, match_configs
-from segearth.evaluation.job_display import JobDisplay, summary_table
-from segearth.evaluation.jobs import FAILED, Job, run_jobs
-from segearth.evaluation.options import add_config_options, build_parser
-from segearth.evaluation.paper_sheet import PAPER_SHEET, write_paper_sheet
+from segearth.evaluation.comparison import PAPER_SHEET, save_chart, write_paper_sheet
+from segearth.evaluation.configuration import add_config_options, load_config, match_configs
+from segearth.evaluation.jobs import DONE, FAILED, SKIPPED, STOPPED, Job, Outcome, RunningJob, run_jobs
 from segearth.evaluation.results import check_results_path
 from segearth.evaluation.row import settings_digest
-from segearth.evaluation.settings import load_config
 from segearth.paths import PROJECT_ROOT
-from segearth.preparation.published import PUBLISHED_COUNTS
+from segearth.published import ALL, GROUPS, group_configs, published_images
 
 EXIT_FAILED = 1
 USUAL_IMAGES = 500  # of a set without a published number; for the time left only
 VISIBLE_DEVICES = 'CUDA_VISIBLE_DEVICES'
+MIN_IMAGES = 20  # before the time left is told: the first ones take the time of the start
+STYLES = {DONE: 'green', FAILED: 'bold red', SKIPPED: 'cyan', STOPPED: 'yellow'}
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program and returns its exit code: 0, 1 where a config failed, 130 after an interruption.
+
+    Raises:
+        UserError: Options that do not fit.
+    """
     parser = build_parser(__doc__)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument('--group', choices=(*GROUPS, ALL), default=ALL, help='data sets of a table (default: all)')
@@ -54,16 +59,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--limit', type=int, help='only so many images of each set; marked in the sheet')
     parser.add_argument('--skip-broken', action='store_true', help='leave unreadable images out, and count them')
     add_config_options(parser)
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program and returns its exit code: 0, 1 where a config failed, 130 after an interruption.
-
-    Raises:
-        UserError: Options that do not fit.
-    """
-    options = parse_arguments(arguments)
+    options = parser.parse_args(arguments)
     results = check_results_path(options.results)
     configs = match_configs(options.configs) if options.configs else group_configs(options.group)
     slots = share_devices(visible_devices(), options.gpus, options.jobs)
@@ -95,9 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def visible_devices() -> list[str]:
     """Names of the CUDA devices, as the environment variable that hides devices has them."""
-    hidden = os.environ.get(VISIBLE_DEVICES)
-    names = [name.strip() for name in hidden.split(',')] if hidden else []
-    return (names or [str(index) for index in range(torch.cuda.device_count())])[: torch.cuda.device_count()]
+    names = [name.strip() for name in os.environ.get(VISIBLE_DEVICES, '').split(',') if name.strip()]
+    count = torch.cuda.device_count()
+    return (names or [str(index) for index in range(count)])[:count]
 
 
 def share_devices(
@@ -119,18 +115,16 @@ def share_devices(
         )
     if num_jobs is not None and num_jobs < 1:
         raise ConfigError(f'--jobs {num_jobs}: give a number of 1 or more')
-    used = list(devices if num_devices is None else devices[:num_devices])
+    used = list(devices[:num_devices])
     num_jobs = num_jobs or max(len(used), 1)
-    if not used:
-        return [[] for _ in range(num_jobs)]
-    if num_jobs > len(used):
+    if num_jobs > len(used) > 0:
         return [[used[index % len(used)]] for index in range(num_jobs)]
     return [used[index::num_jobs] for index in range(num_jobs)]
 
 
 def plan(config: Path, work_dir: Path, overrides: Mapping[str, Any] | None, limit: int | None) -> Job:
     """The job of a config; one that cannot be read becomes a job with a fault."""
-    num_images = getattr(PUBLISHED_COUNTS.get(config.name), 'count', USUAL_IMAGES)
+    num_images = getattr(published_images(config.name), 'count', USUAL_IMAGES)
     try:
         settings = load_config(str(config), overrides)
         digest = settings_digest(settings.model, settings.test_dataloader.dataset, limit)
@@ -165,6 +159,84 @@ def _compare(results: Path, console: Console) -> None:
         console.print(f'the comparison with the published figures could not be written: {error}')
         return
     console.print(f'rows in {results}; measured beside reported: its sheet {PAPER_SHEET!r}, {chart}', soft_wrap=True)
+
+
+class JobDisplay:
+    """Progress of a sweep; a context manager.
+
+    Args:
+        num_jobs: All of them.
+        console: Where to.
+
+    Attributes:
+        outcomes: What was reported so far.
+    """
+
+    def __init__(self, num_jobs: int, console: Console) -> None:
+        self.outcomes: list[Outcome] = []
+        self._num_jobs = num_jobs
+        self._console = console
+        share = TextColumn('{task.percentage:>3.0f} %  {task.fields[note]}')
+        columns = TextColumn('{task.description}'), BarColumn(), share
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bars: dict[Job, TaskID] = {}
+        self._total = self._progress.add_task('all', total=1.0, note='')
+        self._started = time.monotonic()
+        self._images_done = 0.0
+        self._left = ''
+
+    def __enter__(self) -> JobDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def report(self, outcome: Outcome) -> None:
+        """Says what became of a job."""
+        self.outcomes.append(outcome)
+        summary = outcome.row.summary if outcome.row else {}
+        if outcome.state == DONE:
+            self._images_done += summary.get('Images') or 0
+        if outcome.job in self._bars:
+            self._progress.remove_task(self._bars.pop(outcome.job))
+        left = self._left if len(self.outcomes) < self._num_jobs else ''
+        score = f'mIoU {summary.get("mIoU")}  ' if outcome.row else ''
+        place = escape(f'[{len(self.outcomes)}/{self._num_jobs}]')
+        self._console.print(
+            f'{place} {outcome.job.config.stem}: {_state(outcome)}  {score}{escape(outcome.reason)}{left}',
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    def watch(self, running: Sequence[RunningJob], waiting: Sequence[Job]) -> None:
+        """Moves the bars."""
+        done, left = self._images_done, float(sum(job.num_images for job in waiting))
+        for entry in running:
+            finished, total = entry.images or (0, entry.job.num_images)
+            done, left = done + finished, left + total - finished
+            if entry.job not in self._bars:
+                self._bars[entry.job] = self._progress.add_task(entry.job.config.stem, total=1.0, note='')
+            note = f'{finished} of {total} images' if entry.images else 'starting'
+            self._progress.update(self._bars[entry.job], completed=finished / max(total, 1), note=note)
+        seconds = (time.monotonic() - self._started) * left / max(done, 1)
+        self._left = f'  about {timedelta(seconds=round(seconds))} left' if done >= MIN_IMAGES and left else ''
+        note = f'{len(self.outcomes)} of {self._num_jobs} configs{self._left}'
+        self._progress.update(self._total, completed=done / max(done + left, 1e-9), note=note)
+
+
+def summary_table(outcomes: Sequence[Outcome]) -> Table:
+    """Config, state, mIoU, images, seconds, and why."""
+    table = Table('config', 'state', 'mIoU', 'images', 'seconds', 'why')
+    for outcome in outcomes:
+        summary = outcome.row.summary if outcome.row else {}
+        cells = summary.get('mIoU', ''), summary.get('Images', ''), f'{outcome.seconds:.0f}' if outcome.seconds else ''
+        table.add_row(outcome.job.config.stem, _state(outcome), *map(str, cells), escape(outcome.reason))
+    return table
+
+
+def _state(outcome: Outcome) -> str:
+    return f'[{STYLES[outcome.state]}]{outcome.state}[/]'
 
 
 if __name__ == '__main__':

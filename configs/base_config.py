@@ -1,7 +1,7 @@
 # What all configs share: the model with the paper's settings, and how a test is run.
 # It has no base of its own, so a config of the original (`_base_ = './base_config.py'`) runs beside a copy of it.
 default_scope = 'mmseg'
-custom_imports = dict(imports=['segearth.register'], allow_failed_imports=False)
+custom_imports = dict(imports=['segearth.register', 'segearth.evaluation.metric'], allow_failed_imports=False)
 
 data_folder = '{{$SEGEARTH_DATA:data}}'  # folder of all data sets; change it by the environment variable
 
@@ -26,7 +26,7 @@ model = dict(
 )
 
 test_cfg = dict(type='TestLoop')
-test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = dict(type='ClassIoUMetric', iou_metrics=['mIoU'])  # mmseg's IoUMetric with exact counts
 
 env_cfg = dict(
     cudnn_benchmark=True,

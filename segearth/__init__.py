@@ -11,7 +11,6 @@ Images" (arXiv 2508.18067). Importing the package loads nothing heavy: what is a
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import simfeatup  # noqa: F401 - first, because it has to come before torch
 from segearth import errors
 
 if TYPE_CHECKING:

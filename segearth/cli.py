@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import contextlib
 import os
@@ -21,6 +22,14 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 TOLD_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """What schedulers and closed terminals send; Slurm's --signal=USR1@60 is a warning before the time is up."""
 _program: int | None = None  # its process; forks of it inherit the handlers
+
+
+def build_parser(docstring: str) -> argparse.ArgumentParser:
+    """A parser whose help is a program's docstring: a summary, a blank line, examples."""
+    summary, _, examples = docstring.partition('\n\n')
+    return argparse.ArgumentParser(
+        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def run_cli(main: Callable[[], int | None]) -> NoReturn:

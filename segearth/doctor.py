@@ -118,8 +118,8 @@ def _upsampler_paths() -> Rows:
     import torch
 
     from simfeatup import build_upsampler
-    from simfeatup.axis_product import SPARSE, axis_product
-    from simfeatup.backends import PATHS
+    from simfeatup.ops.axis_product import axis_product
+    from simfeatup.ops.operator import PATHS
     from simfeatup.scoring import score
 
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -130,7 +130,7 @@ def _upsampler_paths() -> Rows:
             score(upsampler.eval(), features, guidance, torch.eye(8, device=device))
         upsampler.train()(features.requires_grad_(), guidance).sum().backward()
     axis_product(torch.ones(1, 1, 2, 2), torch.eye(2), torch.eye(2))
-    for path in (*PATHS.values(), SPARSE):
+    for path in PATHS.values():
         yield from _verdicts(path)
 
 
@@ -164,7 +164,7 @@ def _precisions() -> Rows:
 
 
 def _folders() -> Rows:
-    from simfeatup.cpu.cache import cache_folder as loops_folder
+    from simfeatup.ops.cpu.cache import cache_folder as loops_folder
 
     yield 'cache', _writable(cache_folder())
     for folder in weights_folders():

@@ -40,45 +40,17 @@ STORAGE_DTYPES = {
     'BoolStorage': torch.bool,
 }
 
-DATA_MODULES = frozenset(
-    [
-        'addict',
-        'argparse',
-        'array',
-        'collections',
-        'copyreg',
-        'datetime',
-        'decimal',
-        'enum',
-        'fractions',
-        'functools',
-        'lightning',
-        'lightning_fabric',
-        'mmengine',
-        'numpy',
-        'omegaconf',
-        'pathlib',
-        'pytorch_lightning',
-        'uuid',
-    ]
-)
+DATA_MODULES = frozenset((
+    'addict', 'argparse', 'array', 'collections', 'copyreg', 'datetime', 'decimal', 'enum', 'fractions', 'functools',
+    'lightning', 'lightning_fabric', 'mmengine', 'numpy', 'omegaconf', 'pathlib', 'pytorch_lightning', 'uuid',
+))  # fmt: skip
 """Packages of values: what a file calls of them makes a value, here an inert container."""
 
-DATA_NAMES = frozenset(
-    [
-        '_codecs.encode',
-        'builtins.bytearray',
-        'builtins.complex',
-        'builtins.frozenset',
-        'builtins.range',
-        'builtins.set',
-        'builtins.slice',
-        'torch.Size',
-        'torch.device',
-        'torch.serialization._get_layout',
-        'types.SimpleNamespace',
-    ]
-)
+DATA_NAMES = frozenset((
+    '_codecs.encode', 'builtins.bytearray', 'builtins.complex', 'builtins.frozenset', 'builtins.range',
+    'builtins.set', 'builtins.slice', 'torch.Size', 'torch.device', 'torch.serialization._get_layout',
+    'types.SimpleNamespace',
+))  # fmt: skip
 """Values outside of these packages."""
 
 TENSOR_KINDS = 'torch._utils._rebuild_'  # sparse, quantised and others that no weight of ours can be

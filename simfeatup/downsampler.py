@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from simfeatup.adaptive_conv import adaptive_conv
-from simfeatup.axis_product import axis_product
 from simfeatup.errors import UpsamplerError
-from simfeatup.padding import reflect_indices
+from simfeatup.ops.adaptive_conv import adaptive_conv
+from simfeatup.ops.axes import reflect_indices
+from simfeatup.ops.axis_product import axis_product
 
 BLUR_SIZE, BLUR_SIGMA = 5, 1.0  # pixels; released settings
 FEATURE_DROPOUT = 0.2  # of single numbers, before the logits
@@ -78,19 +79,22 @@ def blur(features: Tensor, size: int = BLUR_SIZE, sigma: float = BLUR_SIGMA) -> 
 
     As two matrix products, whose gradient is two more: sums of shifted maps would copy the map once a tap.
     """
-    rows, cols = (_blur_matrix(side, size, sigma).to(features) for side in features.shape[2:])
+    rows, cols = (
+        torch.tensor(_blur_matrix(side, size, sigma), dtype=features.dtype, device=features.device)
+        for side in features.shape[2:]
+    )
     return axis_product(features, rows, cols)
 
 
 @lru_cache(maxsize=16)
-@torch.inference_mode(False)  # kept for later calls, which may be training
-def _blur_matrix(length: int, size: int, sigma: float) -> Tensor:
-    """(length, length) float64: row r holds the shares of the input's entries in output entry r."""
-    offsets = torch.arange(size, dtype=torch.float64) - size // 2
-    weights = torch.exp(-(offsets**2) / (2 * sigma**2))
-    sources = reflect_indices(length, size // 2).unfold(0, size, 1)  # (length, size)
-    matrix = torch.zeros(length, length, dtype=torch.float64)
-    return matrix.scatter_add_(1, sources, (weights / weights.sum()).expand(length, -1))
+def _blur_matrix(length: int, size: int, sigma: float) -> np.ndarray:
+    """(length, length): row r holds the shares of the input's entries in output entry r."""
+    weights = np.exp(-((np.arange(size) - size // 2) ** 2) / (2 * sigma**2))
+    outputs = np.arange(length)[:, None]
+    sources = reflect_indices(length, size // 2)[outputs + np.arange(size)]  # (length, size)
+    matrix = np.zeros((length, length))
+    np.add.at(matrix, (outputs, sources), weights / weights.sum())
+    return matrix
 
 
 def _cell_starts(length: int, kernel_size: int, cells: int, device: torch.device) -> Tensor:

@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from simfeatup.axis_product import axis_product
 from simfeatup.errors import UpsamplerError
-from simfeatup.padding import reflect_indices
+from simfeatup.ops.axes import reflect_indices
+from simfeatup.ops.axis_product import axis_product
 
 MAX_PAD = 20  # pixels, SimFeatUp's released settings
 MAX_ZOOM = 2.0
@@ -90,13 +91,11 @@ def apply_jitter(images: Tensor, max_pad: int, zoom: float, y: int, x: int, flip
 
 def _axis(length: int, pad: int, zoom: float, first: int, like: Tensor) -> Tensor:
     """(length, length): row r holds the shares of the input's entries in output entry r."""
-    positions = torch.arange(first, first + length, dtype=torch.float64)
-    positions = ((positions + 0.5) / zoom - 0.5).clamp_min(0)  # in the padded axis, align_corners=False
-    low = positions.long()
-    high = (low + 1).clamp_max(length + 2 * pad - 1)
-    share = positions - low
-    sources = reflect_indices(length, pad)
-    matrix = torch.zeros(length, length, dtype=torch.float64)
-    matrix.scatter_add_(1, sources[low][:, None], (1 - share)[:, None])
-    matrix.scatter_add_(1, sources[high][:, None], share[:, None])
-    return matrix.to(like)
+    positions = ((np.arange(first, first + length) + 0.5) / zoom - 0.5).clip(0)  # in the padded axis
+    low = positions.astype(np.int64)  # align_corners=False
+    high = (low + 1).clip(max=length + 2 * pad - 1)
+    share, sources, outputs = positions - low, reflect_indices(length, pad), np.arange(length)
+    matrix = np.zeros((length, length))
+    np.add.at(matrix, (outputs, sources[low]), 1 - share)
+    np.add.at(matrix, (outputs, sources[high]), share)
+    return torch.tensor(matrix, dtype=like.dtype, device=like.device)

@@ -14,7 +14,8 @@ import contextvars
 import logging
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -26,8 +27,6 @@ from simfeatup.errors import UpsamplerError
 ON, OFF = ('', '1', 'on', 'yes', 'true'), ('0', 'off', 'no', 'false')
 TOLERANCE = 1e-4  # of the largest number of the plain path's result
 MAX_REASON = 200  # characters
-BOTH = 'forward and backward'
-LARGEST_SIDE = 96  # pixels, a multiple of 16
 
 Proof = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 Case = tuple[Hashable, ...]
@@ -49,8 +48,7 @@ class FastPath:
         self.name, self.variable, self.instead = name, variable, instead
         self._verdicts: dict[Case, Future[str | None]] = {}
         self._said: set[str] = set()
-        if hasattr(os, 'register_at_fork'):
-            os.register_at_fork(after_in_child=self._forget_unfinished)
+        self._process = os.getpid()
 
     def is_on(self) -> bool:
         """Whether the environment leaves it on.
@@ -77,6 +75,9 @@ class FastPath:
         """
         if not self.is_on():
             return False
+        if self._process != os.getpid():  # a forked process has none of the threads that were at work
+            self._process = os.getpid()
+            self._verdicts = {known: verdict for known, verdict in self._verdicts.items() if verdict.done()}
         verdict = self._verdicts.get(case)
         if verdict is None:
             mine: Future[str | None] = Future()
@@ -119,7 +120,9 @@ class FastPath:
     def _prove(self, verdict: Future[str | None], case: Case, proof: Proof, tolerance: float) -> None:
         reason: str | None = 'the proof was broken off'
         try:
-            reason = next(filter(None, (_difference(*pair, tolerance) for pair in proof())), None)
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')  # what a trial gives cause to
+                reason = next(filter(None, (_difference(*pair, tolerance) for pair in proof())), None)
         except Exception as error:  # whatever it is, the plain path does without
             reason = _first_line(error)
         finally:
@@ -134,10 +137,6 @@ class FastPath:
         what = f'{self.name} ({", ".join(str(part).removeprefix("torch.") for part in case)})' if case else self.name
         logger.warning('Not used here: %s, for %s. Instead: %s. %s=0 turns it off.',
                        what, reason, self.instead, self.variable)  # fmt: skip
-
-    def _forget_unfinished(self) -> None:
-        """In a child process, which has none of the threads that were at work."""
-        self._verdicts = {case: verdict for case, verdict in self._verdicts.items() if verdict.done()}
 
 
 def pattern(*shape: int, dtype: torch.dtype, device: torch.device | str = 'cpu') -> Tensor:
@@ -160,19 +159,3 @@ def _difference(fast: Tensor, plain: Tensor, tolerance: float) -> str | None:
 def _first_line(error: BaseException) -> str:
     text = ' '.join(str(error).split('\n', 1)[0].split())[:MAX_REASON].rstrip('.')
     return f'{type(error).__name__}: {text}' if text else type(error).__name__
-
-
-def both_ways(fast: Tensor, plain: Tensor, inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """A result of the fast and of the plain path, then their gradients with respect to the inputs, if there are any."""
-    yield fast.detach(), plain.detach()
-    if inputs:
-        grad = pattern(*plain.shape, dtype=plain.dtype, device=plain.device)
-        yield from zip(*(torch.autograd.grad(output, inputs, grad) for output in (fast, plain)), strict=True)
-
-
-def sizes_to_prove(sizes: Iterable[int]) -> tuple[int, ...]:
-    """Sides of an image that is no larger than needed: small ones as they are, larger ones as 96 to 111.
-
-    Those leave the same remainder by 16, which decides what Triton compiles.
-    """
-    return tuple(size if size < LARGEST_SIDE else LARGEST_SIDE + size % 16 for size in sizes)

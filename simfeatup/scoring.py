@@ -14,21 +14,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simfeatup.backends import use_backend
 from simfeatup.errors import UpsamplerError
-from simfeatup.linear import LinearMap, apply_norm, linear_map
-from simfeatup.stages import check_inputs
+from simfeatup.ops.adaptive_conv import adaptive_conv_norm
+from simfeatup.ops.operator import use_backend
+from simfeatup.upsamplers.base import LinearUpsampler
+from simfeatup.upsamplers.reuse import KernelReuse
 
 MIN_LENGTH = 1e-12  # F.normalize's floor
 CHANNEL_MULTIPLE = 32  # whole blocks of channels in the innermost loops, so that no stage has to fill them up
 
 
 def score(
-    upsampler: nn.Module, features: Tensor, guidance: Tensor, text_embeddings: Tensor, rank: int | None = None
+    upsampler: nn.Module,
+    features: Tensor,
+    guidance: Tensor,
+    text_embeddings: Tensor,
+    rank: int | None = None,
+    reuse: KernelReuse | None = None,
 ) -> Tensor:
     """Cosine similarity of upsampled features and texts.
 
-    Upsamplers that are no linear map (:func:`simfeatup.linear.linear_map` gives None) take the plain path.
+    Upsamplers that are no :class:`simfeatup.upsamplers.base.LinearUpsampler` take the plain path.
 
     Args:
         upsampler: In eval mode.
@@ -38,6 +44,8 @@ def score(
         rank: Keep only this many coordinates of the tokens for the length, those of largest energy. An
             approximation: the length, so every score of a pixel by the same factor, is off by at most the share of
             energy left out. None is exact.
+        reuse: For windows that follow each other down an image: kernels that one shares with the last are not
+            computed again. The scores are the same bit for bit.
 
     Returns:
         (B, Q, H, W), in the text embeddings' dtype.
@@ -45,18 +53,11 @@ def score(
     Raises:
         UpsamplerError: Shapes that do not fit, or a rank below 1.
     """
-    upsampling = linear_map(upsampler)
-    if upsampling is None:
+    if not isinstance(upsampler, LinearUpsampler):
         return score_reference(upsampler, features, guidance, text_embeddings)
-    return score_linear(upsampling, features, guidance, text_embeddings, rank)
-
-
-def score_linear(
-    upsampling: LinearMap, features: Tensor, guidance: Tensor, text_embeddings: Tensor, rank: int | None = None
-) -> Tensor:
-    """See :func:`score`."""
-    matrix, constant = (part.to(features.device, torch.float32) for part in upsampling.final())
-    _check(features, guidance, text_embeddings, len(constant), rank)
+    upsampler.check(features, guidance)
+    _check(text_embeddings, features.shape[1], rank)
+    matrix, constant = (part.to(features.device, torch.float32) for part in upsampler.channel_map())
     texts = text_embeddings.to(torch.float32)
     grid = features.shape[2:]
     tokens = features.to(torch.float32).flatten(2).transpose(1, 2) @ matrix.T  # (B, N, C)
@@ -67,7 +68,7 @@ def score_linear(
     # Kernels are large: on CPUs those of one image at a time stay nearer, and their memory is used again.
     step = 1 if guidance.device.type == 'cpu' else len(guidance)
     parts = [
-        apply_norm(upsampling.kernels(image.to(torch.float32), grid), part, len(queries))
+        adaptive_conv_norm(part, upsampler.stages(image.to(torch.float32), grid, reuse), len(queries))
         for image, part in zip(guidance.split(step), maps.split(step), strict=True)
     ]
     maps, squares = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -104,18 +105,18 @@ def score_reference(upsampler: nn.Module, features: Tensor, guidance: Tensor, te
 
     The definition that :func:`score` is tested against; slow, and one image at a time for its memory.
     """
-    _check(features, guidance, text_embeddings, features.shape[1], None)
+    _check(text_embeddings, features.shape[1], None)
+    upsample = upsampler.define if isinstance(upsampler, LinearUpsampler) else upsampler
     scores = []
     with use_backend('reference'):
         for image_features, image in zip(features.split(1), guidance.split(1), strict=True):
-            upsampled = upsampler(image_features.to(text_embeddings.dtype), image.to(text_embeddings.dtype))
+            upsampled = upsample(image_features.to(text_embeddings.dtype), image.to(text_embeddings.dtype))
             lengths = upsampled.norm(dim=1, keepdim=True).clamp_min(MIN_LENGTH)
             scores.append(F.conv2d(upsampled, text_embeddings[:, :, None, None]) / lengths)
     return torch.cat(scores)
 
 
-def _check(features: Tensor, guidance: Tensor, text_embeddings: Tensor, dim: int, rank: int | None) -> None:
-    check_inputs(features, guidance, dim)
+def _check(text_embeddings: Tensor, dim: int, rank: int | None) -> None:
     if text_embeddings.ndim != 2 or text_embeddings.shape[1] != dim:
         raise UpsamplerError(f'Scoring needs text embeddings (Q, {dim}); got {tuple(text_embeddings.shape)}.')
     if rank is not None and rank < 1:

@@ -7,7 +7,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
-from segearth.evaluation.settings import load_config
+from segearth.evaluation.configuration import load_config
 from tests.conftest import GOLDEN
 
 SAMPLES = {  # config -> label map, image below the samples

@@ -37,7 +37,7 @@ from studies.ablation_report import (
 from studies.ablation_runs import PART_CONFIGS, VARIANTS, train_missing, weight_files
 from studies.ablation_tiles import LAMBDAS, Tally, draw_tiles, label_tile
 
-from segearth.cli import run_cli
+from segearth.cli import build_parser, run_cli
 from segearth.demo.classes import CLASSES
 from segearth.demo.files import BENCHMARK_SEED, NUM_SCENES, VALIDATION_SEED
 from segearth.errors import ConfigError
@@ -66,7 +66,7 @@ brackets: 95 %, bootstrap over scenes and trainings. What follows from the figur
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = build_parser(__doc__)
     parser.add_argument('--split', choices=SPLITS, default='benchmark', help='scenes (default: %(default)s)')
     parser.add_argument('--num-scenes', type=int, default=NUM_SCENES, help='first so many (default: %(default)s)')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS), help='what to measure (default: all)')

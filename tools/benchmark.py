@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-from segearth.cli import run_cli
+from segearth.cli import build_parser, run_cli
 from segearth.device import choose_device
 from segearth.errors import ConfigError
 from segearth.inference.settings import InferenceSettings
@@ -52,8 +52,9 @@ from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.paths import find_file, weights_folders
 from segearth.weights.encoders import get_record
 from simfeatup import build_upsampler
-from simfeatup.linear import apply_norm, linear_map
+from simfeatup.ops.adaptive_conv import adaptive_conv_norm
 from simfeatup.scoring import coordinates
+from simfeatup.upsamplers.base import LinearUpsampler
 
 STAGES = ('decode', 'ViT', 'kernels', 'apply', 'score', 'post-process')
 COLOURS = ('#999999', '#0072b2', '#e69f00', '#d55e00', '#009e73', '#cc79a7')  # told apart without colour vision too
@@ -72,10 +73,7 @@ DEFAULT_VARIANTS = ('jbu_one', 'bilinear', 'none', PLAIN)
 
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
-    summary, _, examples = __doc__.partition('\n\n')
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_parser(__doc__)
     parser.add_argument('--encoder', default='ViT-B-16', help='open_clip architecture, or Demo')
     parser.add_argument('--size', type=int, nargs='+', default=[448], help='side, or height and width, in pixels')
     parser.add_argument('--words', type=int, default=9, help='number of text queries')
@@ -121,7 +119,7 @@ def main() -> None:
             try:
                 results.append(worker.submit(measure, name, **settings).result())
             except BrokenProcessPool as error:
-                raise ConfigError(f'measuring {name} ended early: is there memory enough? Give a smaller --size') from error
+                raise ConfigError(f'measuring {name} ended early: too little memory? Give a smaller --size') from error
     console.print(build_table(results))
     for result in results:
         share = upsampling_share(result)
@@ -259,15 +257,15 @@ def _stages(model: OpenVocabularySegmenter, image: Tensor, timer: Callable[[Call
     count = len(boxes)
     stages = {'ViT': timer(lambda: model.encoder(window)) * count}
     all_of_scoring = timer(lambda: model.score_windows(window)) * count - stages['ViT']
-    upsampling = linear_map(model.upsampler) if model.upsampler is not None else None
-    if upsampling is not None:
+    upsampler = model.upsampler
+    if isinstance(upsampler, LinearUpsampler):
         tokens = model.encoder(window)[1].float()
         grid = model.encoder.grid_size(*window.shape[-2:])
-        kernels = upsampling.kernels(window, grid)
+        kernels = upsampler.stages(window, grid)
         channels = torch.cat([tokens @ model.text_embeddings.T, coordinates(tokens)], 2).transpose(1, 2)
         channels = channels.unflatten(2, grid).contiguous()
-        stages['kernels'] = timer(lambda: upsampling.kernels(window, grid)) * count
-        stages['apply'] = timer(lambda: apply_norm(kernels, channels, len(model.text_embeddings))) * count
+        stages['kernels'] = timer(lambda: upsampler.stages(window, grid)) * count
+        stages['apply'] = timer(lambda: adaptive_conv_norm(channels, kernels, len(model.text_embeddings))) * count
     rest = all_of_scoring - stages.get('kernels', 0) - stages.get('apply', 0)
     stages['score'] = max(rest, 0.0)
     logits = torch.randn(len(model.text_embeddings), height, width, device=image.device)

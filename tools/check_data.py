@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
@@ -24,40 +24,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it
 from studies.data_inspection import inspect_dataset
 from studies.data_report import compare_count, describe_inspection, draw_contact_sheet, spread
 
-import segearth.register  # noqa: F401 - configs refer to what it registers
-from segearth.cli import run_cli
+import segearth.register  # noqa: F401 - the data sets
+from segearth.cli import build_parser, run_cli
 from segearth.errors import ConfigError, MissingFileError, UserError
+from segearth.evaluation.configuration import add_config_options, load_config
 from segearth.evaluation.preflight import build_dataset
-from segearth.evaluation.settings import load_config
 from segearth.io.atomic import replacing
 from segearth.io.outputs import writing
 from segearth.paths import PROJECT_ROOT
 from segearth.preparation.catalogue import preparation_command
 from segearth.preparation.program import positive
-from segearth.preparation.published import PUBLISHED_COUNTS
 from segearth.progress import progress_bar
+from segearth.published import published_images
 
 EXIT_WRONG_DATA = 1
 PLACES = ('data_root', 'data_prefix', 'ann_file', 'indices')  # settings that say where the data are, and which
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
-    summary, _, rest = __doc__.partition('\n\n')
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program and returns its exit code.
+
+    Raises:
+        UserError: A config cannot be used.
+    """
+    parser = build_parser(__doc__)
     parser.add_argument('configs', nargs='*', metavar='CONFIG', help='configs, such as configs/cfg_loveda.py')
     parser.add_argument('--all', action='store_true', help='all configs in configs/')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        type=_setting,
-        default={},
-        metavar='KEY=VALUE',
-        help="settings in place of the config's",
-    )
+    add_config_options(parser)
     parser.add_argument('--limit', type=positive, help='read only so many labels, evenly spread')
     parser.add_argument('--pictures', type=Path, default=Path('work_dirs/check_data'), help='folder of the pictures')
     parser.add_argument('--columns', type=positive, default=6, help='images in a picture')
@@ -65,16 +58,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options = parser.parse_args(arguments)
     if options.all == bool(options.configs):
         parser.error('give configs, or --all')
-    return options
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program.
-
-    Raises:
-        UserError: A config cannot be used.
-    """
-    options = parse_arguments(arguments)
     names = sorted(map(str, (PROJECT_ROOT / 'configs').glob('cfg_*.py'))) if options.all else options.configs
     configs = [load_config(name, options.cfg_options) for name in names]
     wrong = [Path(config.filename).name for config in configs if not is_sound(config, options)]
@@ -104,7 +87,7 @@ def is_sound(config: Config, options: argparse.Namespace) -> bool:
     indices = spread(len(dataset), options.limit or len(dataset))
     with progress_bar(name, 'images') as report:
         found = inspect_dataset(dataset, indices, options.jobs, report)
-    published = PUBLISHED_COUNTS.get(name)
+    published = published_images(name)
     is_other_place = any(f'dataset.{place}' in key for key in options.cfg_options for place in PLACES)
     compare_count(found, published, is_other_place)
     sheet = draw_contact_sheet(dataset, spread(len(dataset), options.columns))
@@ -116,10 +99,6 @@ def is_sound(config: Config, options: argparse.Namespace) -> bool:
     return not found.errors
 
 
-def _setting(text: str) -> str:
-    if '=' not in text:
-        raise argparse.ArgumentTypeError(f'{text!r} is not of the form KEY=VALUE')
-    return text
 
 
 if __name__ == '__main__':

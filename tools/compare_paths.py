@@ -10,37 +10,22 @@ channels to full size: about ten times as long.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-import segearth.register  # noqa: F401 - configs refer to what it registers
-from segearth.cli import run_cli
+from segearth.cli import build_parser, run_cli
 from segearth.errors import ConfigError
-from segearth.evaluation.options import add_config_options, build_parser
-from segearth.evaluation.path_comparison import compare_paths
-from segearth.evaluation.preflight import build_dataset, check_classes, check_files
-from segearth.evaluation.runner import clean_messages
-from segearth.evaluation.settings import load_config
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = build_parser(__doc__)
-    parser.add_argument('config', help='config, such as configs/cfg_demo.py')
-    parser.add_argument('--ranks', nargs='+', type=int, default=[], metavar='R', help='coordinates kept (score_rank)')
-    parser.add_argument('--without-plain', action='store_true', help='compare with fast, exact scores')
-    parser.add_argument('--limit', type=int, help='only so many images, the first by name')
-    add_config_options(parser)
-    return parser.parse_args(arguments)
+from segearth.evaluation.configuration import add_config_options, load_config
+from segearth.evaluation.preflight import build_checked_dataset
+from segearth.evaluation.run import clean_messages
+from segearth.evaluation.settings_sweep import compare_scoring
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,17 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         UserError: Anything a user can mend.
     """
-    options = parse_arguments(arguments)
+    parser = build_parser(__doc__)
+    parser.add_argument('config', help='config, such as configs/cfg_demo.py')
+    parser.add_argument('--ranks', nargs='+', type=int, default=[], metavar='R', help='coordinates kept (score_rank)')
+    parser.add_argument('--without-plain', action='store_true', help='compare with fast, exact scores')
+    parser.add_argument('--limit', type=int, help='only so many images, the first by name')
+    add_config_options(parser)
+    options = parser.parse_args(arguments)
     if min(options.ranks, default=1) < 1:
         raise ConfigError(f'--ranks {min(options.ranks)}: allowed are 1 or more')
     console, errors = Console(), Console(stderr=True)
     with clean_messages():
         settings = load_config(options.config, options.cfg_options)
-        init_default_scope('mmseg')
-        dataset = build_dataset(settings.test_dataloader.dataset, options.limit)
-        check_classes(settings.model, dataset)
-        check_files(dataset)
-        figures = compare_paths(
+        dataset = build_checked_dataset(settings, options.limit)
+        ways = compare_scoring(
             settings,
             dataset,
             list(dict.fromkeys(options.ranks)),
@@ -67,11 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             lambda batches: track(batches, 'images', console=errors, transient=True),
         )
     table = Table('path', 'largest difference of a score', 'pixels with another class', 'mIoU')
-    for entry in figures:
-        share = f'{100 * entry.changed / entry.pixels:.4f} %'
-        table.add_row(entry.name, f'{entry.score_difference:.1e}', share, f'{entry.mean_iou:.2f}')
+    for way in ways:
+        share = f'{100 * way.changed / way.pixels:.4f} %'
+        table.add_row(way.name, f'{way.score_difference:.1e}', share, f'{way.mean_iou:.2f}')
     console.print(table)
-    console.print(f'{len(dataset)} images; compared with: {figures[0].name}')
+    console.print(f'{len(dataset)} images; compared with: {ways[0].name}')
 
 
 if __name__ == '__main__':

@@ -36,7 +36,7 @@ from studies.demo_training import (
     take_step,
 )
 
-from segearth.cli import run_cli
+from segearth.cli import build_parser, run_cli
 from segearth.demo.files import image_and_labels, store_scenes
 from segearth.errors import CheckpointError
 from segearth.models.checkpoints import load_state_dict, read_state_dict
@@ -55,7 +55,7 @@ LOG_FORMAT = '%(asctime)s %(message)s'
 
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = build_parser(__doc__)
     parser.add_argument('--out', type=Path, default=MODEL_CONFIG.parent, help='folder of the weights')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo_clip'), help='scenes and checkpoint')
     parser.add_argument('--seed', type=int, default=0)

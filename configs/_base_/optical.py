@@ -1,12 +1,11 @@
 # Optical images at 448 pixels, windows of 224.
 _base_ = '../base_config.py'
 
-# mmseg's own loaders, so that mmseg's own tools run this file; eval.py puts its own in their place, which read every
-# kind of raster and check the labels (segearth/evaluation/settings.py)
+# This project's loaders read every kind of raster and check the labels (segearth/datasets/transforms).
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadOpticalImage'),
     dict(type='Resize', scale=(448, 448), keep_ratio=True),
-    dict(type='LoadAnnotations'),  # behind Resize: labels keep their size, and the result is brought to it
+    dict(type='LoadSegLabel'),  # behind Resize: labels keep their size, and the result is brought to it
     dict(type='PackSegInputs'),
 ]
 test_dataloader = dict(

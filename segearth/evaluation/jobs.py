@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import IO
 
 from segearth.errors import ResultsError
-from segearth.evaluation.results import ResultRow, append_row, read_row, read_rows
+from segearth.evaluation.results import append_row, read_rows
+from segearth.evaluation.row import ResultRow, read_row
 
 DONE, FAILED, SKIPPED, STOPPED = 'done', 'failed', 'skipped', 'not done'
 CONSOLE_LOG, ROW_FILE, LOCK_FILE = 'console.log', 'result.json', 'running.lock'
@@ -39,8 +40,8 @@ class Job:
 
     Attributes:
         config: Path of the config.
-        folder: Of its logs and rows.
-        digest: Of its settings, as its row will have it; None where the config cannot be read.
+        folder: Folder of its logs and rows.
+        digest: Digest of its settings, which its row will have; None where the config cannot be read.
         num_images: Images it will take, as far as known before; for the time left.
         fault: Why it cannot be run; empty where it can.
     """
@@ -89,7 +90,7 @@ class RunningJob:
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 pass_fds=(lock.fileno(),),
-                start_new_session=True,  # an interruption reaches it through stop(), once
+                start_new_session=True,  # an interruption reaches it through signal(), once
             )
 
     @property
@@ -103,42 +104,35 @@ class RunningJob:
         code = self._process.poll()
         if code is None:
             return None
-        seconds = time.time() - self.started
-        if code == 0:
-            rows = [row for path, row in kept_rows(self.job.folder) if path.stat().st_mtime >= self.started - 1]
-            outcome = self._recorded(rows, results, seconds)
+        seconds, row, reason = time.time() - self.started, None, ''
+        if code:
+            reason = failure_reason(self.job.folder / CONSOLE_LOG, code)
         else:
-            outcome = Outcome(self.job, FAILED, failure_reason(self.job.folder / CONSOLE_LOG, code), None, seconds)
+            kept = [row for path, row in kept_rows(self.job.folder) if path.stat().st_mtime >= self.started - 1]
+            row, reason = (kept[-1], '') if kept else (None, f'it left no row in {self.job.folder}')
+        if row:
+            try:
+                append_row(row, results)  # it is there, unless the process was hindered: then it is now
+            except ResultsError as error:
+                row, reason = None, str(error)
         self._lock.close()
-        return outcome
+        return Outcome(self.job, DONE if row else FAILED, reason, row, seconds)
 
-    def stop(self) -> None:
-        """Tells its processes to end."""
-        self._signal(signal.SIGTERM)
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to its processes."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, number)
 
     def end(self, results: Path, deadline: float) -> Outcome:
         """Waits for its end until a time (of ``time.monotonic``), then ends it."""
         try:
             self._process.wait(max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
-            self._signal(signal.SIGKILL)
+            self.signal(signal.SIGKILL)
             self._process.wait()
         outcome = self.poll(results)
         assert outcome is not None  # it has ended
         return outcome if outcome.state == DONE else Outcome(self.job, STOPPED, 'interrupted', None, outcome.seconds)
-
-    def _recorded(self, rows: Sequence[ResultRow], results: Path, seconds: float) -> Outcome:
-        if not rows:
-            return Outcome(self.job, FAILED, f'it left no row in {self.job.folder}', None, seconds)
-        try:
-            append_row(rows[-1], results)  # it is there, unless the process was hindered: then it is now
-        except ResultsError as error:
-            return Outcome(self.job, FAILED, str(error), None, seconds)
-        return Outcome(self.job, DONE, '', rows[-1], seconds)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, number)
 
 
 def run_jobs(
@@ -153,7 +147,7 @@ def run_jobs(
     """Runs jobs, as many at once as there are slots.
 
     Args:
-        jobs: In the order of their start.
+        jobs: What to run, in the order of the starts.
         slots: Devices of each slot.
         start: Job, devices -> command and environment.
         results: Spreadsheet that the jobs append to.
@@ -179,11 +173,11 @@ def run_jobs(
                     blocked.add(job)
                     continue
                 waiting.remove(job)
-                if isinstance(begun, RunningJob):
+                if isinstance(begun, Outcome):
+                    report(begun)
+                else:
                     free.pop(0)
                     running.append(begun)
-                else:
-                    report(begun)
             for entry in list(running):
                 outcome = entry.poll(results)
                 if outcome:
@@ -195,7 +189,7 @@ def run_jobs(
                 time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         for entry in running:
-            entry.stop()
+            entry.signal(signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS
         for entry in running:
             report(entry.end(results, deadline))
@@ -251,32 +245,24 @@ def _begin(
     """The job running, or its outcome where it need not or cannot run; None where its folder is in use."""
     if job.fault:
         return Outcome(job, FAILED, job.fault)
-    lock = _lock(job.folder)
-    if lock is None:
-        return None
-    try:
-        row = find_row(job, results) if resume else None
-        if row is None:
-            return RunningJob(job, devices, lock, *start(job, devices))
-    except ResultsError as error:
-        lock.close()
-        return Outcome(job, FAILED, str(error))
-    except OSError as error:
-        lock.close()
-        return Outcome(job, FAILED, f'cannot be started: {error}')
-    lock.close()
-    return Outcome(job, SKIPPED, f'has run {row.run} with these settings', row)
-
-
-def _lock(folder: Path) -> IO | None:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / LOCK_FILE, 'a')  # noqa: SIM115 - held as long as the job runs
+    job.folder.mkdir(parents=True, exist_ok=True)
+    lock = open(job.folder / LOCK_FILE, 'a')  # noqa: SIM115 - held as long as the job runs
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
         return None
-    return lock
+    try:
+        row = find_row(job, results) if resume else None
+        if row is None:
+            return RunningJob(job, devices, lock, *start(job, devices))
+        outcome = Outcome(job, SKIPPED, f'has run {row.run} with these settings', row)
+    except ResultsError as error:
+        outcome = Outcome(job, FAILED, str(error))
+    except OSError as error:
+        outcome = Outcome(job, FAILED, f'cannot be started: {error}')
+    lock.close()
+    return outcome
 
 
 def _tail(path: Path) -> str:

@@ -23,13 +23,13 @@ class Place:
     """A process of a run.
 
     Attributes:
-        rank: From 0.
+        rank: Number of the process, from 0.
         world_size: Number of processes.
-        local_rank: On this machine, from 0.
-        address: Of the machine of rank 0.
-        port: On that machine, where the processes meet.
+        local_rank: Number of the process on its machine, from 0.
+        address: Name of the machine of rank 0.
+        port: Port of that machine at which the processes meet.
         run: What tells this run from others, as far as the launcher says; empty where it says nothing.
-        is_served: The launcher itself serves the meeting place; otherwise rank 0 does.
+        is_kept_by_launcher: The launcher itself keeps the meeting place; otherwise rank 0 does.
     """
 
     rank: int
@@ -38,7 +38,7 @@ class Place:
     address: str
     port: int
     run: str
-    is_served: bool = False
+    is_kept_by_launcher: bool = False
 
     @property
     def where(self) -> str:
@@ -54,17 +54,17 @@ class Launcher:
         ranks: Names of rank, number of processes and rank within the machine.
         run: Names of what tells one run from another.
         start: How to start it, for messages.
-        check: Raises where the processes were not started by it.
-        address: Where rank 0 is, unless MASTER_ADDR says it.
+        check: Raises where so many processes were not started by it.
+        address: Where rank 0 of so many processes is, unless MASTER_ADDR says it.
         port: Where to meet, unless MASTER_PORT says it; None where that cannot be told.
     """
 
     ranks: tuple[str, str, str]
     run: tuple[str, ...]
     start: str
-    check: Callable[[int], None]
-    address: Callable[[int], str]
-    port: Callable[[], int | None]
+    check: Callable[[int], None] = lambda _: None
+    address: Callable[[int], str] = lambda _: LOOPBACK
+    port: Callable[[], int | None] = lambda: None
 
 
 def read_place(name: str) -> Place:
@@ -122,26 +122,18 @@ def _not_started(name: str, reason: str) -> ConfigError:
     return ConfigError(f'--launcher {name} {reason}. Start it with: {LAUNCHERS[name].start}')
 
 
-def _nothing(*_: int) -> None:
-    """No check, no port."""
-
-
 def _slurm_check(world_size: int) -> None:
     """A batch script has the ranks of a task too, but nothing starts the other tasks."""
     step = os.environ.get('SLURM_STEP_ID', '')
-    outside = 'SLURM_JOB_ID' in os.environ and (not step or (step.isdecimal() and int(step) >= FIRST_SPECIAL_STEP))
-    if world_size > 1 and (outside or _is_batch_script()):
+    is_outside = 'SLURM_JOB_ID' in os.environ and (not step or (step.isdecimal() and int(step) >= FIRST_SPECIAL_STEP))
+    try:  # a batch script that was submitted from within a step inherits the names of that step
+        command = Path(f'/proc/{int(os.environ["SLURM_TASK_PID"])}/cmdline').read_bytes()
+    except (KeyError, ValueError, OSError):
+        command = b''
+    if world_size > 1 and (is_outside or b'slurm_script' in command):
         raise _not_started(
             'slurm', f'runs outside srun: {world_size} tasks are allocated, and none but this would ever come'
         )
-
-
-def _is_batch_script() -> bool:
-    """Whether Slurm's task is a batch script: one submitted from within a step inherits the names of that step."""
-    try:
-        return b'slurm_script' in Path(f'/proc/{int(os.environ["SLURM_TASK_PID"])}/cmdline').read_bytes()
-    except (KeyError, ValueError, OSError):
-        return False
 
 
 def _slurm_address(_: int) -> str:
@@ -183,9 +175,6 @@ LAUNCHERS: Mapping[str, Launcher] = {
         ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
         ('TORCHELASTIC_RUN_ID', 'SLURM_JOB_ID'),
         'bash dist_test.sh CONFIG [GPUS], or torchrun',
-        check=_nothing,
-        address=lambda _: LOOPBACK,
-        port=_nothing,
     ),
     'slurm': Launcher(
         ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
@@ -199,7 +188,6 @@ LAUNCHERS: Mapping[str, Launcher] = {
         ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
         ('PMIX_NAMESPACE', 'OMPI_MCA_ess_base_jobid'),
         'mpirun -n N python eval.py --config CONFIG --launcher mpi',
-        check=_nothing,
         address=_mpi_address,
         port=_mpi_port,
     ),

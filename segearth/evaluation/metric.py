@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from torch import Tensor
 
 from segearth.errors import DataError
+
+IGNORED = 255  # label of pixels that are not evaluated
+NOTHING_LABELLED = 'no pixel of any image has a label: nothing can be measured. Are these the right labels?'
 
 
 @METRICS.register_module()
@@ -23,7 +26,7 @@ class ClassIoUMetric(IoUMetric):
     Args:
         collect_device: How processes exchange counts; 'gpu' sends them, whatever the device, where 'cpu' would need
             a folder that all machines see.
-        **settings: Of mmseg's IoUMetric.
+        **settings: Arguments of mmseg's IoUMetric.
 
     Attributes:
         num_images: Images counted.
@@ -45,10 +48,9 @@ class ClassIoUMetric(IoUMetric):
         """
         intersection, union, _, label = (torch.stack(list(counts)).sum(dim=0) for counts in zip(*results, strict=True))
         if label.sum() == 0:
-            raise DataError('no pixel of any image has a label: nothing can be measured. Are these the right labels?')
-        names: Sequence[str] = self.dataset_meta['classes']
-        scores = zip(names, (intersection / union).tolist(), (intersection / label).tolist(), strict=True)
-        self.class_scores = list(scores)
+            raise DataError(NOTHING_LABELLED)
+        ious, accuracies = (intersection / union).tolist(), (intersection / label).tolist()
+        self.class_scores = list(zip(self.dataset_meta['classes'], ious, accuracies, strict=True))
         self.num_images = len(results)
         self.summary = super().compute_metrics(results)
         return self.summary
@@ -66,3 +68,26 @@ class ClassIoUMetric(IoUMetric):
 
         intersection, predicted, labelled = count(label[pred_label == label]), count(pred_label), count(label)
         return intersection, predicted + labelled - intersection, predicted, labelled
+
+
+def count_pixels(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """Counts (4, K) of an image, labels (H, W) both: intersection, union, prediction, label; those of images add up."""
+    label = label.to(prediction.device)
+    return torch.stack(ClassIoUMetric.intersect_and_union(prediction, label, num_classes, IGNORED))
+
+
+def figures_of(counts: Tensor) -> tuple[dict[str, float], list[float | None]]:
+    """Figures in percent, two decimals, of counts (4, K), as an evaluation reports them.
+
+    Returns:
+        aAcc, mIoU and mAcc by name, and the IoU of each class, None where it does not occur.
+
+    Raises:
+        DataError: No pixel has a label.
+    """
+    if not counts[-1].sum():
+        raise DataError(NOTHING_LABELLED)
+    found = ClassIoUMetric.total_area_to_metrics(*counts, metrics=['mIoU'])
+    columns = {'aAcc': 'aAcc', 'mIoU': 'IoU', 'mAcc': 'Acc'}
+    summary = {name: float(np.round(np.nanmean(found[key]) * 100, 2)) for name, key in columns.items()}
+    return summary, [None if np.isnan(value) else round(100 * float(value), 2) for value in found['IoU']]

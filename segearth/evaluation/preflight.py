@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.dist import all_gather_object, get_dist_info
+from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from segearth.datasets.base import RemoteSensingDataset
@@ -22,8 +23,6 @@ from segearth.datasets.checks import (
 )
 from segearth.errors import ConfigError, DataError
 from segearth.text.vocabulary import read_vocabulary
-
-logger = logging.getLogger(__name__)
 
 
 def build_dataset(settings: Mapping[str, Any], limit: int | None = None) -> BaseDataset:
@@ -61,6 +60,25 @@ def build_dataset(settings: Mapping[str, Any], limit: int | None = None) -> Base
         bind_label_checks(dataset)
     if limit is not None and limit < len(dataset):
         dataset.get_subset_(limit)
+    return dataset
+
+
+def build_checked_dataset(settings: Config, limit: int | None, class_files: Sequence[str] = ()) -> BaseDataset:
+    """Builds the data set of a config and checks files and classes, for programs of one process.
+
+    Args:
+        settings: Config from :func:`segearth.evaluation.configuration.load_config`.
+        limit: Number of images, the first by name; None for all.
+        class_files: Class-name files that have to fit the data set; none for the config's.
+
+    Raises:
+        UserError: Something cannot be used.
+    """
+    init_default_scope(settings.get('default_scope', 'mmseg'))
+    dataset = build_dataset(settings.test_dataloader.dataset, limit)
+    for path in class_files or [settings.model.get('name_path')]:
+        check_classes({**settings.model, 'name_path': path}, dataset)
+    check_files(dataset)
     return dataset
 
 

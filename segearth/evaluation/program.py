@@ -9,48 +9,15 @@ An installed package has the same as a command, from any folder: segearth eval c
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 from collections.abc import Sequence
 
-import segearth.register  # noqa: F401 - configs refer to what it registers
-from segearth.evaluation.options import add_config_options, build_parser
-from segearth.evaluation.runner import evaluate
+from segearth.cli import build_parser
+from segearth.evaluation.configuration import add_config_options
+from segearth.evaluation.launchers import LAUNCHERS
+from segearth.evaluation.run import evaluate
 from segearth.models.build import AUTO, PRECISIONS
-
-
-def parse_arguments(arguments: Sequence[str] | None = None, program: str | None = None) -> argparse.Namespace:
-    """Reads the command line.
-
-    Args:
-        arguments: None for those of the process.
-        program: Name for the usage line; None for that of the file.
-    """
-    parser = build_parser(__doc__)
-    parser.prog = program or parser.prog
-    parser.add_argument('name', nargs='?', metavar='CONFIG', help='config, such as configs/cfg_demo.py or cfg_demo')
-    parser.add_argument('--config', help='the same as an option')
-    parser.add_argument('--work-dir', '--workdir', help='folder of logs and of the row (default: work_dirs/NAME)')
-    add_config_options(parser)
-    parser.add_argument(
-        '--precision', choices=(AUTO, *PRECISIONS), help='of the encoder (default: auto, fp16 on CUDA and else fp32)'
-    )
-    parser.add_argument(
-        '--exact-reference', action='store_true', help='score by the plain path: slow, to compare with'
-    )
-    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
-    parser.add_argument('--show-dir', '--show_dir', help='folder for pictures: image, ground truth, prediction')
-    parser.add_argument('--show', action='store_true', help='pictures in WORK_DIR/show; no windows are opened')
-    parser.add_argument('--local-rank', '--local_rank', type=int, help='from old launchers; LOCAL_RANK goes before it')
-    parser.add_argument('--results', default='results.xlsx', help='spreadsheet to append to (default: %(default)s)')
-    parser.add_argument('--limit', type=int, help='evaluate only so many images, the first by name')
-    parser.add_argument('--skip-broken', action='store_true', help='leave unreadable images out, and count them')
-    options = parser.parse_intermixed_args(arguments)  # a config may stand behind options
-    if (options.name is None) == (options.config is None):
-        parser.error('give one config: CONFIG or --config CONFIG')
-    options.config = options.config or options.name
-    return options
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
@@ -63,8 +30,31 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
     Raises:
         UserError: Anything a user can mend.
     """
-    options = parse_arguments(arguments, program)
-    overrides = dict(options.cfg_options or {})
+    parser = build_parser(__doc__)
+    parser.prog = program or parser.prog
+    parser.add_argument('name', nargs='?', metavar='CONFIG', help='config, such as configs/cfg_demo.py or cfg_demo')
+    parser.add_argument('--config', help='the same as an option')
+    parser.add_argument('--work-dir', '--workdir', help='folder of logs and of the row (default: work_dirs/NAME)')
+    add_config_options(parser)
+    parser.add_argument(
+        '--precision',
+        choices=(AUTO, *PRECISIONS),
+        help='number type of the encoder (default: auto, fp16 on CUDA and else fp32)',
+    )
+    parser.add_argument(
+        '--exact-reference', action='store_true', help='score by the plain path: slow, to compare with'
+    )
+    parser.add_argument('--launcher', choices=('none', *LAUNCHERS), default='none')
+    parser.add_argument('--show-dir', '--show_dir', help='folder for pictures: image, ground truth, prediction')
+    parser.add_argument('--show', action='store_true', help='pictures in WORK_DIR/show; no windows are opened')
+    parser.add_argument('--local-rank', '--local_rank', help='from old launchers; LOCAL_RANK goes before it', type=int)
+    parser.add_argument('--results', default='results.xlsx', help='spreadsheet to append to (default: %(default)s)')
+    parser.add_argument('--limit', type=int, help='evaluate only so many images, the first by name')
+    parser.add_argument('--skip-broken', action='store_true', help='leave unreadable images out, and count them')
+    options = parser.parse_intermixed_args(arguments)  # a config may stand behind options
+    if (options.name is None) == (options.config is None):
+        parser.error('give one config: CONFIG or --config CONFIG')
+    overrides = dict(options.cfg_options)
     if options.precision:
         overrides['model.precision'] = options.precision
     if options.exact_reference:
@@ -72,7 +62,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
     if options.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(options.local_rank))
     evaluate(
-        options.config,
+        options.config or options.name,
         work_dir=options.work_dir,
         overrides=overrides,
         launcher=options.launcher,
@@ -85,6 +75,6 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
 
 
 def run(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
-    """Runs the program as a process of its own."""
+    """Runs the program as a process of its own; the arguments are those of :func:`main`."""
     logging.raiseExceptions = False  # a log file on a full disk: no traceback for each of its lines
     main(arguments, program)

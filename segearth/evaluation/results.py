@@ -1,17 +1,18 @@
-"""Results of runs: a row in a spreadsheet, a line in a text file, and a file of each run's own.
+"""Results of runs: a row in a spreadsheet, and a line in a text file beside it.
 
 Each run first writes its row as JSON into its work folder, then appends it to the shared files. Appending takes a
 lock, so runs that finish together wait for each other; it writes a new file beside the old one and puts it in its
 place at once, so a crash or a full disk leaves the old one whole; and it knows a run by its id, so appending the
-same row again changes nothing.
+same row again changes nothing. Rows that runs kept in their work folders are appended by
+``python -m segearth.evaluation.results ROW.json --results results.xlsx``.
 """
 
 from __future__ import annotations
 
+import argparse
 import errno
 import glob
 import io
-import json
 import logging
 import os
 import re
@@ -19,7 +20,6 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 from openpyxl.utils.exceptions import InvalidFileException
 from openpyxl.worksheet.worksheet import Worksheet
 
-from segearth.errors import MissingFileError, ResultsError
+from segearth.cli import run_cli
+from segearth.errors import ResultsError
+from segearth.evaluation.row import FIRST_COLUMNS, ResultRow, read_row
 from segearth.io.atomic import write_bytes
 
-FIRST_COLUMNS = ('CLIP', 'VIT', 'MODEL', 'Dataset', 'aAcc', 'mIoU', 'mAcc')  # the original's table
 CLASS_COLUMNS = ('Run', 'Config', 'Dataset', 'Class', 'IoU', 'Acc')
-RUN_COLUMN = 'Run'
+RENAMED = {'Class words': 'Classes'}
+"""Column of older files -> its name today; such a file keeps its own, and goes on below it."""
 SUMMARY_SHEET, CLASS_SHEET = 'results', 'classes'
 LOCK_TIMEOUT = 60.0  # seconds to wait for other runs; each holds the lock for a fraction of one
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -45,45 +47,8 @@ LONGEST_NAME = 200  # bytes of the spreadsheet's name; files beside it have long
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ResultRow:
-    """The outcome of one run.
-
-    Attributes:
-        run: Id of the run, unique.
-        summary: Column -> number, text or None; the first columns are :data:`FIRST_COLUMNS`, scores in percent.
-        classes: One (name, IoU, accuracy) a class, in percent; None where a class does not occur.
-    """
-
-    run: str
-    summary: dict[str, Any]
-    classes: list[tuple[str, float | None, float | None]] = field(default_factory=list)
-
-    def to_json(self) -> str:
-        """The row as one line of text."""
-        return json.dumps(asdict(self), ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> ResultRow:
-        """Reads what :meth:`to_json` wrote.
-
-        Raises:
-            ResultsError: The text is something else.
-        """
-        try:
-            values = json.loads(text)
-            return cls(values['run'], dict(values['summary']), [tuple(entry) for entry in values['classes']])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ResultsError(f'not a result row of eval.py: {text[:80]!r} ({error})') from error
-
-    def to_line(self) -> str:
-        """The row as a line for people."""
-        get = self.summary.get
-        scores = '  '.join(f'{name} {get(name)}' for name in ('aAcc', 'mIoU', 'mAcc'))
-        return (
-            f'{get("Date")}  {get("Config")}  {get("CLIP")} {get("VIT")} {get("MODEL")}  {get("Dataset")}  {scores}  '
-            f'{get("Images")} images  {get("Seconds")} s  run {self.run}'
-        )
+class _NotResultsError(Exception):
+    """A file that is not a spreadsheet of results; the message says what it is instead."""
 
 
 def check_results_path(path: Path) -> Path:
@@ -111,27 +76,6 @@ def check_results_path(path: Path) -> Path:
     return path
 
 
-def write_row(row: ResultRow, path: Path) -> None:
-    """Writes a row as JSON.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    write_bytes(path, (row.to_json() + '\n').encode(errors='replace'))
-
-
-def read_row(path: Path) -> ResultRow:
-    """Reads a row that :func:`write_row` wrote.
-
-    Raises:
-        MissingFileError: There is no such file.
-        ResultsError: It is something else.
-    """
-    if not path.is_file():
-        raise MissingFileError(f'result row not found: {path}. Each run of eval.py writes one into its work folder')
-    return ResultRow.from_json(path.read_text(encoding='utf-8'))
-
-
 def append_row(row: ResultRow, path: Path, kept_in: Path | None = None) -> None:
     """Appends a row to a spreadsheet and to the text file of the same name beside it.
 
@@ -146,7 +90,7 @@ def append_row(row: ResultRow, path: Path, kept_in: Path | None = None) -> None:
         ResultsError: It cannot be written; the old files are whole, and the message holds the row.
     """
     kept = f'The row is kept in {kept_in}' if kept_in else f'The row, to be saved as row.json: {row.to_json()}'
-    command = f'python -m segearth.evaluation.append {kept_in or "row.json"} --results {path}'
+    command = f'python -m segearth.evaluation.results {kept_in or "row.json"} --results {path}'
     remedy = f'Files that were there are whole. {kept}; append it later with: {command}'
     try:
         with _alone(path):
@@ -176,8 +120,9 @@ def read_rows(path: Path, sheet: str | None = None) -> list[dict[str, Any]]:
         raise ResultsError(f'cannot read results from {path}: {error}') from error
     if sheet is not None and sheet not in workbook.sheetnames:
         return []
-    header, *rows = (workbook[sheet] if sheet else workbook.worksheets[0]).iter_rows(values_only=True)
-    return [dict(zip(header, row, strict=True)) for row in rows]
+    chosen = workbook[sheet] if sheet else workbook.worksheets[0]
+    header = _header(chosen)
+    return [dict(zip(header, row, strict=True)) for row in chosen.iter_rows(min_row=2, values_only=True)]
 
 
 @contextmanager
@@ -200,11 +145,9 @@ def edit_workbook(path: Path) -> Iterator[openpyxl.Workbook]:
 def _alone(path: Path) -> Iterator[None]:
     """Keeps other programs of ours out: those that know the file by another name (a link) too."""
     target = Path(os.path.realpath(path))
-    editor = next(
-        (name for name in (f'.~lock.{target.name}#', f'~${target.name}') if (target.parent / name).exists()), ''
-    )
-    if editor:
-        logger.warning('%s is open in another program (%s): load it anew there before you save it', path, editor)
+    editors = [name for name in (f'.~lock.{target.name}#', f'~${target.name}') if (target.parent / name).exists()]
+    if editors:
+        logger.warning('%s is open in another program (%s): load it anew there before you save it', path, editors[0])
     lock = FileLock(f'{target}.lock', timeout=LOCK_TIMEOUT, mode=0o666)  # a group shares it
     try:
         lock.acquire()
@@ -225,10 +168,6 @@ def _alone(path: Path) -> Iterator[None]:
         lock.release()
 
 
-class _NotResultsError(Exception):
-    """A file that is not a spreadsheet of results; the message says what it is instead."""
-
-
 def _load(path: Path) -> openpyxl.Workbook:
     try:
         workbook = openpyxl.load_workbook(path)
@@ -236,11 +175,14 @@ def _load(path: Path) -> openpyxl.Workbook:
         raise _NotResultsError(f'unreadable ({type(error).__name__}: {error})') from error
     if len(workbook.worksheets) < len(workbook.sheetnames):  # they cannot be written again
         raise _NotResultsError('foreign (it has sheets that are charts)')
-    first = workbook.worksheets[0]
-    header = tuple(cell.value for cell in first[1])
-    if header[: len(FIRST_COLUMNS)] != FIRST_COLUMNS:
+    if tuple(_header(workbook.worksheets[0])[: len(FIRST_COLUMNS)]) != FIRST_COLUMNS:
         raise _NotResultsError(f'foreign (its first columns are not {", ".join(FIRST_COLUMNS)})')
     return workbook
+
+
+def _header(sheet: Worksheet) -> list[Any]:
+    """Names of the columns, as they are called today."""
+    return [RENAMED.get(cell.value, cell.value) for cell in sheet[1]]
 
 
 def _append_to_workbook(row: ResultRow, path: Path) -> None:
@@ -251,14 +193,19 @@ def _append_to_workbook(row: ResultRow, path: Path) -> None:
         except _NotResultsError as error:
             aside = _set_aside(path)
             logger.warning('%s is %s: kept as %s, and a new one is begun', path, error, aside.name)
-    workbook = workbook or _new_workbook()
+    if workbook is None:
+        workbook = openpyxl.Workbook()
+        workbook.active.title = SUMMARY_SHEET
+        _append_header(workbook.active, FIRST_COLUMNS)
     sheet = workbook.worksheets[0]
-    if row.run in _column(sheet, RUN_COLUMN):
-        return
-    _append_values(sheet, {**row.summary, RUN_COLUMN: row.run})
+    if 'Run' in (header := _header(sheet)):
+        place = header.index('Run')
+        if any(line[place] == row.run for line in sheet.iter_rows(min_row=2, values_only=True)):
+            return
+    _append_values(sheet, {**row.summary, 'Run': row.run})
     if CLASS_SHEET not in workbook.sheetnames:
         _append_header(workbook.create_sheet(CLASS_SHEET), CLASS_COLUMNS)
-    shared = {RUN_COLUMN: row.run, 'Config': row.summary.get('Config'), 'Dataset': row.summary.get('Dataset')}
+    shared = {'Run': row.run, 'Config': row.summary.get('Config'), 'Dataset': row.summary.get('Dataset')}
     for name, iou, accuracy in row.classes:
         _append_values(workbook[CLASS_SHEET], {**shared, 'Class': name, 'IoU': iou, 'Acc': accuracy})
     _save(workbook, path)
@@ -270,13 +217,6 @@ def _save(workbook: openpyxl.Workbook, path: Path) -> None:
     write_bytes(path, data.getvalue())
 
 
-def _new_workbook() -> openpyxl.Workbook:
-    workbook = openpyxl.Workbook()
-    workbook.active.title = SUMMARY_SHEET
-    _append_header(workbook.active, FIRST_COLUMNS)
-    return workbook
-
-
 def _append_header(sheet: Worksheet, names: Sequence[str]) -> None:
     sheet.append(list(names))
     sheet.freeze_panes = 'A2'
@@ -284,7 +224,8 @@ def _append_header(sheet: Worksheet, names: Sequence[str]) -> None:
 
 def _append_values(sheet: Worksheet, values: dict[str, Any]) -> None:
     """Appends values under the columns of their names; new columns are added on the right."""
-    header = [cell.value for cell in sheet[1]]
+    header = _header(sheet)
+    values = {RENAMED.get(name, name): value for name, value in values.items()}  # a row that an older version kept
     for name in values:
         if name not in header:
             header.append(name)
@@ -292,22 +233,11 @@ def _append_values(sheet: Worksheet, values: dict[str, Any]) -> None:
     line = sheet.max_row + 1
     for column, name in enumerate(header, 1):
         value = values.get(name)
-        cell = sheet.cell(line, column, _clean(value) if isinstance(value, str) else value)
+        if isinstance(value, str):  # without what spreadsheets cannot hold, and not longer than they hold
+            value = NO_TEXT.sub(' ', ILLEGAL_CHARACTERS_RE.sub(' ', value))[:TOO_LONG]
+        cell = sheet.cell(line, column, value)
         if isinstance(value, str):
             cell.data_type = 's'  # also where it begins like a formula
-
-
-def _clean(text: str) -> str:
-    """A text without the characters that spreadsheets cannot hold, and not longer than they hold."""
-    return NO_TEXT.sub(' ', ILLEGAL_CHARACTERS_RE.sub(' ', text))[:TOO_LONG]
-
-
-def _column(sheet: Worksheet, name: str) -> set[Any]:
-    header = [cell.value for cell in sheet[1]]
-    if name not in header:
-        return set()
-    index = header.index(name)
-    return {row[index] for row in sheet.iter_rows(min_row=2, values_only=True)}
 
 
 def _append_to_text(row: ResultRow, path: Path) -> None:
@@ -327,3 +257,24 @@ def _set_aside(path: Path) -> Path:
     aside = next(name for name in names if not name.exists())
     path.rename(aside)
     return aside
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Appends rows that runs kept.
+
+    Raises:
+        UserError: A file cannot be read or written.
+    """
+    parser = argparse.ArgumentParser(description='Appends rows that runs kept in their work folders.')
+    parser.add_argument('rows', nargs='+', type=Path, help='result.json of a run')
+    parser.add_argument('--results', type=Path, default=Path('results.xlsx'), help='spreadsheet (default: %(default)s)')
+    options = parser.parse_args(arguments)
+    check_results_path(options.results)
+    for path in options.rows:
+        row = read_row(path)
+        append_row(row, options.results, kept_in=path)
+        print(f'{options.results}: {row.to_line()}')
+
+
+if __name__ == '__main__':
+    run_cli(main)

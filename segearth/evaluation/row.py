@@ -1,4 +1,4 @@
-"""What a run reports: its scores, and every setting that they depend on."""
+"""The row of a run: its scores, and every setting that they depend on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,71 @@ from mmengine.config import Config
 from torch import nn
 
 import segearth
-from segearth.evaluation.results import ResultRow
+from segearth.errors import MissingFileError, ResultsError
+from segearth.io.atomic import write_bytes
 from segearth.models.segmentor import SegEarthSegmentation
 from segearth.text.vocabulary import read_class_text
 from segearth.weights.encoders import get_record
 from simfeatup import UPSAMPLERS
 
+FIRST_COLUMNS = ('CLIP', 'VIT', 'MODEL', 'Dataset', 'aAcc', 'mIoU', 'mAcc')  # the original's table
 PACKAGES = {'torch': 'torch', 'mmseg': 'onedl-mmsegmentation', 'open_clip': 'open_clip_torch'}
 PLACES = ('data_root', 'name_path')  # keys that say where things are, not what is computed
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """The outcome of one run.
+
+    Attributes:
+        run: Unique id of the run.
+        summary: Column -> number, text or None; the first columns are :data:`FIRST_COLUMNS` (encoder, its size,
+            attention, data set, scores in percent).
+        classes: One (name, IoU, accuracy) a class, in percent; None where a class does not occur.
+    """
+
+    run: str
+    summary: dict[str, Any]
+    classes: list[tuple[str, float | None, float | None]] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """The row as one line of text."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    def to_line(self) -> str:
+        """The row as a line for people."""
+        get = self.summary.get
+        scores = '  '.join(f'{name} {get(name)}' for name in ('aAcc', 'mIoU', 'mAcc'))
+        return (
+            f'{get("Date")}  {get("Config")}  {get("CLIP")} {get("VIT")} {get("MODEL")}  {get("Dataset")}  {scores}  '
+            f'{get("Images")} images  {get("Seconds")} s  run {self.run}'
+        )
+
+
+def write_row(row: ResultRow, path: Path) -> None:
+    """Writes a row as JSON.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    write_bytes(path, (row.to_json() + '\n').encode(errors='replace'))
+
+
+def read_row(path: Path) -> ResultRow:
+    """Reads a row that :func:`write_row` wrote.
+
+    Raises:
+        MissingFileError: There is no such file.
+        ResultsError: It is something else.
+    """
+    if not path.is_file():
+        raise MissingFileError(f'result row not found: {path}. Each run of eval.py writes one into its work folder')
+    text = path.read_text(encoding='utf-8')
+    try:
+        values = json.loads(text)
+        return ResultRow(values['run'], dict(values['summary']), [tuple(entry) for entry in values['classes']])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ResultsError(f'not a result row of eval.py: {text[:80]!r} ({error})') from error
 
 
 def build_row(
@@ -39,7 +97,7 @@ def build_row(
 
     Args:
         run: Id of the run.
-        config: As :func:`segearth.evaluation.settings.load_config` gives it.
+        config: Config from :func:`segearth.evaluation.configuration.load_config`.
         model: The segmentor that ran.
         metrics: aAcc, mIoU, mAcc in percent.
         class_scores: (name, IoU, accuracy) in [0, 1].
@@ -47,30 +105,34 @@ def build_row(
     """
     dataset = config.test_dataloader.dataset
     settings = (model.config_defaults() if isinstance(model, SegEarthSegmentation) else {}) | dict(config.model)
+    upsampler = getattr(getattr(model, 'core', model), 'upsampler', None)  # None: scores are interpolated
+    upsamplers = {kind: name for name, kind in UPSAMPLERS.items()}
+    scales = (step.get('scale') for step in dataset.get('pipeline') or () if step.get('type') == 'Resize')
+    scale = next(filter(None, scales), None)
     summary = {
         'CLIP': settings.get('clip_type'),
         'VIT': encoder_size(settings),
         'MODEL': settings.get('model_type'),
         'Dataset': dataset['type'],
-        **{name: _number(metrics.get(name)) for name in ('aAcc', 'mIoU', 'mAcc')},
+        **{name: _rounded(metrics.get(name)) for name in ('aAcc', 'mIoU', 'mAcc')},
         'Config': os.fsencode(Path(config.filename).stem).decode(errors='replace'),  # a name may be no text
         'Weights': Path(settings.get('clip_path') or '').name or None,
-        'Class words': Path(settings.get('name_path') or '').name or None,
-        'Upsampler': upsampler_name(model),
+        'Classes': Path(settings.get('name_path') or '').name or None,
+        'Upsampler': 'none' if upsampler is None else upsamplers.get(type(upsampler), type(upsampler).__name__),
         'Lambda': settings.get('cls_token_lambda'),
         'Threshold': settings.get('prob_thd'),
         'Logit scale': settings.get('logit_scale'),
         'Background': settings.get('bg_idx'),
         'Read-out blocks': settings.get('ssa_last_n_layers'),
-        'Window': _text(settings.get('slide_crop')),
-        'Stride': _text(settings.get('slide_stride')),
-        'Resize': _resize(dataset.get('pipeline') or []),
+        'Window': None if settings.get('slide_crop') is None else str(settings['slide_crop']),
+        'Stride': None if settings.get('slide_stride') is None else str(settings['slide_stride']),
+        'Resize': str(tuple(scale)) if isinstance(scale, Sequence) else scale,
         **measured,
         'Versions': package_versions(),
         'Date': time.strftime('%Y-%m-%d %H:%M:%S'),
         'Settings': settings_digest(config.model, dataset, measured.get('Limit')),
     }
-    classes = [(name, _percent(iou), _percent(accuracy)) for name, iou, accuracy in class_scores]
+    classes = [(name, _rounded(100 * iou), _rounded(100 * accuracy)) for name, iou, accuracy in class_scores]
     return ResultRow(run, summary, classes)
 
 
@@ -94,13 +156,6 @@ def encoder_size(settings: Mapping[str, Any]) -> str | None:
     return Path(record.model_config).stem if record.model_config else record.vit_type
 
 
-def upsampler_name(model: nn.Module) -> str:
-    """Name of the upsampler that ran; 'none' where scores were interpolated."""
-    upsampler = getattr(getattr(model, 'core', model), 'upsampler', None)
-    names = {kind: name for name, kind in UPSAMPLERS.items()}
-    return 'none' if upsampler is None else names.get(type(upsampler), type(upsampler).__name__)
-
-
 def device_name() -> str:
     """What computed: the name of the CUDA device, or the number of CPU threads."""
     if torch.cuda.is_available():
@@ -119,19 +174,6 @@ def package_versions() -> str:
     return ', '.join(f'{name} {number}' for name, number in versions.items())
 
 
-def _resize(pipeline: Sequence[Mapping[str, Any]]) -> str | None:
-    scales = [step['scale'] for step in pipeline if step.get('type') == 'Resize' and 'scale' in step]
-    return str(tuple(scales[0])) if scales else None
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-def _percent(share: float) -> float | None:
-    return _number(100 * share)
-
-
-def _number(value: float | None) -> float | None:
+def _rounded(value: float | None) -> float | None:
     """Two decimals, as the table shows; None for nan, which spreadsheets and JSON do not know."""
     return None if value is None or math.isnan(value) else round(float(value), 2)

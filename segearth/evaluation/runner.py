@@ -1,122 +1,74 @@
-"""An evaluation from config to result row."""
+"""mmengine's Runner without its long tables, with this project's messages, and with pictures of what it evaluated."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
-import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.device import get_device
-from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmseg.structures import SegDataSample
 from torch import nn
 
-from segearth.errors import DataError, ResultsError, UserError
-from segearth.evaluation.agreement import images_card, prove_alike, settings_card, weights_card
-from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes, lost_processes_named
-from segearth.evaluation.metric import ClassIoUMetric
-from segearth.evaluation.pictures import PictureHook
-from segearth.evaluation.preflight import build_dataset, check_classes, check_files
-from segearth.evaluation.quiet_runner import QuietRunner
-from segearth.evaluation.results import ResultRow, append_row, check_results_path, write_row
-from segearth.evaluation.row import build_row, device_name
-from segearth.evaluation.settings import load_config
-from simfeatup.errors import UpsamplerError
+from segearth.errors import ResultsError, UserError
+from segearth.io.atomic import replacing
+from segearth.io.panels import colour_map, draw_panels
 
+LIBRARIES = ('segearth', 'simfeatup')  # whose messages go where mmengine's go
+FOR_THE_FILE = re.compile(
+    r'\s*(-+\s*System environment:|Config:\n|Hooks will be executed|The prefix is not set in metric)'
+)
+"""Beginnings of messages of mmengine's that fill screens: machine, whole config, hooks; only the log file has them."""
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-WORKER_MESSAGE = re.compile(r'^Caught \w+ in DataLoader worker process')
-WORKER_DEATH = re.compile(r'DataLoader worker .* (killed by signal|exited unexpectedly)')
-REGISTRY_MESSAGE = re.compile(r'^class `\w+` in \S+: ')
+MAX_SIDE = 1024  # pixels of a picture; larger images are thinned out
+
+logger = logging.getLogger(__name__)
+
+
+def _is_for_the_console(record: logging.LogRecord) -> bool:
+    return not FOR_THE_FILE.match(record.getMessage())
+
+
+class QuietRunner(Runner):
+    """What evaluations and trainings run on."""
+
+    def get_hooks_info(self) -> str:
+        """Names of the hooks; mmengine's own table of when each is called fills a screen."""
+        return ', '.join(type(hook).__name__ for hook in self.hooks)
+
+    def build_logger(self, *args: Any, **settings: Any) -> MMLogger:
+        """Builds mmengine's logger; this project's messages go to its places too."""
+        main = super().build_logger(*args, **settings)
+        for handler in main.handlers:
+            is_console = isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
+            if is_console:
+                handler.addFilter(_is_for_the_console)
+        for name in LIBRARIES:
+            library = logging.getLogger(name)
+            library.handlers = list(main.handlers)
+            library.setLevel(main.level)
+            library.propagate = False  # the root may have a handler, of another library: each line once
+        return main
 
 
 class EvaluationRunner(QuietRunner):
-    """mmengine's Runner for a model that is not trained: no wrapper for gradients, which a frozen model refuses."""
+    """A runner for a model that is not trained: no wrapper for gradients, which a frozen model refuses."""
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Moves the model to its device."""
         return model.to(self.cfg.model.get('device') or get_device())
-
-
-def evaluate(
-    config: str,
-    work_dir: str | os.PathLike[str] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    launcher: str = 'none',
-    show_dir: str | os.PathLike[str] | None = None,
-    results: str | os.PathLike[str] = 'results.xlsx',
-    limit: int | None = None,
-    skip_broken: bool = False,
-    show: bool = False,
-) -> ResultRow | None:
-    """Evaluates a config and appends the outcome to the results.
-
-    Args:
-        config: Path of a config, or its name if it is in configs/.
-        work_dir: For logs and the run's own row; None for work_dirs/NAME.
-        overrides: Dotted key of the config -> value.
-        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
-        show_dir: Where to save pictures; None for none.
-        results: Spreadsheet to append to.
-        limit: Number of images, the first by name; None for all.
-        skip_broken: Leave unreadable images out and count them.
-        show: Without ``show_dir``, save pictures into the folder ``show`` of the work folder.
-
-    Returns:
-        The row; None in processes other than the first.
-
-    Raises:
-        UserError: Anything a user can mend; the message says how.
-        KeyboardInterrupt: Interrupted; no row is written.
-    """
-    with clean_messages():
-        results = check_results_path(Path(results))
-        settings = load_config(config, overrides)
-        settings.work_dir = _make_work_dir(work_dir or settings.get('work_dir'), Path(settings.filename).stem)
-        process_group = settings.get('env_cfg', {}).get('dist_cfg', {})
-        timeout = process_group.get('timeout', DEFAULT_TIMEOUT)
-        card = {} if launcher == 'none' else settings_card(settings, limit=limit, skip_broken=skip_broken)
-        join_processes(launcher, process_group.get('backend'), timeout, card)
-        init_default_scope(settings.get('default_scope', 'mmseg'))
-        dataset = build_dataset(settings.test_dataloader.dataset, limit)
-        check_classes(settings.model, dataset)
-        with lost_processes_named(timeout):
-            broken = check_files(dataset, skip_broken)
-        show_dir = show_dir or (Path(settings.work_dir) / 'show' if show else None)
-        runner = build_runner(settings, dataset, launcher, [PictureHook(show_dir)] if show_dir else [])
-        for pair in broken:
-            runner.logger.warning(f'skipped: {pair.reason}')
-        if launcher != 'none':
-            with lost_processes_named(timeout):
-                prove_alike(images_card(dataset) | weights_card(runner.model))
-        started = time.perf_counter()
-        with lost_processes_named(timeout):
-            metrics = _test(runner, results)
-        seconds = time.perf_counter() - started
-        num_processes, is_first = get_world_size(), is_main_process()
-        if launcher != 'none':
-            leave_processes()
-        if not is_first:
-            return None
-        row = _describe(
-            runner,
-            settings,
-            metrics,
-            {'Skipped': len(broken), 'Limit': limit, 'Seconds': round(seconds, 1), 'Processes': num_processes},
-        )
-        _save(row, Path(runner.log_dir) / 'result.json', results, runner.logger)
-        if broken:
-            runner.logger.warning(f'{len(broken)} unreadable images were skipped and do not count')
-        return row
 
 
 def build_runner(
@@ -128,6 +80,7 @@ def build_runner(
         ResultsError: The work folder cannot be written to.
         UserError: The model cannot be built.
     """
+    given = {key: settings.get(key) for key in ('default_hooks', 'data_preprocessor', 'log_processor', 'visualizer')}
     try:
         return EvaluationRunner(
             model=settings.model,
@@ -135,19 +88,15 @@ def build_runner(
             test_dataloader={**settings.test_dataloader, 'dataset': dataset},
             test_cfg=settings.test_cfg,
             test_evaluator=settings.test_evaluator,
-            default_hooks=settings.get('default_hooks'),
             custom_hooks=[*(settings.get('custom_hooks') or []), *hooks],
-            data_preprocessor=settings.get('data_preprocessor'),
             launcher=launcher,
             env_cfg=settings.get('env_cfg', {}),
-            log_processor=settings.get('log_processor'),
             log_level=settings.get('log_level', 'INFO'),
-            visualizer=settings.get('visualizer'),
             default_scope=settings.get('default_scope', 'mmseg'),
             randomness=settings.get('randomness', {'seed': 0}),
-            # two runs may start in one second
-            experiment_name=f'{Path(settings.filename).stem}_{uuid.uuid4().hex[:6]}',
+            experiment_name=f'{Path(settings.filename).stem}_{uuid.uuid4().hex[:6]}',  # two may start in one second
             cfg=settings,
+            **given,
         )
     except SyntaxError as error:
         before: BaseException | None = error  # mmengine's printing of a config turns an interruption into it
@@ -164,83 +113,59 @@ def build_runner(
         ) from error
 
 
-def _test(runner: EvaluationRunner, results: Path) -> dict[str, float]:
-    try:
-        return runner.test()
-    except KeyboardInterrupt:
-        runner.logger.warning(f'interrupted: this run is not complete and adds nothing to {results}')
-        raise
-    except OSError as error:
-        metric = _class_metric(runner)
-        if not metric or not metric.summary:
-            raise
-        runner.logger.warning(f'the figures are complete, but mmengine could not write its own files: {error}')
-        return metric.summary
-    except RuntimeError as error:
-        if not WORKER_DEATH.search(str(error)):
-            raise
-        raise DataError(
-            f'a loading process was ended from outside ({error}). If memory ran out, use fewer: --cfg-options '
-            f'test_dataloader.num_workers=0. This run adds nothing to {results}'
-        ) from error
+class PictureHook(Hook):
+    """Saves a picture of each evaluated image as PNG, named after the image.
+
+    A disk that fills up ends the pictures, with a warning, not the evaluation.
+
+    Args:
+        folder: Where to; made if missing.
+
+    Raises:
+        ResultsError: The folder cannot be made.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self._is_full = False
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResultsError(f'--show-dir {folder}: the folder cannot be made ({error.strerror})') from error
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: Sequence[SegDataSample] = ()
+    ) -> None:
+        """Draws the images of a batch."""
+        dataset = runner.test_dataloader.dataset
+        for sample in () if self._is_full else outputs:
+            path = self.folder / picture_name(sample.img_path, dataset.data_prefix.get('img_path', ''))
+            try:
+                with replacing(path) as part:
+                    draw_sample(sample, dataset).save(part, format='PNG')
+            except OSError as error:
+                self._is_full = True
+                logger.warning('no more pictures in %s: %s', self.folder, error.strerror or error)
+                return
 
 
-def _class_metric(runner: EvaluationRunner) -> ClassIoUMetric | None:
-    metric = runner.test_evaluator.metrics[0]
-    return metric if isinstance(metric, ClassIoUMetric) else None
+def draw_sample(sample: SegDataSample, dataset: BaseDataset) -> PIL.Image.Image:
+    """Draws image | ground truth | prediction of an evaluated sample, as a PIL image with a legend."""
+    loader = dataset.pipeline.transforms[0]
+    image = loader({'img_path': sample.img_path})['img'][..., ::-1].astype(np.uint8)
+    step = -(-max(image.shape[:2]) // MAX_SIDE)
+    palette = dataset.metainfo['palette']
+    panels = [('image', np.ascontiguousarray(image[::step, ::step]))]
+    for title, key in (('ground truth', 'gt_sem_seg'), ('prediction', 'pred_sem_seg')):
+        if key in sample:
+            labels = sample.get(key).data.squeeze(0).cpu().numpy()
+            panels.append((title, colour_map(labels[::step, ::step], palette)))
+    return draw_panels(panels, dataset.metainfo['classes'], palette)
 
 
-def _describe(
-    runner: EvaluationRunner, settings: Config, metrics: Mapping[str, float], measured: Mapping[str, Any]
-) -> ResultRow:
-    metric = _class_metric(runner)
-    num_images = metric.num_images if metric else len(runner.test_dataloader.dataset)
-    measured = {'Images': num_images, **measured, 'Device': device_name()}
-    class_scores = metric.class_scores if metric else []
-    return build_row(uuid.uuid4().hex[:12], settings, runner.model, metrics, class_scores, measured)
-
-
-def _make_work_dir(given: str | os.PathLike[str] | None, name: str) -> str:
-    path = Path(given or Path('work_dirs') / name)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultsError(
-            f'--work-dir {path}: the folder cannot be made ({error.strerror}); choose another'
-        ) from error
-    return str(path)
-
-
-def _save(row: ResultRow, own: Path, results: Path, run_logger: MMLogger) -> None:
-    run_logger.info(row.to_line())
-    kept_in: Path | None = own
-    try:
-        write_row(row, own)
-    except OSError as error:
-        run_logger.warning(f'cannot write {own}: {error.strerror}')
-        kept_in = None
-    append_row(row, results, kept_in=kept_in)
-    run_logger.info(f'appended to {results} and {results.with_suffix(".txt")}')
-
-
-@contextmanager
-def clean_messages() -> Iterator[None]:
-    """Takes from messages what registries and data loader workers put around them."""
-    try:
-        yield
-    except (UserError, UpsamplerError) as error:
-        text = clean_message(error)
-        if text == str(error):
-            raise
-        raise type(error)(text) from None
-
-
-def clean_message(error: Exception) -> str:
-    """The message as it was raised first."""
-    text = str(error)
-    if WORKER_MESSAGE.match(text):  # torch puts the worker's traceback before the message
-        name = f'{type(error).__module__}.{type(error).__qualname__}: '
-        text = text.rpartition(name)[2].strip() or text
-    while REGISTRY_MESSAGE.match(text):
-        text = REGISTRY_MESSAGE.sub('', text, count=1)
-    return text
+def picture_name(image: str, folder: str) -> str:
+    """Name of an image's picture: its path below the image folder, with ``_`` for folders."""
+    relative = os.path.relpath(image, folder) if folder else os.path.basename(image)
+    if relative.startswith(os.pardir):
+        relative = os.path.basename(image)
+    return os.path.splitext(relative)[0].replace(os.sep, '_') + '.png'

@@ -1,4 +1,4 @@
-"""Figures of many settings from one pass over the images: thresholds, lambdas, class words.
+"""Figures of many settings from one pass over the images: class words, lambdas, thresholds; ways of scoring.
 
 Encoding and upsampling, which take the time, do not depend on them. Each window is encoded once, scored once for each
 file of class words, and gets the bias of each lambda added; the maps of all these are averaged over the windows side by
@@ -8,49 +8,39 @@ so the figures are those of separate runs.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
+from rich.table import Table
 from torch import Tensor
 
 from segearth.errors import ConfigError
-from segearth.evaluation.metric import ClassIoUMetric
+from segearth.evaluation.metric import count_pixels, figures_of
 from segearth.inference.classes import classify
 from segearth.inference.scoring import EncodedWindows, global_bias
+from segearth.io.atomic import write_bytes
 from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.models.segmentor import SegEarthSegmentation
 
-IGNORED = 255
 MAX_SETTINGS = 10_000
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One combination: class-name file, lambda, probability threshold."""
-
-    words: str
-    cls_token_weight: float
-    prob_threshold: float
-
-
-@dataclass(frozen=True)
-class SettingScores:
-    """Figures of a setting in percent, as eval.py reports them; None where a class does not occur."""
-
-    setting: Setting
-    overall_accuracy: float
-    mean_iou: float
-    mean_accuracy: float
-    class_ious: tuple[float | None, ...]
+FIGURES = ('aAcc', 'mIoU', 'mAcc')
+PLAIN, EXACT = 'plain path', 'fast, exact'
+WARNING = (
+    'Choosing thresholds, lambda or classes by these figures uses the labels of the test images: '
+    'a method so tuned is not annotation-free. Choose on other images, and say so'
+)
 
 
 @dataclass(frozen=True)
@@ -63,45 +53,97 @@ class Words:
     num_classes: int
 
 
+@dataclass
+class ScoringFigures:
+    """What one way of scoring gave, all images together.
+
+    Attributes:
+        name: What it is called.
+        changes: Settings of inference that make it.
+        score_difference: Largest difference of a query's score to the reference.
+        changed: Pixels with another label than the reference.
+        pixels: All pixels.
+        counts: (4, K) areas, as :func:`segearth.evaluation.metric.count_pixels` gives them.
+    """
+
+    name: str
+    changes: dict[str, Any]
+    score_difference: float = 0.0
+    changed: int = 0
+    pixels: int = 0
+    counts: Tensor = field(default_factory=lambda: torch.tensor(0), repr=False)
+
+    @property
+    def mean_iou(self) -> float:
+        """In percent, two decimals."""
+        return figures_of(self.counts)[0]['mIoU']
+
+
 def sweep(
     settings: Config,
     dataset: BaseDataset,
-    words_files: Sequence[str],
-    weights: Sequence[float],
-    thresholds: Sequence[float],
+    class_files: Sequence[str],
+    weights: Sequence[float] = (),
+    thresholds: Sequence[float] = (),
     progress: Callable[[Iterator], Iterator] = iter,
-) -> list[SettingScores]:
+) -> pd.DataFrame:
     """Evaluates all combinations.
 
     Args:
-        settings: As :func:`segearth.evaluation.settings.load_config` gives them.
+        settings: Config from :func:`segearth.evaluation.configuration.load_config`.
         dataset: Built and checked.
-        words_files: Paths of class-name files.
-        weights: lambdas of Global Bias Alleviation.
-        thresholds: Probability thresholds in [0, 1].
+        class_files: Paths of class-name files.
+        weights: lambdas of Global Bias Alleviation; none for the config's.
+        thresholds: Probability thresholds in [0, 1]; none for the config's.
         progress: Wraps the loop over batches.
 
     Returns:
-        In the order of words, lambda, threshold.
+        A line a combination: classes (path of the file), lambda, threshold; aAcc, mIoU, mAcc and the IoU of each class
+        in percent, as eval.py reports them, nan where a class does not occur.
 
     Raises:
         ConfigError: A threshold outside [0, 1], too many combinations, or another segmentor.
+        DataError: No pixel of any image has a label.
     """
     wrong = [value for value in thresholds if not 0 <= value <= 1]
     if wrong:
-        raise ConfigError(f'--prob-thd {wrong[0]}: allowed are 0 to 1')
-    combinations = [Setting(*values) for values in product(words_files, weights, thresholds)]
-    if not 0 < len(combinations) <= MAX_SETTINGS:
-        raise ConfigError(f'{len(combinations)} combinations of settings; allowed: 1 to {MAX_SETTINGS}')
-    model, words = build_words(settings.model, words_files)
-    totals: dict[Setting, Tensor] = {}
-    loader = Runner.build_dataloader({**settings.test_dataloader, 'dataset': dataset}, seed=0)
-    for batch in progress(loader):
-        data = model.data_preprocessor(batch, False)
-        for image, sample in zip(data['inputs'], data['data_samples'], strict=True):
-            for setting, counts in _count_image(model.core, image, sample, words, weights, thresholds):
+        raise ConfigError(f'--threshold, --prob-thd {wrong[0]}: allowed are 0 to 1')
+    count = len(class_files) * len(weights or [None]) * len(thresholds or [None])
+    if not 0 < count <= MAX_SETTINGS:
+        raise ConfigError(f'{count} combinations of settings; allowed: 1 to {MAX_SETTINGS}')
+    segmentor, words = build_words(settings.model, class_files)
+    model, known = segmentor.core, segmentor.core.settings
+    weights = weights or [known.cls_token_weight]
+    thresholds = thresholds or [known.prob_threshold]
+    totals: dict[tuple[str, float, float], Tensor] = {}
+    for image, size, label in read_images(settings, dataset, segmentor, progress):
+        maps = score_settings(model, image[None], words, weights, size)
+        for (entry, weight), query_scores in zip(product(words, weights), maps, strict=True):
+            scores, labels = classify(
+                query_scores[0], entry.query_to_class, entry.num_classes, known.logit_scale, size=size
+            )
+            best = scores.amax(dim=0, keepdim=True)
+            for threshold in thresholds:
+                prediction = labels.masked_fill(best < threshold, known.background_index).squeeze(0)
+                counts = count_pixels(prediction, label, entry.num_classes)
+                setting = (entry.path, weight, threshold)
                 totals[setting] = totals[setting] + counts if setting in totals else counts
-    return [_to_scores(setting, counts) for setting, counts in totals.items()]
+    lines = []
+    for setting, counts in totals.items():
+        summary, ious = figures_of(counts)
+        named = {f'IoU {name}': iou for name, iou in zip(dataset.metainfo['classes'], ious, strict=True)}
+        lines.append({**dict(zip(('classes', 'lambda', 'threshold'), setting, strict=True)), **summary, **named})
+    return pd.DataFrame(lines)
+
+
+def read_images(
+    settings: Config, dataset: BaseDataset, segmentor: SegEarthSegmentation, progress: Callable[[Iterator], Iterator]
+) -> Iterator[tuple[Tensor, tuple[int, int], Tensor]]:
+    """Images (3, H, W), normalised; sizes (H0, W0) of their labels; labels (H0, W0)."""
+    for batch in progress(Runner.build_dataloader({**settings.test_dataloader, 'dataset': dataset}, seed=0)):
+        data = segmentor.data_preprocessor(batch, False)
+        for image, sample in zip(data['inputs'], data['data_samples'], strict=True):
+            yield image, tuple(sample.ori_shape[:2]), sample.gt_sem_seg.data.squeeze(0)
 
 
 def build_words(model: dict[str, Any], files: Sequence[str]) -> tuple[SegEarthSegmentation, list[Words]]:
@@ -154,39 +196,76 @@ def score_settings(
     return list(model.score_images(images, size, score, sum(num_scores)).split(num_scores, dim=1))
 
 
-def _count_image(
-    model: OpenVocabularySegmenter,
-    image: Tensor,
-    sample: SegDataSample,
-    words: Sequence[Words],
-    weights: Sequence[float],
-    thresholds: Sequence[float],
-) -> Iterator[tuple[Setting, Tensor]]:
-    """Counts (4, K) of an image for each setting: intersection, union, prediction, label."""
-    label = sample.gt_sem_seg.data.squeeze(0)
-    size = tuple(sample.ori_shape[:2])
-    maps = score_settings(model, image[None], words, weights, size)
-    for (entry, weight), query_logits in zip(product(words, weights), maps, strict=True):
-        scores, labels = classify(
-            query_logits[0],
-            entry.query_to_class,
-            entry.num_classes,
-            model.settings.logit_scale,
-            size=size,
-        )
-        best = scores.amax(dim=0, keepdim=True)
-        for threshold in thresholds:
-            prediction = labels.masked_fill(best < threshold, model.settings.background_index).squeeze(0)
-            counts = ClassIoUMetric.intersect_and_union(
-                prediction, label.to(prediction.device), entry.num_classes, IGNORED
-            )
-            yield Setting(entry.path, weight, threshold), torch.stack(counts)
+@torch.inference_mode()
+def compare_scoring(
+    settings: Config,
+    dataset: BaseDataset,
+    ranks: Sequence[int] = (),
+    with_plain: bool = True,
+    progress: Callable[[Iterator], Iterator] = iter,
+) -> list[ScoringFigures]:
+    """Scores all images in every way; the first of the result is what the others are compared with.
+
+    Args:
+        settings: Config from :func:`segearth.evaluation.configuration.load_config`.
+        dataset: Built and checked.
+        ranks: Numbers of coordinates kept for the length, see :func:`simfeatup.scoring.score`.
+        with_plain: Compare with plain scores; else with fast, exact ones.
+        progress: Wraps the loop over batches.
+
+    Raises:
+        ConfigError: Another segmentor, or one without an upsampler, which is scored in one way only.
+    """
+    segmentor = MODELS.build(settings.model)
+    if not isinstance(segmentor, SegEarthSegmentation) or segmentor.core.upsampler is None:
+        raise ConfigError('scoring is compared of SegEarthSegmentation with an upsampler; see model.feature_up')
+    model = segmentor.core
+    ways = [ScoringFigures(PLAIN, {'exact_reference': True})] if with_plain else []
+    ways += [ScoringFigures(EXACT, {}), *(ScoringFigures(f'rank {rank}', {'score_rank': rank}) for rank in ranks)]
+
+    def score(encoded: EncodedWindows) -> Tensor:
+        return torch.cat([model.score_encoded(encoded, **way.changes) for way in ways], 1)
+
+    num_queries = len(model.text_embeddings)
+    for image, size, label in read_images(settings, dataset, segmentor, progress):
+        maps = model.score_images(image[None], score=score, num_scores=len(ways) * num_queries)[0].split(num_queries)
+        reference = model.classify(maps[0], size)[1]
+        for way, scores in zip(ways, maps, strict=True):
+            labels = model.classify(scores, size)[1]
+            way.score_difference = max(way.score_difference, (scores - maps[0]).abs().max().item())
+            way.changed += int((labels != reference).sum())
+            way.pixels += labels.numel()
+            way.counts = way.counts + count_pixels(labels.squeeze(0), label, model.num_classes)
+    return ways
 
 
-def _to_scores(setting: Setting, counts: Tensor) -> SettingScores:
-    if not counts[-1].sum():
-        raise ConfigError('no pixel of any image has a label: nothing can be measured')
-    figures = ClassIoUMetric.total_area_to_metrics(*counts, metrics=['mIoU'])
-    accuracy, iou, acc = (float(np.round(np.nanmean(figures[name]) * 100, 2)) for name in ('aAcc', 'IoU', 'Acc'))
-    ious = tuple(None if np.isnan(value) else round(100 * float(value), 2) for value in figures['IoU'])
-    return SettingScores(setting, accuracy, iou, acc, ious)
+def build_table(scores: pd.DataFrame) -> Table:
+    """One line a setting; the highest mIoU is printed bold."""
+    table = Table('classes', 'lambda', 'threshold', *FIGURES)
+    for _, line in scores.iterrows():
+        cells = [Path(line['classes']).name, f'{line["lambda"]:g}', f'{line["threshold"]:g}']
+        is_best = line['mIoU'] == scores['mIoU'].max()
+        table.add_row(*cells, *(f'{line[name]:.2f}' for name in FIGURES), style='bold' if is_best else None)
+    return table
+
+
+def save_curves(scores: pd.DataFrame, path: Path) -> None:
+    """Draws mIoU over the threshold, or over lambda where there is one threshold; a curve for each of the rest.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    over, other = ('threshold', 'lambda') if scores['threshold'].nunique() > 1 else ('lambda', 'threshold')
+    figure = Figure(figsize=(7, 4.5), layout='constrained')
+    axes = figure.subplots()
+    for (classes, value), lines in scores.sort_values(over).groupby(['classes', other], sort=False):
+        label = Path(str(classes)).name + (f', lambda {value:g}' if other == 'lambda' else '')
+        axes.plot(lines[over], lines['mIoU'], marker='o', label=label)
+    axes.set_xlabel('probability threshold' if over == 'threshold' else 'lambda')
+    axes.set_ylabel('mIoU in percent')
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    axes.set_title('chosen on test labels: no longer annotation-free', fontsize=9)
+    data = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(data)
+    write_bytes(path, data.getvalue())

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simfeatup.scoring import score, score_reference
+from simfeatup.upsamplers.reuse import KernelReuse
 
 
 class DenseEncoder(Protocol):
@@ -44,15 +45,21 @@ class EncodedWindows(NamedTuple):
         cls_token: (B, C), the read-out of [CLS].
         features: (B, C, h, w), the patch tokens on their grid.
         guidance: (B, 3, H, W), the windows, to whose size scores are brought; None leaves them at one a patch.
+        reuse: Kernels of the windows before these, for windows that follow each other down an image.
     """
 
     cls_token: Tensor
     features: Tensor
     guidance: Tensor | None
+    reuse: KernelReuse | None = None
 
 
 def encode_windows(
-    encoder: DenseEncoder, windows: Tensor, dtype: torch.dtype, is_per_patch: bool = False
+    encoder: DenseEncoder,
+    windows: Tensor,
+    dtype: torch.dtype,
+    is_per_patch: bool = False,
+    reuse: KernelReuse | None = None,
 ) -> EncodedWindows:
     """Encodes windows (B, 3, H, W), normalised, whose sides are multiples of the patch.
 
@@ -61,10 +68,11 @@ def encode_windows(
         windows: (B, 3, H, W), normalised.
         dtype: What scores are computed in, that of the text embeddings.
         is_per_patch: Leave scores at one a patch.
+        reuse: See :class:`EncodedWindows`.
     """
     cls_token, patch_tokens = encoder(windows)
     features = patch_tokens.to(dtype).transpose(1, 2).unflatten(-1, encoder.grid_size(*windows.shape[-2:]))
-    return EncodedWindows(cls_token.to(dtype), features, None if is_per_patch else windows.to(dtype))
+    return EncodedWindows(cls_token.to(dtype), features, None if is_per_patch else windows.to(dtype), reuse)
 
 
 def score_encoded(
@@ -91,7 +99,7 @@ def score_encoded(
     Returns:
         (B, Q, H, W), or (B, Q, h, w) per patch, in the text embeddings' dtype; within [-1, 1] for weight 0.
     """
-    cls_token, features, guidance = encoded
+    cls_token, features, guidance, reuse = encoded
     if upsampler is None or guidance is None:
         scores = similarity(features, text_embeddings)
         if guidance is not None:
@@ -99,7 +107,7 @@ def score_encoded(
     elif exact_reference:
         scores = score_reference(upsampler, features, guidance, text_embeddings)
     else:
-        scores = score(upsampler, features, guidance, text_embeddings, rank)
+        scores = score(upsampler, features, guidance, text_embeddings, rank, reuse)
     return scores + global_bias(cls_token, text_embeddings, cls_token_weight)
 
 

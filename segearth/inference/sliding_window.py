@@ -8,7 +8,6 @@ multiple of the patch zero-padded.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 
 import psutil
 import torch
@@ -16,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segearth.errors import ConfigError
-from simfeatup.overlap import overlapping_windows
 
 MAX_WINDOWS = {'cpu': 4, 'cuda': 64}
 """Device type -> batch beyond which nothing gets faster (docs/performance.md), only larger."""
@@ -131,7 +129,8 @@ def slide(
     """Scores images window by window and averages the overlaps.
 
     Windows of several images share a batch, because all windows of equally large images have one size. They come
-    column by column, so that each lies below the one before and may share its kernels (simfeatup/overlap.py).
+    column by column, so that each lies below the one before and may share its kernels
+    (:class:`simfeatup.upsamplers.reuse.KernelReuse`).
 
     Args:
         images: (B, 3, H, W).
@@ -152,15 +151,14 @@ def slide(
     boxes = sorted(window_boxes(height, width, crop_size, stride), key=lambda box: box[1])
     jobs = [(index, box) for index in range(len(images)) for box in boxes]
     total: Tensor | None = None
-    with overlapping_windows(Fraction(stride[0], min(crop_size[0], height))):
-        for start in range(0, len(jobs), window_batch_size):
-            batch = jobs[start : start + window_batch_size]
-            windows = torch.stack([images[index, :, y1:y2, x1:x2] for index, (y1, x1, y2, x2) in batch])
-            scores = score(windows)
-            if total is None:
-                total = scores.new_zeros(len(images), scores.shape[1], height, width)
-            for (index, (y1, x1, y2, x2)), window_scores in zip(batch, scores, strict=True):
-                total[index, :, y1:y2, x1:x2] += window_scores
+    for start in range(0, len(jobs), window_batch_size):
+        batch = jobs[start : start + window_batch_size]
+        windows = torch.stack([images[index, :, y1:y2, x1:x2] for index, (y1, x1, y2, x2) in batch])
+        scores = score(windows)
+        if total is None:
+            total = scores.new_zeros(len(images), scores.shape[1], height, width)
+        for (index, (y1, x1, y2, x2)), window_scores in zip(batch, scores, strict=True):
+            total[index, :, y1:y2, x1:x2] += window_scores
     assert total is not None  # there is an image, and a window of it
     count = total.new_zeros(height, width)
     for y1, x1, y2, x2 in boxes:

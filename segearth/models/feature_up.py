@@ -13,7 +13,7 @@ from segearth.paths import find_file, program_command, weights_folders
 from segearth.weights.encoders import EncoderRecord
 from segearth.weights.upsamplers import upsampler_record
 from simfeatup import UPSAMPLERS, build_upsampler, load_upsampler
-from simfeatup.linear import linear_map
+from simfeatup.upsamplers.base import LinearUpsampler
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,6 @@ def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderR
     remedy = f'{fetch} Or run without: feature_up=False (eval.py: --cfg-options model.feature_up=False).'
     path = find_file(path, weights_folders(), f'weights of the upsampler {name}', remedy)
     upsampler = load_upsampler(name, dim, path)
-    if linear_map(upsampler) is None:
+    if not isinstance(upsampler, LinearUpsampler):
         logger.info('%s is no linear map of the features: all channels are upsampled, which is slow', name)
     return upsampler

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,7 @@ from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
 from segearth.models.feature_up import build_feature_upsampler
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary
+from simfeatup.upsamplers.reuse import KernelReuse
 
 READOUT_KEYS = {
     'model_type': 'attention',
@@ -159,17 +161,24 @@ class OpenVocabularySegmenter(nn.Module):
         settings, patch = self.settings, self.encoder.patch_size
         if settings.is_whole and self.upsampler is None:
             return score_whole(images, partial(self.score_windows, score=score, is_per_patch=True), patch, size)
-        score_any = partial(score_padded, score=partial(self.score_windows, score=score), multiple=patch)
         if settings.is_whole:
-            return score_any(images)
+            return score_padded(images, partial(self.score_windows, score=score), patch)
         sides = [min(crop, side) for crop, side in zip(settings.crop_size, images.shape[-2:], strict=True)]
+        reuse = KernelReuse(Fraction(settings.stride[0], sides[0]))
+        score_any = partial(
+            score_padded, score=partial(self.score_windows, score=score, reuse=reuse), multiple=patch
+        )
         return slide(images, score_any, settings.crop_size, settings.stride, self.window_batch_size(sides, num_scores))
 
     def score_windows(
-        self, windows: Tensor, score: Callable[[EncodedWindows], Tensor] | None = None, is_per_patch: bool = False
+        self,
+        windows: Tensor,
+        score: Callable[[EncodedWindows], Tensor] | None = None,
+        is_per_patch: bool = False,
+        reuse: KernelReuse | None = None,
     ) -> Tensor:
         """Scores (B, Q, H, W) of normalised windows (B, 3, H, W) whose sides are multiples of the patch."""
-        encoded = encode_windows(self.encoder, windows, self.text_embeddings.dtype, is_per_patch)
+        encoded = encode_windows(self.encoder, windows, self.text_embeddings.dtype, is_per_patch, reuse)
         return (score or self.score_encoded)(encoded)
 
     def score_encoded(self, encoded: EncodedWindows, text_embeddings: Tensor | None = None, **changes: Any) -> Tensor:

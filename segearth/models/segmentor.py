@@ -34,6 +34,12 @@ from segearth.models.open_vocabulary import (
 )
 from segearth.text.vocabulary import Vocabulary, read_vocabulary
 
+MMSEG_NAMES = {
+    'LoadOpticalImage': 'LoadImageFromFile',
+    'LoadSARImage': 'LoadImageFromFile',
+    'LoadSegLabel': 'LoadAnnotations',
+}
+"""Loading step of this project -> the name by which mmseg's inferencer looks for it, to put another in its place."""
 BUILD_DEFAULTS: dict[str, Any] = {
     'clip_type': 'CLIP',
     'vit_type': None,
@@ -268,7 +274,12 @@ class SegEarthSegmentation(BaseSegmentor):
 
     @cfg.setter
     def cfg(self, config: Config) -> None:
-        self._config = config
+        dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
+        for step in dataset.get('pipeline') or ():  # the next that the inferencer reads
+            step['type'] = MMSEG_NAMES.get(step['type'], step['type'])
+        self._config = copy.deepcopy(config)
+        steps = self._config.get('test_pipeline') or []  # what inference_model runs; there are no labels to load
+        self._config['test_pipeline'] = [step for step in steps if step['type'] != 'LoadSegLabel']
 
 
 def _result_size(sample: SegDataSample) -> tuple[int, int] | None:

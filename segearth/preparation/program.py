@@ -10,9 +10,9 @@ from pathlib import Path
 from segearth.preparation.catalogue import PROGRAMS
 from segearth.preparation.conversion import Options
 from segearth.preparation.prepare import Summary, prepare
-from segearth.preparation.published import PUBLISHED_COUNTS
 from segearth.preparation.recipe import Recipe
 from segearth.progress import progress_bar
+from segearth.published import published_images
 
 EPILOG = """
 Files appear whole or not at all, and what exists is not written again: stop it at any moment and start it again.
@@ -84,7 +84,7 @@ def _describe(recipe: Recipe, summary: Summary, folder: Path) -> str:
         f'  images: {folder / recipe.image_folder}',
         f'  labels: {folder / recipe.label_folder}',
     ]
-    published = PUBLISHED_COUNTS.get(recipe.config)
+    published = published_images(recipe.config)
     if summary.is_whole_source:
         lines.append('  note: no list of images, so all are taken')
     if recipe.is_benchmark and published is not None and published.count != summary.num_results:

@@ -6,7 +6,6 @@ the processes average their gradients, by gloo where there is no CUDA.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import time
@@ -14,15 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
+from segearth.cli import build_parser
 from segearth.errors import ConfigError, UserError
 from segearth.evaluation.agreement import settings_card
+from segearth.evaluation.configuration import add_config_options, read_config
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes
-from segearth.evaluation.quiet_runner import QuietRunner
+from segearth.evaluation.runner import QuietRunner
 from segearth.freed_memory import keep_freed_memory
 from segearth.paths import find_config
 from segearth.training.checkpoints import bare_model, last_checkpoint, restore
@@ -99,22 +100,11 @@ def train(
 
 
 def load_training_config(config: str | Config, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Loads a config of a training.
-
-    Raises:
-        ConfigError: It cannot be used, or an override does not fit it.
-        MissingFileError: There is no such file.
-    """
+    """Loads a config of a training, with overrides: dotted key -> value."""
     if not isinstance(config, Config):
-        path = find_config(config, ('simfeatup/*.py', 'alignearth/*.py'))
-        try:
-            config = Config.fromfile(str(path))
-        except Exception as error:  # a config is a program: it can fail in any way
-            raise ConfigError(f'config {path} cannot be loaded: {type(error).__name__}: {error}') from error
-    try:
-        config.merge_from_dict(dict(overrides or {}))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ConfigError(f'--cfg-options do not fit the config: {error}') from error
+        config = read_config(find_config(config, ('simfeatup/*.py', 'alignearth/*.py')), overrides)
+    elif overrides:
+        config.merge_from_dict(dict(overrides))
     missing = [key for key in NEEDED_KEYS if config.get(key) is None]
     if missing:
         raise ConfigError(f'the config has no {", ".join(missing)}: give one of configs/simfeatup, configs/alignearth')
@@ -131,26 +121,12 @@ def _build_runner(settings: Config) -> TrainingRunner:
 
 
 def main(description: str, arguments: Sequence[str] | None = None) -> None:
-    """Runs a training program.
-
-    Args:
-        description: The program's docstring.
-        arguments: Of the command line; None for those of the process.
-
-    Raises:
-        UserError: Anything a user can mend.
-    """
-    summary, _, examples = description.partition('\n\n')
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Runs a training program, whose docstring is the description."""
+    parser = build_parser(description)
     parser.add_argument('config', help='config of the training')
     parser.add_argument('--work-dir', help='checkpoints, weights, logs, curves (default: work_dirs/FOLDER_NAME)')
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint of the work folder')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-        help="settings in place of the config's",
-    )  # fmt: skip
+    add_config_options(parser)
     parser.add_argument(
         '--give-back-memory', action='store_true',
         help='give freed memory back to the system at once: on CPUs it takes twice the time, with less memory',

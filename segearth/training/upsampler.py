@@ -26,8 +26,7 @@ from segearth.training.checkpoints import bare_model, save_weights
 from segearth.training.data import first_samples, normalise
 from segearth.training.monitor import PictureRow, principal_components, to_picture
 from simfeatup import build_upsampler
-from simfeatup.training import Recipe, SimFeatUp
-from simfeatup.warm_start import start_as_filter
+from simfeatup.training import Recipe, SimFeatUp, start_as_filter
 
 if TYPE_CHECKING:
     from segearth.models.blip import DenseBLIP
@@ -37,15 +36,10 @@ PLACES = (READOUT, LAST_BLOCK_INPUT)
 
 
 class FrozenEncoderModel(BaseModel):
-    """What trains with the help of an encoder that stays as it is; subclasses say which of their parts is which.
+    """What trains with the help of an encoder that stays as it is; subclasses name both parts.
 
-    Args:
-        visual: The encoder.
-        size: Side of the training images in pixels, a multiple of the encoder's patch.
-        precision: Of the computation: fp32, bf16 or fp16 (mixed; the last with ``AmpOptimWrapper`` on CUDA only).
-
-    Raises:
-        ConfigError: Unknown precision, or a size that is no multiple.
+    Training images are ``size`` pixels a side, a multiple of the encoder's patch. The precision of the computation is
+    fp32, bf16 or fp16 (mixed; the last with ``AmpOptimWrapper`` on CUDA only).
     """
 
     frozen: str
@@ -141,17 +135,6 @@ class SimFeatUpModel(FrozenEncoderModel):
             losses |= {'sigma': layer.sigma_spatial.detach(), 'temperature': layer.temperature.detach()}
         return losses
 
-    def calibrate(self, images: Tensor) -> None:
-        """See :meth:`simfeatup.training.SimFeatUp.calibrate`; images as for :meth:`forward`."""
-        self.objective.calibrate(self.features, normalise(images))
-
-    def start_as_filter(self, images: Tensor, **settings: Any) -> float:
-        """See :func:`simfeatup.warm_start.start_as_filter`; images as for :meth:`forward`."""
-        try:
-            return start_as_filter(self.objective.upsampler, normalise(images), **settings)
-        except TypeError as error:
-            raise ConfigError(f'StartAsFilter: {error}; known: sigma_spatial, sigma_range, num_steps') from error
-
     def export(self, folder: Path, name: str) -> list[Path]:
         """Writes NAME.ckpt (``state_dict`` with ``upsampler.*``, as the original's) and NAME.safetensors."""
         return save_weights(folder, (f'{name}.ckpt', f'{name}.safetensors'), self.objective.released_weights())
@@ -220,12 +203,13 @@ class Calibration(Hook):
     def before_train(self, runner: Runner) -> None:
         """Measures, unless the run goes on from a checkpoint."""
         if runner.iter == 0:
-            bare_model(runner).calibrate(_first_images(runner, self.num_images))
+            model = bare_model(runner)
+            model.objective.calibrate(model.features, _first_images(runner, self.num_images))
 
 
 @HOOKS.register_module()
 class StartAsFilter(Hook):
-    """Starts a joint bilateral upsampler as the colour filter, see :func:`simfeatup.warm_start.start_as_filter`.
+    """Starts a joint bilateral upsampler as the colour filter, see :func:`simfeatup.training.start_as_filter`.
 
     Args:
         num_images: The first so many of the data set serve the fit.
@@ -239,14 +223,19 @@ class StartAsFilter(Hook):
         """Fits, unless the run goes on from a checkpoint."""
         if runner.iter == 0:
             model = bare_model(runner)
-            divergence = model.start_as_filter(_first_images(runner, self.num_images), **self.settings)
+            images = _first_images(runner, self.num_images)
+            try:
+                divergence = start_as_filter(model.objective.upsampler, images, **self.settings)
+            except TypeError as error:
+                raise ConfigError(f'StartAsFilter: {error}; known: sigma_spatial, sigma_range, num_steps') from error
             for weight in model.objective.upsampler.state_dict().values():
                 broadcast(weight)  # processes must not differ, not even by the rounding of unlike machines
             runner.logger.info('the upsampler starts as the colour filter, %.3f nats a pixel from it', divergence)
 
 
 def _first_images(runner: Runner, count: int) -> Tensor:
+    """Normalised images (count, 3, H, W)."""
     if count < 1:
         raise ConfigError(f'num_images of Calibration or StartAsFilter is {count}; allowed: 1 or more')
     device = next(bare_model(runner).parameters()).device
-    return first_samples(runner.train_dataloader.dataset, count, device)['images']
+    return normalise(first_samples(runner.train_dataloader.dataset, count, device)['images'])

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 
 from segearth.demo.classes import CLASSES
-from segearth.evaluation.settings import load_config
+from segearth.evaluation.configuration import load_config
 from segearth.maps.configuration import read_settings
 from segearth.paths import PROJECT_ROOT
 from segearth.text.vocabulary import read_vocabulary
@@ -131,8 +131,8 @@ def test_data_move_by_one_variable(monkeypatch):
 
 def test_radar_configs_load_radar(loaded):
     for name, config in loaded.items():
-        loader = 'LoadSARImage' if 'sar' in name else None  # mmseg's, for which eval.py takes LoadOpticalImage
-        assert config.get('image_loader') == loader, name
+        loader = 'LoadSARImage' if 'sar' in name else 'LoadOpticalImage'
+        assert config.test_dataloader.dataset.pipeline[0].type == config.test_pipeline[0].type == loader, name
     for name, loader in (('cfg_whu_sar', 'LoadSARImage'), ('cfg_loveda', 'LoadOpticalImage')):
         assert load_config(name).test_dataloader.dataset.pipeline[0].type == loader
 
@@ -147,14 +147,15 @@ def test_every_config_loads_for_evaluation_with_the_embedded_encoder(monkeypatch
 
 
 @pytest.mark.parametrize('beside', [True, False])
-def test_a_config_of_the_original_runs(monkeypatch, tmp_path, beside):
-    """Beside a copy of the base, with its own class-name file; and in this project's terms."""
+def test_a_config_of_the_original_runs(monkeypatch, tmp_path, beside, caplog):
+    """Beside a base that names mmseg's metric, with its own class-name file; and in this project's terms."""
     folder = tmp_path / 'configs'
     folder.mkdir()
     base = './base_config.py' if beside else str(CONFIGS / 'base_config.py')
     (folder / 'cfg_mine.py').write_text(ORIGINAL.replace('{root}', str(tmp_path)).replace('./base_config.py', base))
     if beside:
-        (folder / 'base_config.py').write_text((CONFIGS / 'base_config.py').read_text())
+        own = (CONFIGS / 'base_config.py').read_text()
+        (folder / 'base_config.py').write_text(own.replace('ClassIoUMetric', 'IoUMetric'))
         (folder / 'cls_loveda.txt').write_text('a\nb\n')
         monkeypatch.chdir(tmp_path)
     config = load_config(str(folder / 'cfg_mine.py'))
@@ -165,6 +166,9 @@ def test_a_config_of_the_original_runs(monkeypatch, tmp_path, beside):
     assert config.test_dataloader.dataset.data_prefix.img_path == f'{tmp_path}/img_dir'
     assert config.test_evaluator.type == 'ClassIoUMetric'
     assert config.model.type == 'SegEarthSegmentation'
+    replaced = ['LoadOpticalImage for LoadImageFromFile', 'LoadSegLabel for LoadAnnotations']
+    replaced += ['ClassIoUMetric for IoUMetric'] if beside else []
+    assert f'runs {", ".join(replaced)}: the same figures' in caplog.text  # not silently
 
 
 def test_class_words_are_those_beside_the_config(monkeypatch, tmp_path):

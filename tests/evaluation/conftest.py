@@ -12,7 +12,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from segearth.evaluation.results import ResultRow
+from segearth.evaluation.row import ResultRow
 
 BASE = Path(__file__).resolve().parents[2] / 'configs' / 'base_config.py'
 CONFIG = f"""

@@ -9,17 +9,13 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from segearth.evaluation import comparison
-from segearth.evaluation.chart import save_chart
-from segearth.evaluation.comparison import average_groups, compare
-from segearth.evaluation.groups import group_configs
-from segearth.evaluation.paper_sheet import PAPER_SHEET, write_paper_sheet
-from segearth.evaluation.reported import FOREGROUND_IOU, REPORTED
-from segearth.evaluation.results import ResultRow, append_row
-from segearth.evaluation.row import build_row
-from segearth.evaluation.settings import load_config
+from segearth.evaluation.comparison import PAPER_SHEET, average_groups, compare, save_chart, write_paper_sheet
+from segearth.evaluation.configuration import load_config
+from segearth.evaluation.results import append_row
+from segearth.evaluation.row import ResultRow, build_row
 from segearth.paths import PROJECT_ROOT
-from segearth.preparation.published import PUBLISHED_COUNTS
-from simfeatup.jbu import JBUOne
+from segearth.published import FOREGROUND_IOU, PUBLISHED, group_configs, published_images
+from simfeatup.upsamplers.jbu import JBUOne
 
 
 class Model:
@@ -39,7 +35,7 @@ def each_config_loaded_once(monkeypatch):
 def make_run(name: str, miou: float, ious=(50.0,), overrides=None, **measured) -> ResultRow:
     """The row that a run of a shipped config leaves."""
     config = load_config(str(PROJECT_ROOT / 'configs' / f'{name}.py'), overrides) if overrides else load(name)
-    counted = PUBLISHED_COUNTS.get(f'{name}.py')
+    counted = published_images(name)
     images = {'Images': counted.count if counted else 7, 'Limit': None, 'Skipped': 0}
     scores = [(f'class {index}', iou / 100, 1.0) for index, iou in enumerate(ious)]
     run = f'{name} {miou}'
@@ -53,8 +49,8 @@ def comparisons_of(*runs: ResultRow):
 
 def test_the_published_settings_are_those_of_the_shipped_configs():
     """So a run of any config as it is counts as published."""
-    assert set(REPORTED) == {path.stem for path in group_configs()}
-    entries = comparisons_of(*(make_run(name, 40.0) for name in REPORTED))
+    assert set(PUBLISHED) == {path.stem for path in group_configs()}
+    entries = comparisons_of(*(make_run(name, 40.0) for name in PUBLISHED))
     assert [entry.differences for entry in entries] == [()] * 26
 
 
@@ -63,11 +59,11 @@ def test_one_class_sets_are_reported_by_their_foreground():
     for path in group_configs():
         kind = load(path.stem).test_dataloader.dataset.type
         classes = DATASETS.get(kind).METAINFO['classes']
-        record = REPORTED[path.stem]
+        record = PUBLISHED[path.stem]
         assert (record.measure == FOREGROUND_IOU) == (len(classes) == 2)
         if record.measure == FOREGROUND_IOU:
             assert classes[0] == 'background'
-    groups = {entry.group for entry in comparisons_of() if entry.record.measure == FOREGROUND_IOU}
+    groups = {entry.record.group for entry in comparisons_of() if entry.record.measure == FOREGROUND_IOU}
     assert one_class < groups
     (entry,) = (entry for entry in comparisons_of(make_run('cfg_wbs-si', 75.0, (90.0, 61.5))) if entry.row)
     assert (entry.measured, entry.record.figure, entry.gain) == (61.5, 60.2, 1.3)
@@ -75,12 +71,12 @@ def test_one_class_sets_are_reported_by_their_foreground():
 
 def test_published_figures():
     """The sums that the table of the paper prints, and the marks."""
-    optical = [REPORTED[path.stem].figure for path in group_configs('optical')]
+    optical = [PUBLISHED[path.stem].figure for path in group_configs('optical')]
     assert optical == [40.3, 36.9, 21.7, 47.1, 29.1, 42.5, 50.6, 45.3]
     assert round(sum(optical) / 8, 1) == 39.2
-    unverified = [name for name, record in REPORTED.items() if record.figure and not record.is_verified]
+    unverified = [name for name, record in PUBLISHED.items() if record.figure and not record.is_verified]
     assert unverified == ['cfg_inria', 'cfg_xBD', 'cfg_chn6-cug', 'cfg_deepglobe_road', 'cfg_spacenet_road']
-    assert all(REPORTED[path.stem].figure is None for path in group_configs('sar'))
+    assert all(PUBLISHED[path.stem].figure is None for path in group_configs('sar'))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from segearth.cli import EXIT_USER_ERROR, run_cli
 from segearth.evaluation.distributed import LostProcessError, join_processes, lost_processes_named
 from segearth.evaluation.launchers import LAUNCHERS, STEPS_A_JOB, job_port
 from segearth.evaluation.results import read_rows
-from segearth.evaluation.runner import evaluate
+from segearth.evaluation.run import evaluate
 from segearth.paths import PROJECT_ROOT
 from tests.evaluation.conftest import ColourSegmentor
 from tests.processes import NUM_PROCESSES, TIMEOUT, free_port, start_forked
@@ -58,7 +58,7 @@ def test_waiting_is_bounded_by_a_setting(project, monkeypatch):
 
     def act(rank):
         if rank == 1:
-            monkeypatch.setattr('segearth.evaluation.runner.check_files', lambda *_: time.sleep(2.5))
+            monkeypatch.setattr('segearth.evaluation.run.check_files', lambda *_: time.sleep(2.5))
         try:
             evaluate('cfg_scenes.py', launcher='pytorch', overrides=overrides, skip_broken=True)
         except LostProcessError as error:

@@ -14,10 +14,11 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from eval_all import JobDisplay, summary_table
 from segearth.evaluation import jobs as module
-from segearth.evaluation.job_display import JobDisplay, summary_table
 from segearth.evaluation.jobs import DONE, FAILED, SKIPPED, STOPPED, Job, Outcome, failure_reason, run_jobs
-from segearth.evaluation.results import FIRST_COLUMNS, ResultRow, append_row, read_row, read_rows
+from segearth.evaluation.results import append_row, read_rows
+from segearth.evaluation.row import FIRST_COLUMNS, ResultRow, read_row
 
 # Stands in for eval.py where only processes and files matter: notes that it ran, waits, leaves its row.
 SCRIPT = """

@@ -5,7 +5,7 @@ import torch
 from mmseg.evaluation import IoUMetric
 
 from segearth.errors import DataError
-from segearth.evaluation.metric import ClassIoUMetric
+from segearth.evaluation.metric import ClassIoUMetric, count_pixels, figures_of
 
 CLASSES = ('a', 'b', 'c', 'never')
 
@@ -27,6 +27,9 @@ def test_the_figures_are_those_of_mmseg():
     names, ious, _ = zip(*metric.class_scores, strict=True)
     assert names == CLASSES
     assert ious[3] != ious[3]  # nan: no such pixel
+    summary, class_ious = figures_of(sum(count_pixels(*pair, len(CLASSES)) for pair in pairs))
+    assert summary == metric.summary
+    assert class_ious == [*(round(100 * iou, 2) for iou in ious[:3]), None]
 
 
 def test_counts_are_exact_beyond_float32():
@@ -38,3 +41,5 @@ def test_counts_are_exact_beyond_float32():
 def test_nothing_labelled():
     with pytest.raises(DataError, match='no pixel of any image has a label'):
         process(ClassIoUMetric(), [(torch.zeros(4, 4, dtype=torch.long), torch.full((4, 4), 255))])
+    with pytest.raises(DataError, match='no pixel of any image has a label'):
+        figures_of(torch.zeros(4, 2))

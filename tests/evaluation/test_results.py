@@ -13,17 +13,9 @@ import pytest
 from filelock import FileLock
 
 from segearth.errors import MissingFileError, ResultsError
-from segearth.evaluation import append, results
-from segearth.evaluation.results import (
-    FIRST_COLUMNS,
-    ResultRow,
-    append_row,
-    check_results_path,
-    edit_workbook,
-    read_row,
-    read_rows,
-    write_row,
-)
+from segearth.evaluation import results
+from segearth.evaluation.results import append_row, check_results_path, edit_workbook, read_rows
+from segearth.evaluation.row import FIRST_COLUMNS, ResultRow, read_row, write_row
 
 
 @pytest.fixture
@@ -61,6 +53,18 @@ def test_the_table_of_the_original_goes_on(path, make_row):
     rows = read_rows(path)
     assert [row['mIoU'] for row in rows] == [2.0, 40.5]
     assert rows[0]['Run'] is None
+
+
+def test_a_table_with_older_names_of_columns_goes_on(path, make_row):
+    """Nothing is lost, and no column is there twice."""
+    old = {**dict.fromkeys(FIRST_COLUMNS, 1.0), 'Class words': 'cls_old.txt', 'Run': 'r0'}
+    pd.DataFrame([old]).to_excel(path, index=False)
+    append_row(make_row('r1', Classes='cls_new.txt'), path)
+    append_row(make_row('r2', **{'Class words': 'kept_by_an_older_version.txt'}), path)
+    table = pd.read_excel(path)
+    assert table['Class words'].tolist() == ['cls_old.txt', 'cls_new.txt', 'kept_by_an_older_version.txt']
+    assert 'Classes' not in table.columns
+    assert [row['Classes'] for row in read_rows(path)] == table['Class words'].tolist()
 
 
 def test_other_sheets_and_columns_of_the_user_stay(path, make_row):
@@ -116,7 +120,7 @@ def test_a_full_disk_leaves_everything_and_says_the_row(path, make_row, monkeypa
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     monkeypatch.setattr(os, 'fsync', no_space)
-    with pytest.raises(ResultsError, match='No space left on device.*"run": "r2".*segearth.evaluation.append'):
+    with pytest.raises(ResultsError, match='No space left on device.*"run": "r2".*segearth.evaluation.results'):
         append_row(make_row('r2'), path)
     with pytest.raises(ResultsError, match='kept in own.json'):
         append_row(make_row('r2'), path, kept_in='own.json')
@@ -133,7 +137,7 @@ def test_a_kept_row_is_appended_later(path, make_row, capsys):
     row = make_row()
     write_row(row, path.parent / 'result.json')
     assert read_row(path.parent / 'result.json') == row
-    append.main([str(path.parent / 'result.json'), '--results', str(path)])
+    results.main([str(path.parent / 'result.json'), '--results', str(path)])
     assert read_rows(path)[0]['Run'] == 'r1'
     assert 'run r1' in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-from contextlib import nullcontext
+from fractions import Fraction
 
 import pytest
 import torch
@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from segearth.errors import ConfigError
 from segearth.inference.sliding_window import pad_to_multiple, score_padded, score_whole, slide, window_boxes
 from simfeatup import build_upsampler
-from simfeatup.cpu import colour
+from simfeatup.ops.cpu import stages
 from simfeatup.scoring import score
+from simfeatup.upsamplers.reuse import KernelReuse
 
 
 @pytest.mark.parametrize('size', [(448, 448), (100, 300), (225, 224), (5, 9), (640, 333)])
@@ -116,15 +117,15 @@ def test_windows_come_column_by_column_and_share_kernels(monkeypatch):
     upsampler = build_upsampler('joint_bilateral', 4).eval()
     images, texts = torch.randn(2, 3, 192, 256), torch.nn.functional.normalize(torch.randn(3, 4), dim=1)
     computed = []
-    run = colour.share_ranges
-    monkeypatch.setattr(colour, 'share_ranges', lambda task, ranges: (computed.extend(ranges), run(task, ranges)))
+    run = stages.share_ranges
+    monkeypatch.setattr(stages, 'share_ranges', lambda task, ranges: (computed.extend(ranges), run(task, ranges)))
 
-    def score_window(windows):
-        return score(upsampler, windows[:, :1, ::16, ::16].expand(-1, 4, -1, -1), windows, texts)
+    def score_window(windows, reuse=None):
+        return score(upsampler, windows[:, :1, ::16, ::16].expand(-1, 4, -1, -1), windows, texts, reuse=reuse)
 
-    scores = slide(images, score_window, (128, 128), (64, 64), 4)
+    reuse = KernelReuse(Fraction(64, 128))
+    scores = slide(images, lambda windows: score_window(windows, reuse), (128, 128), (64, 64), 4)
     shared = sum(bottom - top for _, top, bottom in computed)
     computed.clear()
-    monkeypatch.setattr('segearth.inference.sliding_window.overlapping_windows', lambda step: nullcontext())
     assert torch.equal(slide(images, score_window, (128, 128), (64, 64), 4), scores)
     assert shared < 0.9 * sum(bottom - top for _, top, bottom in computed)

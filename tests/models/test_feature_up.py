@@ -9,8 +9,8 @@ from segearth.models.feature_up import DEFAULT, build_feature_upsampler
 from segearth.weights.encoders import get_record
 from segearth.weights.upsamplers import UPSAMPLER_WEIGHTS
 from simfeatup import UpsamplerError, build_upsampler
-from simfeatup.jbu import JBUOne, JBUStack
-from simfeatup.joint_bilateral import JointBilateral
+from simfeatup.upsamplers.jbu import JBUOne, JBUStack
+from simfeatup.upsamplers.joint_bilateral import JointBilateral
 
 CLIP, DEMO = get_record('CLIP', 'ViT-B/16'), get_record('Demo')
 
@@ -70,7 +70,7 @@ def test_what_cannot_be():
 def test_the_filter_takes_its_widths():
     settings = {'model_name': 'joint_bilateral', 'sigma_range': 0.7, 'radius': 2}
     upsampler = build_feature_upsampler(settings, None, 16)
-    assert (upsampler.sigma_range, upsampler.radius) == (0.7, 2)
+    assert (upsampler.layer.sigma_range, upsampler.layer.radius) == (0.7, 2)
 
 
 def test_the_table_names_each_file_once():

@@ -4,7 +4,7 @@ import pytest
 
 from segearth.paths import PROJECT_ROOT
 from segearth.preparation.catalogue import PROGRAMS
-from segearth.preparation.published import PUBLISHED_COUNTS
+from segearth.published import published_images
 
 TEXT = (PROJECT_ROOT / 'docs' / 'datasets.md').read_text(encoding='utf-8')
 CONFIGS = sorted(path.name for path in (PROJECT_ROOT / 'configs').glob('cfg_*.py'))
@@ -13,8 +13,8 @@ CONFIGS = sorted(path.name for path in (PROJECT_ROOT / 'configs').glob('cfg_*.py
 @pytest.mark.parametrize('config', CONFIGS)
 def test_each_config_has_a_row_with_its_count(config: str) -> None:
     rows = [line for line in TEXT.splitlines() if line.startswith(f'| `{config}`')]
-    if config in PUBLISHED_COUNTS:
-        assert rows[0].rstrip(' |').split('| ')[-1] == str(PUBLISHED_COUNTS[config].count)
+    if published_images(config):
+        assert rows[0].rstrip(' |').split('| ')[-1] == str(published_images(config).count)
     else:
         assert config.startswith('cfg_demo') or 'not known' in rows[0]
 

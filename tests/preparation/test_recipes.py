@@ -15,7 +15,7 @@ from segearth.errors import DataError, MissingFileError
 from segearth.paths import PROJECT_ROOT
 from segearth.preparation.catalogue import LOVEDA, OPEN_EARTH_MAP, PROGRAMS, YESEG
 from segearth.preparation.prepare import prepare
-from segearth.preparation.published import PUBLISHED_COUNTS
+from segearth.published import PUBLISHED
 
 BINARY_SETS, COLOUR_SETS = PROGRAMS['binary_masks'], PROGRAMS['colour_tiles']
 ALL = {name: recipe for recipes in PROGRAMS.values() for name, recipe in recipes.items()}
@@ -72,7 +72,7 @@ def test_results_lie_where_the_config_looks(name: str, tmp_path: Path) -> None:
 
 
 def test_counts_are_of_configs_that_exist() -> None:
-    assert all((PROJECT_ROOT / 'configs' / name).is_file() for name in PUBLISHED_COUNTS)
+    assert all((PROJECT_ROOT / 'configs' / f'{name}.py').is_file() for name in PUBLISHED)
 
 
 @pytest.mark.parametrize('is_packed', [False, True])

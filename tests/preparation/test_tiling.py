@@ -5,8 +5,8 @@ import pytest
 
 from segearth.errors import ConfigError
 from segearth.preparation.catalogue import POTSDAM_TEST, PROGRAMS, VAIHINGEN_TEST
-from segearth.preparation.published import PUBLISHED_COUNTS
 from segearth.preparation.tiling import Tiling, cut
+from segearth.published import published_images
 
 BINARY_SETS, COLOUR_SETS = PROGRAMS['binary_masks'], PROGRAMS['colour_tiles']
 # Published sizes (height, width) of the Vaihingen areas that are evaluated.
@@ -24,12 +24,12 @@ def count(name: str, sizes) -> int:
 
 def test_potsdam_gives_2016_crops() -> None:
     assert len(POTSDAM_TEST) == 14
-    assert count('potsdam', [(6000, 6000)] * 14) == 2016 == PUBLISHED_COUNTS['cfg_potsdam.py'].count
+    assert count('potsdam', [(6000, 6000)] * 14) == 2016 == published_images('cfg_potsdam').count
 
 
 def test_vaihingen_gives_398_crops() -> None:
     assert {f'area{number}' for number in VAIHINGEN_SIZES} == VAIHINGEN_TEST
-    assert count('vaihingen', VAIHINGEN_SIZES.values()) == 398 == PUBLISHED_COUNTS['cfg_vaihingen.py'].count
+    assert count('vaihingen', VAIHINGEN_SIZES.values()) == 398 == published_images('cfg_vaihingen').count
 
 
 def test_inria_gives_675_tiles() -> None:
@@ -38,7 +38,7 @@ def test_inria_gives_675_tiles() -> None:
 
 def test_uavid_gives_1020_tiles() -> None:
     sizes = [(2160, 3840)] * 90 + [(2160, 4096)] * 60
-    assert count('uavid', sizes) == 1020 == PUBLISHED_COUNTS['cfg_uavid.py'].count
+    assert count('uavid', sizes) == 1020 == published_images('cfg_uavid').count
 
 
 def test_uavid_tiles_are_wider_than_high_and_named_by_rows() -> None:

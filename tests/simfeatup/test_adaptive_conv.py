@@ -5,11 +5,18 @@ import torch
 from torch.nn import functional as F
 
 from simfeatup import UpsamplerError
-from simfeatup.adaptive_conv import adaptive_conv, adaptive_conv_norm
-from simfeatup.padding import reflect_indices, reflect_pad
+from simfeatup.ops.adaptive_conv import adaptive_conv, adaptive_conv_norm
+from simfeatup.ops.axes import reflect_indices, reflect_pad
+from simfeatup.ops.operator import use_backend
 
 ROWS, COLS = torch.tensor([0, 0, 1, 1, 2, 2, 2]), torch.tensor([3, 0, 1, 1, 2])
-BACKENDS = ['reference', 'cpu']
+
+
+@pytest.fixture(params=['reference', 'cpu'])
+def backend(request):
+    with use_backend(request.param):
+        yield request.param
+
 
 
 def naive(features, kernels, rows, cols):
@@ -23,53 +30,55 @@ def naive(features, kernels, rows, cols):
     return out
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
-def test_equals_naive_loop(backend):
+@pytest.mark.usefixtures('backend')
+def test_equals_naive_loop():
     torch.manual_seed(0)
     features, kernels = torch.randn(2, 3, 9, 8), torch.randn(2, 3, 4, 7, 5)
-    out = adaptive_conv(features, kernels, backend=backend)
+    out = adaptive_conv(features, kernels)
     torch.testing.assert_close(out, naive(features, kernels, range(7), range(5)), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.usefixtures('backend')
 @pytest.mark.parametrize('channels', [1, 300])
-def test_equals_naive_loop_with_starts(backend, channels):
+def test_equals_naive_loop_with_starts(channels):
     torch.manual_seed(0)
     features, kernels = torch.randn(2, channels, 5, 7), torch.randn(2, 3, 4, 7, 5)
     expected = naive(features, kernels, ROWS.tolist(), COLS.tolist())
-    out = adaptive_conv(features, kernels, ROWS, COLS, backend)
+    out = adaptive_conv(features, kernels, ROWS, COLS)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
-    maps, squares = adaptive_conv_norm(features, [(kernels, ROWS, COLS)], 1, backend)
+    maps, squares = adaptive_conv_norm(features, [(kernels, ROWS, COLS)], 1)
     torch.testing.assert_close(maps, expected[:, :1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(squares, expected[:, 1:].square().sum(1), atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.usefixtures('backend')
 @pytest.mark.parametrize('channels', [5, 70])
-def test_stages_follow_each_other(backend, channels):
+def test_stages_follow_each_other(channels):
     torch.manual_seed(0)
     features, first, second = torch.randn(2, channels, 5, 7), torch.randn(2, 3, 4, 7, 5), torch.randn(2, 2, 3, 6, 3)
-    expected = adaptive_conv(adaptive_conv(features, first, ROWS, COLS, 'reference'), second, backend='reference')
-    maps, squares = adaptive_conv_norm(features, [(first, ROWS, COLS), (second, None, None)], 4, backend)
+    with use_backend('reference'):
+        expected = adaptive_conv(adaptive_conv(features, first, ROWS, COLS), second)
+    maps, squares = adaptive_conv_norm(features, [(first, ROWS, COLS), (second, None, None)], 4)
     torch.testing.assert_close(maps, expected[:, :4], atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(squares, expected[:, 4:].square().sum(1), atol=1e-3, rtol=1e-5)
     with pytest.raises(UpsamplerError, match='needs features padded to 7; got 5'):
-        adaptive_conv_norm(features, [(first, ROWS, COLS), (torch.randn(2, 2, 3, 6, 5), None, None)], 4, backend)
+        adaptive_conv_norm(features, [(first, ROWS, COLS), (torch.randn(2, 2, 3, 6, 5), None, None)], 4)
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
-def test_gradients(backend):
+@pytest.mark.usefixtures('backend')
+def test_gradients():
     torch.manual_seed(0)
     features = torch.randn(1, 2, 5, 7, dtype=torch.float64, requires_grad=True)
     kernels = torch.randn(1, 3, 4, 7, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *args: adaptive_conv(*args, ROWS, COLS, backend), (features, kernels))
+    assert torch.autograd.gradcheck(lambda *args: adaptive_conv(*args, ROWS, COLS), (features, kernels))
 
 
 def test_half_precision_and_layouts():
     torch.manual_seed(0)
     features = torch.randn(1, 8, 5, 7).to(memory_format=torch.channels_last)
     kernels = torch.randn(1, 7, 5, 3, 4).permute(0, 3, 4, 1, 2)
-    expected = adaptive_conv(features, kernels, ROWS, COLS, 'reference')
+    with use_backend('reference'):
+        expected = adaptive_conv(features, kernels, ROWS, COLS)
     torch.testing.assert_close(adaptive_conv(features, kernels, ROWS, COLS), expected)
     half = adaptive_conv(features.bfloat16(), kernels.bfloat16(), ROWS, COLS)
     assert half.dtype == torch.bfloat16

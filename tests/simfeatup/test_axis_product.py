@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from simfeatup.axis_product import axis_product
+from simfeatup.ops.axis_product import axis_product
 
 
 def matrices(dtype):

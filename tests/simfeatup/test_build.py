@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import simfeatup
 from simfeatup import UpsamplerError, build_upsampler
-from simfeatup.stages import stage_sizes
+from simfeatup.upsamplers.base import stage_sizes
 from tests.conftest import GOLDEN
 
 DIM = 6

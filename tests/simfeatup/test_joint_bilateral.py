@@ -5,16 +5,16 @@ import torch
 from torch.nn import functional as F
 
 from simfeatup import UpsamplerError, build_upsampler, load_upsampler
-from simfeatup.backends import use_backend
-from simfeatup.linear import linear_map
+from simfeatup.ops.operator import use_backend
 from simfeatup.scoring import score, score_reference
+from simfeatup.upsamplers.base import LinearUpsampler
 
 
 def test_kernels_follow_the_formula():
     torch.manual_seed(0)
     upsampler = build_upsampler('joint_bilateral', 2, radius=1, sigma_spatial=0.7, sigma_range=0.5)
     guidance = torch.randn(1, 3, 5, 6)
-    kernels = upsampler.kernels(guidance)
+    kernels = upsampler.layer.neighbour_weights(guidance)
     centre, right = guidance[0, :, 2, 3], guidance[0, :, 2, 4]
     expected = torch.exp(-(centre - right).square().sum() / 0.5 - 1 / (2 * 0.49))
     torch.testing.assert_close(kernels[0, 1, 2, 2, 3] / kernels[0, 1, 1, 2, 3], expected)
@@ -28,7 +28,7 @@ def test_any_size_constants_and_scores(size):
     guidance = torch.randn(2, 3, *size)
     constant = torch.tensor([1.0, -2, 3, 0.5]).view(1, 4, 1, 1).expand(2, 4, 2, 3)
     torch.testing.assert_close(upsampler(constant, guidance), constant[..., :1, :1].expand(2, 4, *size))
-    assert linear_map(upsampler) is not None
+    assert isinstance(upsampler, LinearUpsampler)
     features, texts = torch.randn(2, 4, 2, 3), F.normalize(torch.randn(3, 4), dim=1)
     fast, plain = (way(upsampler, features, guidance, texts) for way in (score, score_reference))
     torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
@@ -41,9 +41,9 @@ def test_compiled_kernels_are_the_plain_ones(size, grid, radius):
     torch.manual_seed(0)
     upsampler = build_upsampler('joint_bilateral', 2, radius=radius)
     guidance = torch.randn(2, 3, *size)
-    compiled = upsampler.stage_kernels(guidance, grid)
+    compiled = upsampler.stages(guidance, grid)
     with use_backend('reference'):
-        plain = upsampler.stage_kernels(guidance, grid)
+        plain = upsampler.stages(guidance, grid)
     assert len(compiled) == len(plain)
     for ours, theirs in zip(compiled, plain, strict=True):
         torch.testing.assert_close(ours.kernels, theirs.kernels, atol=1e-6, rtol=1e-5)

@@ -3,9 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from simfeatup.joint_kernel import joint_kernel
+from simfeatup.ops.joint_kernel import joint_kernel
+from simfeatup.ops.operator import use_backend
 
 BACKENDS = ['reference', 'cpu']
+
+
+def compute(backend, *arguments):
+    with use_backend(backend):
+        return joint_kernel(*arguments)
 
 
 def inputs(dtype=torch.float32, key_dim=3, faintness=1.0):
@@ -16,7 +22,7 @@ def inputs(dtype=torch.float32, key_dim=3, faintness=1.0):
 
 def test_pixel_by_definition():
     keys, temperature, spatial = inputs()
-    out = joint_kernel(keys, temperature, spatial, 'reference')
+    out = compute('reference', keys, temperature, spatial)
     patch = keys[1, :, 3:8, 2:7]
     expected = (temperature * (patch * patch[:, 2:3, 2:3]).sum(0)).flatten().softmax(0).reshape(5, 5) * spatial
     torch.testing.assert_close(out[1, :, :, 3, 2], expected / expected.sum())
@@ -26,22 +32,24 @@ def test_pixel_by_definition():
 @pytest.mark.parametrize('faintness', [1.0, 1e-9])  # the sum is clamped where all spatial weights are faint
 def test_compiled_equals_reference(key_dim, faintness):
     arguments = inputs(torch.float32, key_dim, faintness)
-    torch.testing.assert_close(joint_kernel(*arguments, 'cpu'), joint_kernel(*arguments, 'reference'))
+    torch.testing.assert_close(compute('cpu', *arguments), compute('reference', *arguments))
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_gradients(backend):
     keys, *others = inputs(torch.float64)
     arguments = [tensor.requires_grad_() for tensor in (keys[:1, :2, :6, :7].clone(), *others)]
-    assert torch.autograd.gradcheck(lambda *args: joint_kernel(*args, backend), arguments)
+    with use_backend(backend):
+        assert torch.autograd.gradcheck(joint_kernel, arguments)
 
 
 def test_gradients_where_the_sum_is_clamped():
     gradients = []
     for backend in BACKENDS:
         arguments = [tensor.requires_grad_() for tensor in inputs(torch.float64, faintness=1e-9)]
-        out = joint_kernel(*arguments, backend)
         torch.manual_seed(1)
-        gradients.append(torch.autograd.grad((out * torch.randn_like(out)).sum(), arguments))
+        with use_backend(backend):
+            out = joint_kernel(*arguments)
+            gradients.append(torch.autograd.grad((out * torch.randn_like(out)).sum(), arguments))
     for compiled, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(compiled, expected)

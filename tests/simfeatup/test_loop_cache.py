@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from simfeatup.cpu import cache
+from simfeatup.ops.cpu import cache
 
-PROGRAM = 'from simfeatup.cpu import cache, one; print(one.first(1.0)); print(cache.cache_folder())'
+PROGRAM = 'from simfeatup.ops.cpu import cache, one; print(one.first(1.0)); print(cache.cache_folder())'
 FIRST = """
-from simfeatup.cpu.parallel import compiled
-from simfeatup.cpu.two import second
+from simfeatup.ops.cpu.parallel import compiled
+from simfeatup.ops.cpu.two import second
 
 
 @compiled
@@ -23,7 +23,7 @@ def first(value):
     return second(value) + 1
 """
 SECOND = """
-from simfeatup.cpu.parallel import compiled
+from simfeatup.ops.cpu.parallel import compiled
 
 CONSTANT = {}
 
@@ -38,13 +38,13 @@ def second(value):
 def copy(tmp_path):
     """A copy of what compiles loops, with two loops, one of which calls the other; torch would only cost time."""
     root = tmp_path / 'copy'
-    (root / 'simfeatup/cpu').mkdir(parents=True)
-    for name in ('torch.py', 'simfeatup/__init__.py'):
+    (root / 'simfeatup/ops/cpu').mkdir(parents=True)
+    for name in ('torch.py', 'simfeatup/__init__.py', 'simfeatup/ops/__init__.py'):
         (root / name).touch()
     for name in ('__init__', 'cache', 'parallel'):
-        shutil.copy(Path(cache.__file__).with_name(f'{name}.py'), root / 'simfeatup/cpu')
-    (root / 'simfeatup/cpu/one.py').write_text(FIRST)
-    (root / 'simfeatup/cpu/two.py').write_text(SECOND.format(10))
+        shutil.copy(Path(cache.__file__).with_name(f'{name}.py'), root / 'simfeatup/ops/cpu')
+    (root / 'simfeatup/ops/cpu/one.py').write_text(FIRST)
+    (root / 'simfeatup/ops/cpu/two.py').write_text(SECOND.format(10))
     return root
 
 
@@ -65,16 +65,16 @@ def finish(process):
 
 def test_a_changed_module_is_compiled_anew(copy):
     number, folder = finish(start(copy))
-    assert number == 11 and Path(folder).parent == copy / 'simfeatup/cpu/__pycache__'
+    assert number == 11 and Path(folder).parent == copy / 'simfeatup/ops/cpu/__pycache__'
     kept = sorted(Path(folder).rglob('*.nbc'))
     times = [file.stat().st_mtime_ns for file in kept]
     assert len(kept) >= 2
     assert finish(start(copy)) == (11, folder)
     assert [file.stat().st_mtime_ns for file in kept] == times  # read, not written again
-    stamp = (copy / 'simfeatup/cpu/two.py').stat()
-    (copy / 'simfeatup/cpu/two.py').write_text(SECOND.format(20))
-    os.utime(copy / 'simfeatup/cpu/two.py', ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    for compiled_python in (copy / 'simfeatup/cpu/__pycache__').glob('two.*.pyc'):
+    stamp = (copy / 'simfeatup/ops/cpu/two.py').stat()
+    (copy / 'simfeatup/ops/cpu/two.py').write_text(SECOND.format(20))
+    os.utime(copy / 'simfeatup/ops/cpu/two.py', ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    for compiled_python in (copy / 'simfeatup/ops/cpu/__pycache__').glob('two.*.pyc'):
         compiled_python.unlink()  # Python's own, which goes by time and size
     number, other = finish(start(copy))
     assert number == 21 and other != folder
@@ -86,7 +86,7 @@ def test_two_processes_at_once(copy):
 
 
 def test_a_read_only_installation(copy):
-    (copy / 'simfeatup/cpu/__pycache__').write_text('a file in the place of the folder')
+    (copy / 'simfeatup/ops/cpu/__pycache__').write_text('a file in the place of the folder')
     number, folder = finish(start(copy, PYTHONDONTWRITEBYTECODE='1'))
     assert number == 11 and Path(folder).is_relative_to(copy / 'home/.cache/simfeatup')
     (copy / 'no_home').write_text('')

@@ -6,8 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from simfeatup import UPSAMPLERS, UpsamplerError, build_upsampler, load_upsampler
-from simfeatup.linear import apply_norm, linear_map
+from simfeatup.ops.adaptive_conv import adaptive_conv_norm
 from simfeatup.scoring import coordinates, score, score_reference
+from simfeatup.upsamplers.base import LinearUpsampler
 from tests.conftest import GOLDEN
 
 LINEAR = ['jbu_one', 'jbu_stack', 'bilinear', 'joint_bilateral']
@@ -51,22 +52,21 @@ def test_linear_map_gives_the_upsampler(name):
     """f = A u + c, with the same kernels for features and for anything else."""
     features, guidance, _ = inputs()
     upsampler = upsampler_of(name)
-    linear = linear_map(upsampler)
     with torch.no_grad():
-        matrix, constant = linear.final()
-        kernels = linear.kernels(guidance, (3, 4))
-        u, squares = apply_norm(kernels, features, features.shape[1])
+        matrix, constant = upsampler.channel_map()
+        stages = upsampler.stages(guidance, (3, 4))
+        u, squares = adaptive_conv_norm(features, stages, features.shape[1])
         assert not squares.any()
         rebuilt = torch.einsum('oc,bchw->bohw', matrix, u) + constant[:, None, None]
         torch.testing.assert_close(rebuilt, upsampler(features, guidance), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(apply_norm(kernels, features[:, :2], 2)[0], u[:, :2])
+        torch.testing.assert_close(adaptive_conv_norm(features[:, :2], stages, 2)[0], u[:, :2])
 
 
 @pytest.mark.parametrize('name', sorted(set(UPSAMPLERS) - set(LINEAR)))
 def test_others_take_the_plain_path(name):
     upsampler = upsampler_of(name)
     arguments = inputs()
-    assert linear_map(upsampler) is None
+    assert not isinstance(upsampler, LinearUpsampler)
     with torch.no_grad():
         torch.testing.assert_close(score(upsampler, *arguments), score_reference(upsampler, *arguments))
 

@@ -10,7 +10,8 @@ import torch
 from simfeatup import UpsamplerError, build_upsampler
 from simfeatup.downsampler import AttentionDownsampler, blur
 from simfeatup.jitter import apply_jitter, draw_jitter
-from simfeatup.losses import (
+from simfeatup.training import Recipe, SimFeatUp
+from simfeatup.training.losses import (
     ImageReconstruction,
     LearnedScale,
     crf_loss,
@@ -20,7 +21,6 @@ from simfeatup.losses import (
     scaled_squared_error,
     total_variation,
 )
-from simfeatup.training import Recipe, SimFeatUp
 from tests.conftest import GOLDEN
 
 

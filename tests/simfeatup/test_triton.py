@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from simfeatup import UpsamplerError, build_upsampler
-from simfeatup.adaptive_conv import adaptive_conv, adaptive_conv_norm
-from simfeatup.backends import PATHS
-from simfeatup.joint_kernel import joint_kernel
+from simfeatup.ops.adaptive_conv import adaptive_conv, adaptive_conv_norm
+from simfeatup.ops.joint_kernel import joint_kernel
+from simfeatup.ops.operator import PATHS, use_backend
 
 triton = pytest.importorskip('triton', reason='Triton comes with torch for CUDA')
 
@@ -40,7 +40,7 @@ def test_in_the_interpreter():
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Several blocks, the last one partly filled, on tensors small enough for the interpreter."""
-    from simfeatup.cuda import conv, joint
+    from simfeatup.ops.cuda import conv, joint
 
     for module, name in ((conv, 'PIXELS'), (conv, 'CHANNELS'), (joint, 'PIXELS')):
         monkeypatch.setattr(module, name, 4)
@@ -54,9 +54,10 @@ def test_adaptive_conv_equals_reference(small_blocks):
     starts = torch.tensor([0, 1], device=DEVICE), torch.tensor([0, 0, 1, 1, 3, 2], device=DEVICE)
     outputs, gradients = [], []
     for backend in ('reference', 'cuda'):
-        out = adaptive_conv(features, kernels, *starts, backend)
-        outputs.append(out)
-        gradients.append(torch.autograd.grad(out.square().sum(), (features, kernels)))
+        with use_backend(backend):
+            out = adaptive_conv(features, kernels, *starts)
+            outputs.append(out)
+            gradients.append(torch.autograd.grad(out.square().sum(), (features, kernels)))
     torch.testing.assert_close(*outputs)
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
@@ -66,7 +67,10 @@ def test_adaptive_conv_equals_reference(small_blocks):
 def test_norm_equals_reference(small_blocks):
     torch.manual_seed(0)
     features, kernels = torch.randn(2, 7, 3, 6, device=DEVICE), torch.randn(2, 2, 2, 2, 5, device=DEVICE)
-    results = [adaptive_conv_norm(features, [(kernels, None, None)], 3, backend) for backend in ('reference', 'cuda')]
+    results = []
+    for backend in ('reference', 'cuda'):
+        with use_backend(backend):
+            results.append(adaptive_conv_norm(features, [(kernels, None, None)], 3))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
@@ -80,9 +84,10 @@ def test_joint_kernel_equals_reference(faintness, small_blocks):
     weights = torch.randn(1, 3, 3, 1, 5, device=DEVICE)
     outputs, gradients = [], []
     for backend in ('reference', 'cuda'):
-        out = joint_kernel(*arguments, backend)
-        outputs.append(out)
-        gradients.append(torch.autograd.grad((out * weights).sum(), arguments))
+        with use_backend(backend):
+            out = joint_kernel(*arguments)
+            outputs.append(out)
+            gradients.append(torch.autograd.grad((out * weights).sum(), arguments))
     torch.testing.assert_close(*outputs)
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
@@ -101,9 +106,9 @@ def test_whole_upsampler(monkeypatch):
 
 
 KERNELS = {
-    'conv.forward': 'adaptive_conv forward',
-    'joint.joint_kernel': 'joint_kernel forward',
-    'conv.backward_kernels': 'adaptive_conv forward and backward',
+    'conv.adaptive_conv': 'adaptive_conv',
+    'joint.joint_kernel': 'joint_kernel',
+    'conv.adaptive_conv_backward': 'adaptive_conv_backward',
 }
 
 
@@ -114,24 +119,26 @@ def test_a_kernel_that_fails_its_proof_is_not_used(kernel, fault, small_blocks, 
     monkeypatch.setattr(PATHS['cuda'], '_verdicts', {})
     monkeypatch.setattr(PATHS['cuda'], '_said', set())
     module, _, name = kernel.partition('.')
-    module = importlib.import_module(f'simfeatup.cuda.{module}')
+    module = importlib.import_module(f'simfeatup.ops.cuda.{module}')
     right = getattr(module, name)
 
     def broken(*arguments):
         if fault == 'exception':
             raise RuntimeError('CUDA error: no kernel image is available for execution on the device')
         result = right(*arguments)
-        return (arguments[-1] if result is None else result).mul_(2)
+        return [part.mul_(2) for part in result] if isinstance(result, list) else result.mul_(2)
 
     monkeypatch.setattr(module, name, broken)
     keys, spatial = torch.randn(1, 2, 3, 6, device=DEVICE), torch.rand(3, 3, device=DEVICE)
     features, kernels = torch.randn(1, 5, 3, 6, device=DEVICE), torch.randn(1, 2, 3, 2, 4, device=DEVICE)
     kernels.requires_grad_('backward' in name)
     temperature = torch.tensor(0.7, device=DEVICE)
-    results = [
-        (joint_kernel(keys, temperature, spatial, backend), adaptive_conv(features, kernels, backend=backend))
-        for backend in ('reference', 'cuda')
-    ]
+    results = []
+    for backend in ('reference', 'cuda'):
+        with use_backend(backend):
+            convolved = adaptive_conv(features, kernels)
+            slopes = torch.autograd.grad(convolved.square().sum(), kernels) if kernels.requires_grad else ()
+            results.append((joint_kernel(keys, temperature, spatial), convolved, *slopes))
     torch.testing.assert_close(*results)
     (refused,) = [case for case, reason in PATHS['cuda'].verdicts().items() if reason]
     assert refused[0] == KERNELS[kernel]
@@ -145,7 +152,7 @@ def test_compiles_to_machine_code_without_a_device(monkeypatch, tmp_path):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from simfeatup.cuda import conv, joint
+    from simfeatup.ops.cuda import conv, joint
 
     monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
     numbers = ['num_maps', 'h', 'w', 'channels', 'height', 'width', 'taps_y', 'taps_x', 'key_dim', 'side']
@@ -161,5 +168,5 @@ def test_compiles_to_machine_code_without_a_device(monkeypatch, tmp_path):
 
 @pytest.mark.skipif(IS_INTERPRETED or torch.cuda.is_available(), reason='for machines without a CUDA device')
 def test_needs_its_device():
-    with pytest.raises(UpsamplerError, match='not for tensors on cpu'):
-        adaptive_conv(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1, 1), backend='cuda')
+    with use_backend('cuda'), pytest.raises(UpsamplerError, match='not for tensors on cpu'):
+        adaptive_conv(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1, 1))

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from simfeatup import UpsamplerError, build_upsampler
-from simfeatup.warm_start import start_as_filter
+from simfeatup.training import start_as_filter
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import pytest
 from mmengine.registry import init_default_scope
 
 from segearth.errors import ConfigError
-from segearth.evaluation.path_comparison import compare_paths
+from segearth.evaluation.configuration import load_config
 from segearth.evaluation.preflight import build_dataset
-from segearth.evaluation.runner import evaluate
-from segearth.evaluation.settings import load_config
+from segearth.evaluation.run import evaluate
+from segearth.evaluation.settings_sweep import compare_scoring
 from tools import compare_paths as program
 
 
@@ -19,7 +19,7 @@ def settings(scenes):
 
 def test_the_fast_path_is_the_plain_one_and_ranks_are_not(settings):
     dataset = build_dataset(settings.test_dataloader.dataset, None)
-    plain, exact, full, low = compare_paths(settings, dataset, [999, 1])
+    plain, exact, full, low = compare_scoring(settings, dataset, [999, 1])
     assert [entry.name for entry in (plain, exact, full, low)] == ['plain path', 'fast, exact', 'rank 999', 'rank 1']
     assert plain.score_difference == 0 == plain.changed
     assert exact.score_difference < 1e-5

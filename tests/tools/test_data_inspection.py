@@ -11,7 +11,7 @@ from studies.data_report import compare_count, describe_inspection, draw_contact
 
 from segearth.datasets.sets import WHUDataset
 from segearth.datasets.transforms import LoadOpticalImage, LoadSegLabel
-from segearth.preparation.published import PublishedCount
+from segearth.published import PublishedCount
 
 
 @pytest.fixture

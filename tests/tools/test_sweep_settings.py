@@ -9,8 +9,8 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 
 from segearth.errors import ConfigError, MissingFileError, ResultsError
-from segearth.evaluation.runner import evaluate
-from segearth.evaluation.settings import load_config
+from segearth.evaluation.configuration import load_config
+from segearth.evaluation.run import evaluate
 from segearth.evaluation.settings_sweep import build_words, score_settings
 from tools import sweep_settings as program
 
@@ -24,8 +24,8 @@ def read_csv(folder):
 
 
 def test_every_combination_equals_a_run_of_its_own(scenes, capsys):
-    arguments = ['cfg_mine.py', '--out', 'out', '--words-file', 'own.txt', 'other.txt', '--lambda', *map(str, WEIGHTS)]
-    program.main([*arguments, '--prob-thd', *map(str, THRESHOLDS)])
+    arguments = ['cfg_mine.py', '--out', 'out', '--classes-file', 'own.txt', 'other.txt']
+    program.main([*arguments, '--lambda', *map(str, WEIGHTS), '--threshold', *map(str, THRESHOLDS)])
     console = capsys.readouterr()
     assert 'not annotation-free' in ' '.join(console.err.split())
     assert 'other.txt' in console.out
@@ -34,7 +34,7 @@ def test_every_combination_equals_a_run_of_its_own(scenes, capsys):
     assert len({line['mIoU'] for line in lines}) > 6  # the settings do matter here
     for line in lines[::4]:
         overrides = {
-            'model.name_path': line['words'], 'model.cls_token_lambda': float(line['lambda']),
+            'model.name_path': line['classes'], 'model.cls_token_lambda': float(line['lambda']),
             'model.prob_thd': float(line['threshold']),
         }  # fmt: skip
         row = evaluate('cfg_mine.py', overrides=overrides)
@@ -77,7 +77,7 @@ def test_defaults_are_the_configs_and_the_limit_counts(scenes, capsys):
 def test_mistakes(scenes):
     for arguments, kind, message in (
         (['--prob-thd', '1.5'], ConfigError, '--prob-thd 1.5'),
-        (['--words-file', 'no.txt'], MissingFileError, 'no.txt'),
+        (['--classes-file', 'no.txt'], MissingFileError, 'no.txt'),
         (['--limit', '0'], ConfigError, '--limit 0'),
         (['--out', 'own.txt/x'], ResultsError, '--out own.txt/x'),
         (['--lambda', *map(str, range(200)), '--prob-thd', *(f'0.{n:03}' for n in range(99))], ConfigError, '19800'),

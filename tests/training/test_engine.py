@@ -70,13 +70,13 @@ def test_what_a_run_leaves_behind(micro, tmp_path, tiny_clip):
     objective = model.objective.eval()
     assert objective.feature_scale != 1
     expected = objective.feature_scale * objective.upsample(features, guidance)
-    import simfeatup.jbu
+    from simfeatup.upsamplers.jbu import JBUOne
 
     for suffix in ('ckpt', 'safetensors'):
         from simfeatup.weight_files import read_state_dict
 
         weights = read_state_dict(tmp_path / 'run' / f'last.{suffix}')
-        upsampler = simfeatup.jbu.JBUOne(16, radius=1, key_dim=4).eval()
+        upsampler = JBUOne(16, radius=1, key_dim=4).eval()
         upsampler.load_state_dict(weights)
         torch.testing.assert_close(upsampler(features, guidance), expected)
     encoder = build_encoder('Demo', clip_path=str(tiny_clip)).visual.state_dict()

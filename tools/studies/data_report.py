@@ -15,7 +15,7 @@ from segearth.datasets.checks import num_ids_of
 from segearth.errors import UserError
 from segearth.io.labels import IGNORE_INDEX, read_label
 from segearth.io.panels import IGNORED_COLOUR, colour_map, default_palette, draw_panels
-from segearth.preparation.published import PublishedCount
+from segearth.published import PublishedCount
 from studies.data_inspection import Inspection, class_of_id, share_ignored
 
 logger = logging.getLogger(__name__)

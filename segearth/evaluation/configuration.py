@@ -1,0 +1,213 @@
+"""From config files and the command line to settings that run: overrides, mistakes named, paths found anywhere."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmseg.registry import METRICS, MODELS, TRANSFORMS
+
+import segearth.evaluation.metric
+import segearth.register  # noqa: F401 - configs name what these register
+from segearth.errors import ConfigError, MissingFileError, UserError
+from segearth.models.segmentor import SegEarthSegmentation
+from segearth.paths import class_file_folders, config_folders, data_folders, find_config, find_file
+
+NEEDED_KEYS = ('model', 'test_dataloader', 'test_evaluator', 'test_cfg')
+OURS = {'LoadImageFromFile': 'LoadOpticalImage', 'LoadAnnotations': 'LoadSegLabel', 'IoUMetric': 'ClassIoUMetric'}
+"""What configs of the original name -> what runs: the same figures, with files checked and counts exact."""
+
+logger = logging.getLogger(__name__)
+
+
+class ConfigOptions(DictAction):
+    """KEY=VALUE pairs as a dictionary; under the option's name with ``_as_given`` the words, for who passes them on."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Parses the pairs; several --cfg-options add up."""
+        wrong = [value for value in values if '=' not in value]
+        if wrong:
+            parser.error(f'{option_string}: {wrong[0]!r} is not of the form KEY=VALUE')
+        before, given = getattr(namespace, self.dest), f'{self.dest}_as_given'
+        super().__call__(parser, namespace, values, option_string)
+        setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
+        setattr(namespace, given, [*getattr(namespace, given), *values])
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--cfg-options``; the namespace gets ``cfg_options``, a mapping, and ``cfg_options_as_given``, a list."""
+    parser.set_defaults(cfg_options_as_given=[])
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=ConfigOptions,
+        default={},
+        metavar='KEY=VALUE',
+        help="settings in place of the config's",
+    )
+
+
+def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Loads a config file for evaluation.
+
+    Where a config of the original names mmseg's loaders and metric, this project's take their place, and a warning says
+    so. A relative ``data_root`` is looked for below the working directory, then below the checkout if there is one; the
+    class-name file also beside the config.
+
+    Args:
+        name: Path of the file, or its name if it is in configs/.
+        overrides: Dotted key -> value, as ``--cfg-options`` gives them.
+
+    Raises:
+        ConfigError: The file cannot be used, or an override does not fit it.
+        MissingFileError: There is no such config or class-name file.
+    """
+    path = find_config(name)
+    config = read_config(path, overrides)
+    missing = [key for key in NEEDED_KEYS if config.get(key) is None]
+    if missing or not isinstance(config.test_dataloader.get('dataset'), dict):
+        raise ConfigError(
+            f'config {path} has no {", ".join(missing) or "test_dataloader.dataset"}: give a config of a data set, '
+            'configs/cfg_NAME.py'
+        )
+    _check_model_keys(config)
+    _find_class_file(config, is_given='model.name_path' in (overrides or {}))
+    _find_data(config.test_dataloader.dataset)
+    _put_ours_in(config)
+    loader = config.test_dataloader
+    if not loader.get('num_workers'):
+        loader['num_workers'], loader['persistent_workers'] = 0, False  # torch refuses persistence of no workers
+    return config
+
+
+def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Reads any config file of mmengine and puts overrides, dotted key -> value, into it.
+
+    Raises:
+        ConfigError: The file cannot be used, or an override does not fit it.
+    """
+    try:
+        config = Config.fromfile(str(path))
+    except UserError:
+        raise
+    except Exception as error:  # a config is a program: it can fail in any way
+        raise ConfigError(f'config {path} cannot be loaded: {type(error).__name__}: {error}') from error
+    try:
+        config.merge_from_dict(dict(overrides or {}))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        given = ' '.join(f'{key}={value}' for key, value in (overrides or {}).items())
+        raise ConfigError(f'--cfg-options {given} does not fit {path.name}: {error}') from error
+    return config
+
+
+def match_configs(patterns: list[str]) -> list[Path]:
+    """Configs by paths or patterns, relative to the working directory, else to the checkout and to its configs/.
+
+    Raises:
+        ConfigError: Two configs of one name, whose work folders would be one.
+        MissingFileError: A pattern that nothing matches.
+    """
+    paths: dict[Path, None] = {}
+    for pattern in patterns:
+        found = next(filter(None, (_glob(folder, pattern) for folder in config_folders())), [])
+        if not found:
+            raise MissingFileError(
+                f"no config matches {pattern!r}, from here or in the checkout. Quote patterns: --configs 'cfg_*_sar.py'"
+            )
+        paths.update(dict.fromkeys(path.resolve() for path in found))
+    names: dict[str, Path] = {}
+    for path in paths:
+        if names.setdefault(path.stem, path) != path:
+            raise ConfigError(f'two configs are called {path.stem}: {names[path.stem]}, {path}. Rename one')
+    return list(paths)
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    path = Path(pattern).expanduser()
+    if path.is_absolute():
+        folder, pattern = Path(path.anchor), str(path.relative_to(path.anchor))
+    return sorted(match for match in folder.glob(str(pattern)) if match.is_file())
+
+
+def _check_model_keys(config: Config) -> None:
+    """A mistyped key would otherwise end in Python's own message about a constructor."""
+    kind = config.model.get('type')
+    model = MODELS.get(kind) if isinstance(kind, str) else kind
+    if model is None:
+        raise ConfigError(f'unknown model type {kind!r}; this project registers SegEarthSegmentation')
+    parameters = inspect.signature(model).parameters
+    if model is not SegEarthSegmentation and any(entry.kind == entry.VAR_KEYWORD for entry in parameters.values()):
+        return
+    known = SegEarthSegmentation.config_defaults() if model is SegEarthSegmentation else parameters
+    for key in config.model:
+        if key not in known and key != 'type':
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f'Did you mean {near[0]}?' if near else f'Known: {", ".join(known)}.'
+            raise ConfigError(f'unknown key model.{key}. {hint}')
+
+
+def _find_class_file(config: Config, is_given: bool) -> None:
+    name = config.model.get('name_path')
+    if name:
+        folders = config_folders() if is_given else class_file_folders(Path(config.filename))
+        remedy = 'Write one class a line, its synonyms behind commas.'
+        config.model.name_path = str(find_file(name, folders, 'class-name file', remedy))
+
+
+def _find_data(dataset: dict) -> None:
+    """Makes ``data_root`` absolute; without one, the folders that it would precede."""
+    if dataset.get('data_root'):
+        dataset['data_root'] = str(_find_folder(dataset['data_root']))
+        return
+    for key, folder in (dataset.get('data_prefix') or {}).items():
+        dataset['data_prefix'][key] = str(_find_folder(folder)) if folder else folder
+    if dataset.get('ann_file'):
+        dataset['ann_file'] = str(_find_folder(dataset['ann_file']))
+
+
+def _find_folder(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_absolute():
+        return path
+    roots = data_folders()
+    existing = [root / path for root in roots if (root / path).exists()]
+    # where it is not there yet: where its first folder (data) is, so that the demo set is drawn into an existing one
+    near = [root / path for root in roots if (root / path.parts[0]).exists()]
+    return [*existing, *near, roots[-1] / path][0]
+
+
+def _put_ours_in(config: Config) -> None:
+    """Puts this project's loaders and metric in the place of mmseg's, in a config of the original."""
+    ours = {**OURS, 'LoadImageFromFile': config.get('image_loader') or OURS['LoadImageFromFile']}
+    evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
+    replaced = []
+    for step in [*(config.test_dataloader.dataset.get('pipeline') or ()), *evaluators]:
+        name = step.get('type')
+        if name not in OURS:
+            continue
+        kind = TRANSFORMS.get(ours[name]) or METRICS.get(ours[name])
+        if kind is None:
+            raise ConfigError(
+                f'unknown image_loader {ours[name]!r}; this project registers LoadOpticalImage, LoadSARImage'
+            )
+        known = inspect.signature(kind).parameters
+        special = sorted(set(step) - set(known) - {'type'})
+        if special and not any(entry.kind == entry.VAR_KEYWORD for entry in known.values()):
+            logger.warning("%s stays mmseg's because of %s: bad files are not named", name, ', '.join(special))
+            continue
+        step['type'] = ours[name]
+        replaced.append(f'{ours[name]} for {name}')
+    if replaced:
+        logger.warning('%s: this project runs %s: the same figures', config.filename, ', '.join(replaced))

@@ -1,0 +1,125 @@
+"""What all upsamplers have in common, and those that are linear maps of the features.
+
+An upsampler gets from the grid of tokens to the pixels of the guidance in stages: by doublings, the last one exact.
+For the linear ones ``f = A u + c`` at every pixel, u a weighted sum of the tokens. The weights know neither the tokens
+nor their number of channels, so they are computed once for an image and applied to whatever is wanted at full size:
+scores of texts, coordinates in a basis, or the features themselves.
+
+    stages = upsampler.stages(guidance, grid)
+    A, c = upsampler.channel_map()
+    hr_scores, squares = adaptive_conv_norm(lr_maps, stages, num_scores)  # texts . u, length of the other channels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simfeatup.errors import UpsamplerError
+from simfeatup.ops.folding import Stage
+from simfeatup.upsamplers.reuse import KernelReuse
+
+
+class Upsampler(nn.Module):
+    """Base: ``(features (B, C, h, w), guidance (B, 3, H, W)) -> (B, C, H, W)``.
+
+    Args:
+        dim: Channels C of the features.
+    """
+
+    DIM_KEY: str | None = None
+    """Name of a weight that tells the number of channels: a bias (C,) or an input weight (out, C, 1, 1)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def check(self, features: Tensor, guidance: Tensor) -> None:
+        """Refuses inputs that this upsampler cannot take.
+
+        Raises:
+            UpsamplerError: A wrong number of axes, channels, or images.
+        """
+        if features.ndim != 4 or guidance.ndim != 4 or features.shape[0] != guidance.shape[0] or guidance.shape[1] != 3:
+            raise UpsamplerError(
+                'An upsampler takes features (B, C, h, w) and guidance (B, 3, H, W) of one batch size; got '
+                f'{tuple(features.shape)} and {tuple(guidance.shape)}.'
+            )
+        if features.shape[1] != self.dim:
+            raise UpsamplerError(f'This upsampler is for features of {self.dim} channels; got {features.shape[1]}.')
+
+
+class LinearUpsampler(Upsampler):
+    """Base of upsamplers that weigh tokens with weights from the image alone: ``f = A u + c``.
+
+    Args:
+        dim: Channels C of the features.
+    """
+
+    def stages(self, guidance: Tensor, grid: Sequence[int], reuse: KernelReuse | None = None) -> list[Stage]:
+        """The kernels of every stage.
+
+        Args:
+            guidance: (B, 3, H, W), normalised as the encoder's input.
+            grid: (h, w) of the features.
+            reuse: Kernels of the windows before this one, to take over what is the same.
+        """
+        raise NotImplementedError
+
+    def channel_map(self) -> tuple[Tensor, Tensor]:
+        """A (C, C) and c (C,) of ``f = A u + c``."""
+        return torch.eye(self.dim, device='cpu'), torch.zeros(self.dim, device='cpu')
+
+    def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
+        """Upsamples features to the guidance's size.
+
+        Args:
+            features: (B, C, h, w), not L2-normalised.
+            guidance: (B, 3, H, W), the image the features were computed from, normalised.
+
+        Returns:
+            (B, C, H, W).
+
+        Raises:
+            UpsamplerError: Shapes that do not fit.
+        """
+        self.check(features, guidance)
+        for stage in self.stages(guidance, features.shape[2:]):
+            features = stage.apply(features)
+        return features
+
+    def define(self, features: Tensor, guidance: Tensor) -> Tensor:
+        """What :meth:`forward` computes, as its paper says it: the definition that all else is tested against."""
+        return self.forward(features, guidance)
+
+
+def stage_sizes(grid: Sequence[int], size: Sequence[int], num_stages: int | None = None) -> list[tuple[int, int]]:
+    """Output size of every stage.
+
+    Each stage doubles the size of the one before, never beyond the final size; the last stage goes to the final
+    size whatever the ratio. Patch 16 gives 2, 4, 8, 16 times the grid, as in the original; patch 14 gives
+    2, 4, 8, 14; patch 32 five stages, or with four given 2, 4, 8, 32.
+
+    Args:
+        grid: (h, w) of the features.
+        size: (H, W) of the guidance.
+        num_stages: Fixed number of stages; None takes as many doublings as the larger ratio needs, at least one.
+
+    Returns:
+        One (height, width) per stage, the last equal to ``size``.
+    """
+    if num_stages is None:
+        num_stages = 1
+        while any(n << num_stages < total for n, total in zip(grid, size, strict=True)):
+            num_stages += 1
+    (h, w), (height, width) = grid, size
+    doublings = [(min(h << stage, height), min(w << stage, width)) for stage in range(1, num_stages)]
+    return [*doublings, (height, width)]
+
+
+def guidance_at(guidance: Tensor, size: tuple[int, int]) -> Tensor:
+    """The guidance of a stage: (B, 3, H, W) averaged to a size (height, width), itself where that is its own."""
+    return guidance if tuple(guidance.shape[2:]) == size else F.adaptive_avg_pool2d(guidance, size)
