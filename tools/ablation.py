@@ -14,28 +14,34 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from rich.console import Console
 from rich.progress import track
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-from studies.ablation_report import (
+from studies.ablation_measures import (
     CEILING,
     FLOOR,
+    LAMBDAS,
     Outcomes,
+    Tally,
+    draw_tiles,
+    label_tile,
     report_attention,
     report_sar,
     report_upsampling,
     update_page,
 )
-from studies.ablation_runs import PART_CONFIGS, VARIANTS, train_missing, weight_files
-from studies.ablation_tiles import LAMBDAS, Tally, draw_tiles, label_tile
 
 from segearth.cli import build_parser, run_cli
 from segearth.demo.classes import CLASSES
@@ -44,16 +50,18 @@ from segearth.errors import ConfigError
 from segearth.models.build import Encoder, build_encoder, weights_file
 from segearth.models.dense_clip import GEM
 from segearth.text.bank import embed_queries
+from segearth.training.engine import train
 from segearth.weights.encoders import get_record
 from simfeatup import build_upsampler, load_upsampler
 
 SPLITS = {'validation': VALIDATION_SEED, 'benchmark': BENCHMARK_SEED}
 ATTENTIONS = ('vanilla', 'MaskCLIP', 'ClearCLIP', 'SCLIP', 'NACLIP', GEM, 'SegEarth')
 WITHOUT_WEIGHTS = ('bilinear', 'joint_bilateral')
+WEIGHTS = 'last.safetensors'  # what a finished training leaves in its work folder
 STEPS = {'upsampling': 300, 'sar': 200, 'sar_long': 800}
 
 Trained = dict[str, list[Path]]
-"""Variant of studies.ablation_runs -> weights of its trainings."""
+"""Key of TRAININGS -> weights of its trainings."""
 Variants = dict[str, tuple[list[tuple[nn.Module, nn.Module | None]], bool]]
 """Name -> (dense tower and upsampler of each training, whether the radar image is shown)."""
 
@@ -62,6 +70,55 @@ INTRODUCTION = """# Ablation
 Written by tools/ablation.py. A scene is four images of 448 x 448; windows of 224 at stride 112; one query a class. In
 brackets: 95 %, bootstrap over scenes and trainings. What follows from the figures:
 [training.md](training.md)."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A config of configs/ with a few settings changed, trained with several seeds for the same number of steps."""
+
+    part: str  # key of PART_CONFIGS
+    label: str  # for people
+    kind: str = ''  # of the upsampler
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # dotted key of the config -> value
+    config: str = ''  # below configs/; '' for that of the part
+
+
+PART_CONFIGS = {'upsampling': 'simfeatup/demo.py', 'sar': 'alignearth/demo.py', 'sar_long': 'alignearth/demo.py'}
+SAR_SETTINGS = {'optim_wrapper.optimizer.lr': 3e-4, 'train_dataloader.dataset.num_scenes': 64}  # shorter trainings
+NOT_TRAINED = {'train_cfg.max_iters': 1, 'optim_wrapper.optimizer.lr': 0.0}
+SHIFT = 'train_dataloader.dataset.augmentation.max_shift'
+
+
+def _losses(**weights: float) -> dict[str, float]:
+    names = ('global_cosine', 'dense', 'info_nce', 'relational')
+    return {f'model.loss_weights.{name}': weights.get(name, 0.0) for name in names}
+
+
+TRAININGS: dict[str, Training] = {
+    'jbu_one_start': Training('upsampling', 'jbu_one as it starts, no feature seen', 'jbu_one', NOT_TRAINED),
+    'jbu_one': Training('upsampling', 'jbu_one, trained on the read-out', 'jbu_one'),
+    'jbu_one_last_block': Training(
+        'upsampling', "jbu_one, trained on the last block's input", 'jbu_one', {'model.features': 'last_block_input'}
+    ),
+    'jbu_one_fresh': Training(
+        'upsampling', 'jbu_one from fresh weights, read-out', 'jbu_one', config='simfeatup/demo_fresh.py'
+    ),
+    'jbu_stack': Training(
+        'upsampling', 'jbu_stack, trained on the read-out', 'jbu_stack', {'model.upsampler.name': 'jbu_stack'}
+    ),
+    'sar_global': Training('sar', '[CLS] cosine alone', overrides=_losses(global_cosine=1)),
+    'sar_info_nce': Training('sar', 'InfoNCE alone', overrides=_losses(info_nce=1)),
+    'sar_dense': Training('sar', 'dense alone', overrides=_losses(dense=1)),
+    'sar_relational': Training('sar', 'relational alone', overrides=_losses(relational=1)),
+    'sar_default': Training('sar', '[CLS] cosine + dense, pairs shifted by up to 4 px (default)'),
+    'sar_shift_0': Training('sar', 'the default, pairs not shifted', overrides={SHIFT: 0}),
+    'sar_shift_8': Training('sar', 'the default, shifted by up to 8 px', overrides={SHIFT: 8}),
+    'sar_shift_16': Training('sar', 'the default, shifted by up to 16 px', overrides={SHIFT: 16}),
+    'sar_shift_16_window': Training(
+        'sar', 'the default with a window of 1 cell, shifted by up to 16 px', overrides={SHIFT: 16, 'model.radius': 1}
+    ),
+    'sar_long': Training('sar_long', '[CLS] cosine + dense, pairs shifted by up to 4 px (default)'),
+}
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -99,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sections = {}
     for name in options.parts:
         part = PARTS[name]
-        trained = {variant: paths for variant, paths in there.items() if paths and VARIANTS[variant].part == name}
+        trained = {variant: paths for variant, paths in there.items() if paths and TRAININGS[variant].part == name}
         outcomes = measure(options, name, trained)
         picture = options.out.with_name(f'{options.out.stem}_{name}.png')
         table = part.report(outcomes, picture)
@@ -149,7 +206,7 @@ def upsampling_variants(options: argparse.Namespace, optical: Encoder, trained: 
     upsamplers: dict[str, list[nn.Module | None]] = {'none (interpolated scores)': [None]}
     upsamplers |= {name: [build_upsampler(name, dim).eval()] for name in WITHOUT_WEIGHTS}
     for name, paths in trained.items():
-        upsamplers[VARIANTS[name].label] = [load_upsampler(VARIANTS[name].kind, dim, path) for path in paths]
+        upsamplers[TRAININGS[name].label] = [load_upsampler(TRAININGS[name].kind, dim, path) for path in paths]
     for kind, path in named(options.upsampler, '--upsampler').items():
         upsamplers[f'{kind} ({path})'] = [load_upsampler(kind, dim, path)]
     return {name: ([(optical.visual, each) for each in runs], False) for name, runs in upsamplers.items()}
@@ -158,13 +215,72 @@ def upsampling_variants(options: argparse.Namespace, optical: Encoder, trained: 
 def sar_variants(options: argparse.Namespace, optical: Encoder, trained: Trained) -> Variants:
     """Encoders on the radar image, read out as the demo configs do, between floor and ceiling; scores interpolated."""
     variants: Variants = {FLOOR: ([(optical.visual, None)], True), CEILING: ([(optical.visual, None)], False)}
-    files = {VARIANTS[name].label: paths for name, paths in trained.items()}
+    files = {TRAININGS[name].label: paths for name, paths in trained.items()}
     files['weights/demo/demo_sar.safetensors'] = [weights_file(get_record('DemoSAR'))]
     files |= {name: [Path(path)] for name, path in named(options.sar, '--sar').items()}
     towers = {
         name: [build_encoder('Demo', clip_path=str(path)).visual for path in paths] for name, paths in files.items()
     }
     return variants | {name: ([(tower, None) for tower in runs], True) for name, runs in towers.items()}
+
+
+def work_dir(folder: Path, name: str, seed: int, num_steps: int) -> Path:
+    """Where the training of a variant lies."""
+    return folder / f'{name}_seed{seed}_{num_steps}'
+
+
+def weight_files(
+    folder: Path, parts: Sequence[str], steps: Mapping[str, int], seeds: Sequence[int]
+) -> dict[str, list[Path]]:
+    """Weights of each variant of some parts, one file a seed; they may not be there yet."""
+    return {
+        name: [work_dir(folder, name, seed, steps[variant.part]) / WEIGHTS for seed in seeds]
+        for name, variant in TRAININGS.items()
+        if variant.part in parts
+    }
+
+
+def train_missing(
+    folder: Path, parts: Sequence[str], steps: Mapping[str, int], seeds: Sequence[int], num_workers: int
+) -> None:
+    """Trains what is not there yet, so many at a time, each on one core; one that was cut off goes on."""
+    files = weight_files(folder, parts, steps, seeds)
+    tasks = [
+        (name, seed, steps[TRAININGS[name].part], folder)
+        for index, seed in enumerate(seeds)
+        for name, paths in files.items()
+        if not paths[index].is_file()
+    ]
+    context = multiprocessing.get_context('spawn')  # threads and a fork do not go together
+    with ProcessPoolExecutor(num_workers, mp_context=context) as workers:
+        futures = [workers.submit(_train, *task) for task in tasks]
+        try:
+            for future in track(as_completed(futures), 'trainings', len(futures), console=Console(stderr=True)):
+                future.result()
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def training_overrides(name: str, seed: int, num_steps: int) -> dict[str, Any]:
+    """Settings of one training in place of its config's."""
+    variant = TRAININGS[name]
+    scheduler, warm_up = (0, 0) if variant.part == 'upsampling' else (1, 20)
+    settings: dict[str, Any] = {
+        'randomness.seed': seed,
+        'custom_hooks.0.seed': seed,  # SeedSteps
+        'train_dataloader.dataset.seed': seed,
+        'train_cfg.max_iters': num_steps,
+        f'param_scheduler.{scheduler}.end': num_steps,
+        f'param_scheduler.{scheduler}.T_max': max(num_steps - warm_up, 1),
+    }
+    return settings | (SAR_SETTINGS if variant.part == 'sar' else {}) | dict(variant.overrides)
+
+
+def _train(name: str, seed: int, num_steps: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    config = TRAININGS[name].config or PART_CONFIGS[TRAININGS[name].part]
+    train(config, work_dir(folder, name, seed, num_steps), training_overrides(name, seed, num_steps), resume=True)
 
 
 class Part(NamedTuple):

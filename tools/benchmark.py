@@ -56,8 +56,11 @@ from simfeatup.ops.adaptive_conv import adaptive_conv_norm
 from simfeatup.scoring import coordinates
 from simfeatup.upsamplers.base import LinearUpsampler
 
-STAGES = ('decode', 'ViT', 'kernels', 'apply', 'score', 'post-process')
-COLOURS = ('#999999', '#0072b2', '#e69f00', '#d55e00', '#009e73', '#cc79a7')  # told apart without colour vision too
+WHOLE = 'not split'  # what is measured as a whole
+COLOURS = {  # of the stages, told apart without colour vision too
+    'decode': '#999999', 'ViT': '#0072b2', 'kernels': '#e69f00', 'apply': '#d55e00', 'score': '#009e73',
+    'post-process': '#cc79a7', WHOLE: '#555555',
+}  # fmt: skip
 PLAIN = 'jbu_one plain'  # by the plain path: slow, so measured once, without warm-up, and as a whole
 VARIANTS: dict[str, str | None] = {
     'jbu_one': 'jbu_one',
@@ -195,7 +198,7 @@ def build_table(results: Sequence[Mapping]) -> Table:
     table.add_column('')
     for result in results:
         table.add_column(result['name'], justify='right')
-    for stage in STAGES:
+    for stage in COLOURS:
         parts = [(result['stages'].get(stage), result['image_seconds']) for result in results]
         if any(seconds is not None for seconds, _ in parts):
             table.add_row(
@@ -219,23 +222,21 @@ def save_chart(results: Sequence[Mapping], path: Path) -> None:
     """Stacked bars of the stages; a variant without stages (the plain path) as one bar."""
     figure = Figure(figsize=(9, 0.6 * len(results) + 1.6), layout='constrained')
     axes = figure.subplots()
-    labels: Sequence[str | None] = STAGES  # of the first bar alone
-    for row, result in enumerate(reversed(results)):
-        seconds, left = result['image_seconds'], 0.0
-        if 'ViT' not in result['stages']:
-            axes.barh(row, seconds, color='#555555')
-        else:
-            for stage, colour, label in zip(STAGES, COLOURS, labels, strict=True):
-                width = result['stages'].get(stage, 0.0)
-                axes.barh(row, width, left=left, color=colour, label=label)
-                left += width
-            labels = (None,) * len(STAGES)
-        axes.annotate(f' {seconds:.2f} s', (max(left, seconds), row), va='center', annotation_clip=False)
-    axes.set_yticks(range(len(results)), [result['name'] for result in reversed(results)])
+    names, left = [result['name'] for result in results], np.zeros(len(results))
+    for stage, colour in COLOURS.items():
+        parts = [
+            result['stages'] if 'ViT' in result['stages'] else {WHOLE: result['image_seconds']} for result in results
+        ]
+        widths = [part.get(stage, 0.0) for part in parts]
+        axes.barh(names, widths, left=left, color=colour, label=stage)
+        left += widths
+    for row, result in enumerate(results):
+        seconds = result['image_seconds']
+        axes.annotate(f' {seconds:.2f} s', (max(left[row], seconds), row), va='center', annotation_clip=False)
+    axes.invert_yaxis()
     axes.set_xlabel('seconds an image')
     axes.margins(x=0.15)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=len(STAGES), fontsize='small')
+    axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=len(COLOURS), fontsize='small')
     with replacing(path) as part:
         figure.savefig(part, format='png', dpi=110)
 

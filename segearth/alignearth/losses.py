@@ -23,7 +23,7 @@ def global_cosine(student: Tensor, teacher: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(student, teacher.detach(), dim=-1).mean()
 
 
-def info_nce(student: Tensor, teacher: Tensor, temperature: float = CONTRAST_TEMPERATURE) -> Tensor:
+def info_nce(student: Tensor, teacher: Tensor) -> Tensor:
     """Symmetric cross-entropy of matching pairs in a batch of [CLS] tokens (B, C), all processes' together.
 
     Gradients flow through a process's own students only, which averaged over the processes is the gradient of the
@@ -32,34 +32,24 @@ def info_nce(student: Tensor, teacher: Tensor, temperature: float = CONTRAST_TEM
     student, teacher = F.normalize(student, dim=-1), F.normalize(teacher.detach(), dim=-1)
     students = all_gather(student.detach().contiguous())
     students[get_rank()] = student
-    logits = torch.cat(students) @ torch.cat(all_gather(teacher.contiguous())).T / temperature
+    logits = torch.cat(students) @ torch.cat(all_gather(teacher.contiguous())).T / CONTRAST_TEMPERATURE
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def dense_alignment(
-    student: Tensor,
-    teacher: Tensor,
-    valid: Tensor | None = None,
-    radius: int = 0,
-    temperature: float = MATCH_TEMPERATURE,
-) -> Tensor:
+def dense_alignment(student: Tensor, teacher: Tensor, valid: Tensor | None = None, radius: int = 0) -> Tensor:
     """``mean(1 - cos)`` of patch tokens; within a window, the best match counts, softly.
 
     A student token i is compared with the teacher tokens j at most ``radius`` cells away:
-    ``1 - tau log(sum_j p_j exp(cos_ij / tau))``, p a Gaussian of the distance with deviation (radius + 1) / 2 that sums
-    to 1 over the valid j. Without a window, or where all j are alike, that is ``1 - cos``; pairs that are shifted or
-    changed are not forced together.
+    ``1 - tau log(sum_j p_j exp(cos_ij / tau))``, tau :data:`MATCH_TEMPERATURE`, p a Gaussian of the distance with
+    deviation (radius + 1) / 2 that sums to 1 over the valid j. Without a window, or where all j are alike, that is
+    ``1 - cos``; pairs that are shifted or changed are not forced together.
 
     Args:
         student: (B, C, h, w).
         teacher: (B, C, h, w).
-        valid: (B, h, w) bool, cells that show ground in both images; None for all.
+        valid: (B, h, w) bool, cells that show ground in both images; None for all. Where nothing is valid the loss is 0.
         radius: Of the window in cells.
-        temperature: tau, above 0.
-
-    Returns:
-        Scalar; 0 where nothing is valid.
     """
     student, teacher = F.normalize(student, dim=1), F.normalize(teacher.detach(), dim=1)
     if valid is None:
@@ -78,7 +68,7 @@ def dense_alignment(
     usable = valid & prior.isfinite().any(1)
     # cells without a valid neighbour are left out below; their infinities must not reach the gradient
     prior = torch.where(usable[:, None], prior, 0.0).log_softmax(1)
-    losses = 1 - temperature * torch.logsumexp(cosine / temperature + prior, 1)
+    losses = 1 - MATCH_TEMPERATURE * torch.logsumexp(cosine / MATCH_TEMPERATURE + prior, 1)
     return losses[usable].sum() / usable.sum().clamp_min(1)
 
 

@@ -49,17 +49,9 @@ def store_scenes(
     size: int = SCENE_SIZE,
     num_workers: int = 2,
 ) -> list[Path]:
-    """Draws the scenes that a folder does not hold yet.
+    """Draws the scenes that a folder does not hold yet, by :func:`image_and_labels` or :func:`image_and_radar`.
 
-    Args:
-        folder: Where they are kept between runs; made if absent.
-        seeds: One scene each.
-        layers: :func:`image_and_labels` or :func:`image_and_radar`.
-        size: Side of a scene in pixels.
-        num_workers: Processes that draw.
-
-    Returns:
-        One file of NumPy (.npy) a seed, in their order, with ``layers(seed, size)``.
+    Returned is a file of NumPy (.npy) for each seed, in their order, with ``layers(seed, size)``.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,13 +71,8 @@ def ensure_benchmark(root: Path, num_scenes: int = NUM_SCENES, size: int = SCENE
     """Draws the optical benchmark into a folder unless it is already there.
 
     Writes root/img_dir/NAME.png (RGB) and root/ann_dir/NAME.png (mode L, ids of
-    :data:`segearth.demo.classes.CLASSES`), and a marker last.
-
-    Args:
-        root: Folder of the data set, made if absent.
-        num_scenes: Scenes to draw.
-        size: Side of a scene in pixels.
-        tile: Side of an image in pixels; the rest of a scene at the right and at the bottom is not used.
+    :data:`segearth.demo.classes.CLASSES`), and a marker last. Scenes are ``size`` pixels a side and images ``tile``;
+    the rest of a scene at the right and at the bottom is not used.
     """
     _ensure(Path(root) / MARKER, 'scenes', _optical_views, num_scenes, size, tile)
 

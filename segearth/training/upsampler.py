@@ -79,8 +79,7 @@ class SimFeatUpModel(FrozenEncoderModel):
     """Trains an upsampler for a frozen encoder.
 
     Args:
-        encoder: Arguments of :func:`segearth.models.build.build_encoder`, without device and precision; or a
-            :class:`segearth.models.dense_clip.DenseCLIP`.
+        encoder: Arguments of :func:`segearth.models.build.build_encoder`, without device and precision.
         upsampler: ``name`` and options of :func:`simfeatup.build_upsampler`.
         features: Where they are taken, see :func:`dense_features`.
         size: As for :class:`FrozenEncoderModel`.
@@ -95,14 +94,14 @@ class SimFeatUpModel(FrozenEncoderModel):
 
     def __init__(
         self,
-        encoder: Mapping[str, Any] | DenseCLIP,
+        encoder: Mapping[str, Any],
         upsampler: Mapping[str, Any] | None = None,
         features: str = LAST_BLOCK_INPUT,
         size: int = 224,
         recipe: Mapping[str, Any] | None = None,
         precision: str = 'fp32',
     ) -> None:
-        visual = build_encoder(**encoder, precision='fp32').visual if isinstance(encoder, Mapping) else encoder
+        visual = build_encoder(**encoder, precision='fp32').visual
         super().__init__(visual, size, precision)
         if features not in PLACES:
             raise ConfigError(f'unknown features {features!r}; known: {", ".join(PLACES)}')
@@ -121,13 +120,7 @@ class SimFeatUpModel(FrozenEncoderModel):
         self.objective = SimFeatUp(network, visual.embed_dim, visual.patch_size[0], grid, settings)
 
     def forward(self, images: Tensor, mode: str = 'loss', **_: Any) -> dict[str, Tensor]:
-        """Terms of the loss, and the widths of a joint bilateral layer to watch.
-
-        Args:
-            images: (B, 3, H, W) uint8, RGB.
-            mode: 'loss'; mmengine asks for nothing else.
-            **_: What a data set gives beside the images.
-        """
+        """Terms of the loss of images (B, 3, H, W) uint8, and the widths of a joint bilateral layer to watch."""
         with self.autocast(images):
             losses = self.objective(self.features, normalise(images))
         layer = getattr(self.objective.upsampler, 'up', None)
@@ -149,9 +142,8 @@ class SimFeatUpModel(FrozenEncoderModel):
         rows = []
         for image, low, high, again in zip(normal, features, hr_features, rebuilt, strict=True):
             coarse, fine = principal_components([low / self.objective.feature_scale, high])
-            rows.append(
-                {'image': to_picture(image), 'features': coarse, 'upsampled': fine, 'rebuilt': to_picture(again)}
-            )
+            row = {'image': to_picture(image), 'features': coarse, 'upsampled': fine, 'rebuilt': to_picture(again)}
+            rows.append(row)
         return rows
 
 
@@ -174,23 +166,16 @@ def dense_features(visual: DenseCLIP | DenseBLIP, place: str, images: Tensor) ->
 
 @HOOKS.register_module()
 class ClipFirstSteps(Hook):
-    """Clips gradients to a tiny norm in the first steps, as SimFeatUp was trained: a warm-up of NAdam's averages.
+    """Clips gradients to a tiny norm in the first steps, as SimFeatUp was trained: a warm-up of NAdam's averages."""
 
-    Args:
-        num_steps: How many.
-        max_norm: Norm in these steps.
-        max_norm_after: Norm later; None for no clipping.
-    """
-
-    def __init__(self, num_steps: int = 10, max_norm: float = 1e-4, max_norm_after: float | None = None) -> None:
-        self.num_steps, self.max_norm, self.max_norm_after = num_steps, max_norm, max_norm_after
+    def __init__(self, num_steps: int = 10, max_norm: float = 1e-4) -> None:
+        self.num_steps, self.max_norm = num_steps, max_norm
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Sets the norm of the step."""
-        norm = self.max_norm if batch_idx < self.num_steps else self.max_norm_after
         runner.optim_wrapper.clip_func = torch.nn.utils.clip_grad_norm_
         runner.optim_wrapper.grad_name = 'grad_norm'
-        runner.optim_wrapper.clip_grad_kwargs = None if norm is None else {'max_norm': norm}
+        runner.optim_wrapper.clip_grad_kwargs = {'max_norm': self.max_norm} if batch_idx < self.num_steps else None
 
 
 @HOOKS.register_module()
@@ -209,11 +194,9 @@ class Calibration(Hook):
 
 @HOOKS.register_module()
 class StartAsFilter(Hook):
-    """Starts a joint bilateral upsampler as the colour filter, see :func:`simfeatup.training.start_as_filter`.
+    """Starts a joint bilateral upsampler as the colour filter, fitted on the first images of the data set.
 
-    Args:
-        num_images: The first so many of the data set serve the fit.
-        **settings: Widths of the filter and number of steps, as that function takes them.
+    Settings are the widths of the filter and the number of steps, see :func:`simfeatup.training.start_as_filter`.
     """
 
     def __init__(self, num_images: int = 8, **settings: Any) -> None:

@@ -4,24 +4,28 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from studies.ablation_report import (
+from studies.ablation_measures import (
     CEILING,
     FLOOR,
+    Outcome,
+    Tally,
+    class_ious,
+    draw_tiles,
+    label_tile,
     report_attention,
     report_sar,
     report_upsampling,
     update_page,
 )
-from studies.ablation_runs import PART_CONFIGS, VARIANTS, training_overrides
-from studies.ablation_tiles import Outcome, Tally, class_ious, draw_tiles, label_tile
-from studies.demo_training import normalise_images
 
 from segearth.alignearth.model import LOSSES
 from segearth.demo.classes import CLASSES
 from segearth.inference.scoring import encode_windows, score_encoded
 from segearth.models.build import build_encoder
+from segearth.training.data import normalise
 from segearth.training.engine import load_training_config
 from simfeatup import build_upsampler
+from tools.ablation import PART_CONFIGS, TRAININGS, training_overrides
 
 K = len(CLASSES)
 
@@ -96,16 +100,16 @@ def test_a_section_is_replaced_and_the_others_stay(tmp_path):
     assert page.read_text() == '# New\n\n## A\n\nnew a\n\n## B\n\nold b\n'
 
 
-@pytest.mark.parametrize('name', VARIANTS)
+@pytest.mark.parametrize('name', TRAININGS)
 def test_every_training_of_the_table_fits_its_config(name):
     overrides = training_overrides(name, 7, 60)
-    config = load_training_config(VARIANTS[name].config or PART_CONFIGS[VARIANTS[name].part], overrides)
+    config = load_training_config(TRAININGS[name].config or PART_CONFIGS[TRAININGS[name].part], overrides)
     assert config.train_cfg.max_iters == (1 if name == 'jbu_one_start' else 60)
     assert config.custom_hooks[0] == {'type': 'SeedSteps', 'seed': 7}
     assert config.train_dataloader.dataset.seed == 7
     starts = [hook for hook in config.custom_hooks if hook['type'] == 'StartAsFilter']
-    assert len(starts) == (VARIANTS[name].part == 'upsampling' and name != 'jbu_one_fresh')
-    if VARIANTS[name].part != 'upsampling':
+    assert len(starts) == (TRAININGS[name].part == 'upsampling' and name != 'jbu_one_fresh')
+    if TRAININGS[name].part != 'upsampling':
         assert config.param_scheduler[1].end == 60
         assert set(config.model.loss_weights) <= set(LOSSES)
 
@@ -125,7 +129,7 @@ def test_one_pass_serves_every_lambda(tiny_clip, name):
     image = np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8)
     upsampler = name and build_upsampler(name, 16).eval()
     both = label_tile(encoder, texts, image, upsampler, [0.0, -0.3])
-    encoded = encode_windows(encoder, normalise_images(torch.from_numpy(image)[None]), torch.float32)
+    encoded = encode_windows(encoder, normalise(torch.from_numpy(image).permute(2, 0, 1)[None]), torch.float32)
     for weight, labels in zip((0.0, -0.3), both, strict=True):
         expected = score_encoded(encoded, texts, weight, upsampler)[0].argmax(0)
         assert (expected.numpy() == labels).mean() > 0.999
