@@ -85,6 +85,8 @@ class Training:
 
 PART_CONFIGS = {'upsampling': 'simfeatup/demo.py', 'sar': 'alignearth/demo.py', 'sar_long': 'alignearth/demo.py'}
 SAR_SETTINGS = {'optim_wrapper.optimizer.lr': 3e-4, 'train_dataloader.dataset.num_scenes': 64}  # shorter trainings
+LAST_BLOCK, STACK = {'model.features': 'last_block_input'}, {'model.upsampler.name': 'jbu_stack'}
+DEMO_FRESH, WINDOW = 'simfeatup/demo_fresh.py', 'a window of 1 cell, shifted by up to 16 px'
 NOT_TRAINED = {'train_cfg.max_iters': 1, 'optim_wrapper.optimizer.lr': 0.0}
 SHIFT = 'train_dataloader.dataset.augmentation.max_shift'
 
@@ -97,15 +99,9 @@ def _losses(**weights: float) -> dict[str, float]:
 TRAININGS: dict[str, Training] = {
     'jbu_one_start': Training('upsampling', 'jbu_one as it starts, no feature seen', 'jbu_one', NOT_TRAINED),
     'jbu_one': Training('upsampling', 'jbu_one, trained on the read-out', 'jbu_one'),
-    'jbu_one_last_block': Training(
-        'upsampling', "jbu_one, trained on the last block's input", 'jbu_one', {'model.features': 'last_block_input'}
-    ),
-    'jbu_one_fresh': Training(
-        'upsampling', 'jbu_one from fresh weights, read-out', 'jbu_one', config='simfeatup/demo_fresh.py'
-    ),
-    'jbu_stack': Training(
-        'upsampling', 'jbu_stack, trained on the read-out', 'jbu_stack', {'model.upsampler.name': 'jbu_stack'}
-    ),
+    'jbu_one_last_block': Training('upsampling', "jbu_one, trained on the last block's input", 'jbu_one', LAST_BLOCK),
+    'jbu_one_fresh': Training('upsampling', 'jbu_one from fresh weights, read-out', 'jbu_one', {}, DEMO_FRESH),
+    'jbu_stack': Training('upsampling', 'jbu_stack, trained on the read-out', 'jbu_stack', STACK),
     'sar_global': Training('sar', '[CLS] cosine alone', overrides=_losses(global_cosine=1)),
     'sar_info_nce': Training('sar', 'InfoNCE alone', overrides=_losses(info_nce=1)),
     'sar_dense': Training('sar', 'dense alone', overrides=_losses(dense=1)),
@@ -114,9 +110,7 @@ TRAININGS: dict[str, Training] = {
     'sar_shift_0': Training('sar', 'the default, pairs not shifted', overrides={SHIFT: 0}),
     'sar_shift_8': Training('sar', 'the default, shifted by up to 8 px', overrides={SHIFT: 8}),
     'sar_shift_16': Training('sar', 'the default, shifted by up to 16 px', overrides={SHIFT: 16}),
-    'sar_shift_16_window': Training(
-        'sar', 'the default with a window of 1 cell, shifted by up to 16 px', overrides={SHIFT: 16, 'model.radius': 1}
-    ),
+    'sar_shift_16_window': Training('sar', f'the default with {WINDOW}', overrides={SHIFT: 16, 'model.radius': 1}),
     'sar_long': Training('sar_long', '[CLS] cosine + dense, pairs shifted by up to 4 px (default)'),
 }
 

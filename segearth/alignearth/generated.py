@@ -19,13 +19,7 @@ AUGMENTATION = {'looks': (1.0, 4.0), 'speckle_chance': 1.0, 'gain_db': 1.5}  # t
 
 @DATASETS.register_module()
 class DemoPairs(StoredScenes):
-    """Crops of generated pairs.
-
-    Args:
-        *args: As for :class:`segearth.training.generated.StoredScenes`.
-        augmentation: Arguments of :class:`segearth.alignearth.pair_data.Augmentation` in place of the usual.
-        **kwargs: As for :class:`segearth.training.generated.StoredScenes`.
-    """
+    """Crops of generated pairs, with settings of :class:`Augmentation` in place of the usual."""
 
     layers = staticmethod(image_and_radar)
 

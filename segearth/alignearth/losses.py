@@ -48,7 +48,7 @@ def dense_alignment(student: Tensor, teacher: Tensor, valid: Tensor | None = Non
     Args:
         student: (B, C, h, w).
         teacher: (B, C, h, w).
-        valid: (B, h, w) bool, cells that show ground in both images; None for all. Where nothing is valid the loss is 0.
+        valid: (B, h, w) bool, cells that show ground in both images; None for all. Without any the loss is 0.
         radius: Of the window in cells.
     """
     student, teacher = F.normalize(student, dim=1), F.normalize(teacher.detach(), dim=1)

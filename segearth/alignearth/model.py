@@ -45,8 +45,10 @@ class AlignEarthModel(FrozenEncoderModel):
             tokens at the read-out, 'blocks' the tokens after :attr:`blocks`.
         blocks: Numbers of blocks, from 1, for the 'blocks' loss; the last one has no output of its own.
         radius: Window of the soft matching, in cells of the grid; 0 for none.
-        trainable: See :func:`build_student`.
-        activation: See :func:`build_student`.
+        trainable: 'all'; n for the last n blocks with ``ln_post`` and projection; or {'lora': rank} for adapters on
+            all blocks.
+        activation: 'gelu' or 'quick_gelu'; None for the teacher's. A file is run with the activation of the record
+            that it is loaded by: AlignEarth's says GELU, whatever the teacher had.
         size: As for :class:`segearth.training.upsampler.FrozenEncoderModel`.
         precision: As for :class:`segearth.training.upsampler.FrozenEncoderModel`.
 
@@ -163,16 +165,7 @@ def build_student(
     trainable: str | int | Mapping[str, int] = 'all',
     activation: str | None = None,
 ) -> DenseCLIP:
-    """Copies a teacher; the student's read-out is that of inference.
-
-    Args:
-        teacher: The frozen optical encoder.
-        readout: ``attention``, ``ignore_residual`` and ``num_readout_blocks`` of the student.
-        trainable: 'all'; n for the last n blocks with ``ln_post`` and projection; or {'lora': rank} for adapters on
-            all blocks.
-        activation: 'gelu' or 'quick_gelu'; None for the teacher's. A file is run with the activation of the record
-            that it is loaded by: AlignEarth's says GELU, whatever the teacher had.
-    """
+    """Copies a teacher, by the settings of :class:`AlignEarthModel`."""
     if activation is not None and activation not in ACTIVATIONS:
         raise ConfigError(f'unknown activation {activation!r}; known: {", ".join(ACTIVATIONS)}, or None')
     visual = copy.deepcopy(teacher.visual)

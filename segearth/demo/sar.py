@@ -25,9 +25,8 @@ from numpy.random import Generator
 from scipy import ndimage
 
 from segearth.demo.classes import BARELAND, BUILDING, CROPLAND, GRASS, ROAD, TREE, WATER
-from segearth.demo.objects import cast_shadow
+from segearth.demo.painting import cast_shadow, fractal_noise, smooth_noise
 from segearth.demo.scene import Scene
-from segearth.demo.surfaces import fractal_noise, smooth_noise
 from segearth.errors import ConfigError
 from segearth.io.pictures import DB_RANGES
 

@@ -16,22 +16,20 @@ from numpy.random import Generator
 from scipy import ndimage
 
 from segearth.demo.classes import BARELAND, BUILDING, CROPLAND, GRASS, ROAD, TREE, WATER
-from segearth.demo.objects import (
+from segearth.demo.painting import (
     Building,
     Frame,
     Strip,
     cast_shadow,
     draw_curve,
     draw_street_grid,
-    paint_building,
-    paint_crowns,
-    paint_road,
-)
-from segearth.demo.surfaces import (
     fractal_noise,
     paint_bareland,
+    paint_building,
     paint_cropland,
+    paint_crowns,
     paint_grass,
+    paint_road,
     paint_water,
     voronoi_cells,
 )

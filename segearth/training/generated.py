@@ -47,12 +47,9 @@ class StoredScenes(Dataset):
 
 @DATASETS.register_module()
 class DemoScenes(StoredScenes):
-    """Random crops of generated scenes; labels are not looked at.
+    """Random crops of generated scenes, enlarged by one of some factors; labels are not looked at.
 
-    Args:
-        *args: As for :class:`StoredScenes`.
-        zooms: Factors of enlargement to choose from; the benchmark shows the world at 1, windows of it.
-        **kwargs: As for :class:`StoredScenes`.
+    The benchmark shows the world at 1, windows of it.
     """
 
     def __init__(self, *args: Any, zooms: tuple[int, ...] = (1, 2), **kwargs: Any) -> None:
