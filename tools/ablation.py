@@ -143,9 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if min(options.num_scenes, options.num_workers, *steps.values()) < 1:
         names = ', '.join(f'--{part.replace("_", "-")}-steps' for part in STEPS)
         raise ConfigError(f'--num-scenes, --num-workers, {names} must be 1 or more')
-    if not options.without_training:
-        train_missing(options.work_dir, options.parts, steps, options.seeds, options.num_workers)
     files = weight_files(options.work_dir, options.parts, steps, options.seeds)
+    if not options.without_training:
+        train_missing(files, steps, options.seeds, options.num_workers)
     there = {name: [path for path in paths if path.is_file()] for name, paths in files.items()}
     sections = {}
     for name in options.parts:
@@ -218,29 +218,19 @@ def sar_variants(options: argparse.Namespace, optical: Encoder, trained: Trained
     return variants | {name: ([(tower, None) for tower in runs], True) for name, runs in towers.items()}
 
 
-def work_dir(folder: Path, name: str, seed: int, num_steps: int) -> Path:
-    """Where the training of a variant lies."""
-    return folder / f'{name}_seed{seed}_{num_steps}'
-
-
-def weight_files(
-    folder: Path, parts: Sequence[str], steps: Mapping[str, int], seeds: Sequence[int]
-) -> dict[str, list[Path]]:
-    """Weights of each variant of some parts, one file a seed; they may not be there yet."""
+def weight_files(folder: Path, parts: Sequence[str], steps: Mapping[str, int], seeds: Sequence[int]) -> Trained:
+    """Weights of each training of some parts, one file a seed, in its work folder; they may not be there yet."""
     return {
-        name: [work_dir(folder, name, seed, steps[variant.part]) / WEIGHTS for seed in seeds]
-        for name, variant in TRAININGS.items()
-        if variant.part in parts
+        name: [folder / f'{name}_seed{seed}_{steps[training.part]}' / WEIGHTS for seed in seeds]
+        for name, training in TRAININGS.items()
+        if training.part in parts
     }
 
 
-def train_missing(
-    folder: Path, parts: Sequence[str], steps: Mapping[str, int], seeds: Sequence[int], num_workers: int
-) -> None:
+def train_missing(files: Trained, steps: Mapping[str, int], seeds: Sequence[int], num_workers: int) -> None:
     """Trains what is not there yet, so many at a time, each on one core; one that was cut off goes on."""
-    files = weight_files(folder, parts, steps, seeds)
     tasks = [
-        (name, seed, steps[TRAININGS[name].part], folder)
+        (name, seed, steps[TRAININGS[name].part], paths[index].parent)
         for index, seed in enumerate(seeds)
         for name, paths in files.items()
         if not paths[index].is_file()
@@ -258,8 +248,8 @@ def train_missing(
 
 def training_overrides(name: str, seed: int, num_steps: int) -> dict[str, Any]:
     """Settings of one training in place of its config's."""
-    variant = TRAININGS[name]
-    scheduler, warm_up = (0, 0) if variant.part == 'upsampling' else (1, 20)
+    training = TRAININGS[name]
+    scheduler, warm_up = (0, 0) if training.part == 'upsampling' else (1, 20)
     settings: dict[str, Any] = {
         'randomness.seed': seed,
         'custom_hooks.0.seed': seed,  # SeedSteps
@@ -268,13 +258,13 @@ def training_overrides(name: str, seed: int, num_steps: int) -> dict[str, Any]:
         f'param_scheduler.{scheduler}.end': num_steps,
         f'param_scheduler.{scheduler}.T_max': max(num_steps - warm_up, 1),
     }
-    return settings | (SAR_SETTINGS if variant.part == 'sar' else {}) | dict(variant.overrides)
+    return settings | (SAR_SETTINGS if training.part == 'sar' else {}) | dict(training.overrides)
 
 
 def _train(name: str, seed: int, num_steps: int, folder: Path) -> None:
     torch.set_num_threads(1)
     config = TRAININGS[name].config or PART_CONFIGS[TRAININGS[name].part]
-    train(config, work_dir(folder, name, seed, num_steps), training_overrides(name, seed, num_steps), resume=True)
+    train(config, folder, training_overrides(name, seed, num_steps), resume=True)
 
 
 class Part(NamedTuple):

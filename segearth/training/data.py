@@ -51,9 +51,6 @@ class StepSampler(Sampler):
         """Leaves out the first so many samples of each process; mmengine's loop calls it when it resumes."""
         self.first = num_samples
 
-    def set_epoch(self, epoch: int) -> None:
-        """Does nothing: there are no epochs."""
-
 
 def draw_index(number: int, length: int, seed: int) -> tuple[int, np.random.Generator]:
     """The place of sample ``number`` in a list, which is gone through in a new order each time, and its randomness."""

@@ -19,7 +19,7 @@ from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
 from segearth.cli import build_parser
-from segearth.errors import ConfigError, UserError
+from segearth.errors import ConfigError
 from segearth.evaluation.agreement import settings_card
 from segearth.evaluation.configuration import add_config_options, read_config
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes
@@ -92,7 +92,10 @@ def train(
     timeout = settings.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', DEFAULT_TIMEOUT)
     join_processes(settings.launcher, timeout=timeout, card=card)
     try:
-        runner = _build_runner(settings)
+        try:
+            runner = TrainingRunner.from_cfg(settings)
+        except TypeError as error:  # a mistyped key of a class that the config names
+            raise ConfigError(f'the config does not fit: {error}') from error
         runner.train()
         return bare_model(runner)
     finally:
@@ -109,15 +112,6 @@ def load_training_config(config: str | Config, overrides: Mapping[str, Any] | No
     if missing:
         raise ConfigError(f'the config has no {", ".join(missing)}: give one of configs/simfeatup, configs/alignearth')
     return config
-
-
-def _build_runner(settings: Config) -> TrainingRunner:
-    try:
-        return TrainingRunner.from_cfg(settings)
-    except UserError:
-        raise
-    except TypeError as error:  # a mistyped key of a class that the config names
-        raise ConfigError(f'the config does not fit: {error}') from error
 
 
 def main(description: str, arguments: Sequence[str] | None = None) -> None:

@@ -184,9 +184,9 @@ def to_picture(image: Tensor) -> np.ndarray:
 def draw_rows(rows: list[PictureRow]) -> Image.Image:
     """Rows of pictures under their titles, each enlarged (nearest neighbour) to the largest height and width."""
     size = max(len(picture) for row in rows for picture in row.values())
-    drawn = []
-    for row in rows:
-        images = {title: Image.fromarray(picture) for title, picture in row.items()}
-        enlarged = [image.resize((size, size), Image.Resampling.NEAREST) for image in images.values()]
-        drawn.append(draw_panels(list(zip(images, map(np.asarray, enlarged), strict=True)), (), ()))
+
+    def enlarge(picture: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.NEAREST))
+
+    drawn = [draw_panels([(title, enlarge(picture)) for title, picture in row.items()], (), ()) for row in rows]
     return Image.fromarray(np.concatenate(drawn))

@@ -42,17 +42,16 @@ def test_mistakes(tmp_path, arguments, kind, message):
 
 
 def test_only_missing_trainings_run(tmp_path, monkeypatch):
-    what = (tmp_path, ['sar'], {'sar': 3}, (0, 1))
-    files = program.weight_files(*what)
+    files = program.weight_files(tmp_path, ['sar'], {'sar': 3}, (0, 1))
     done = files['sar_dense'][1]
     done.parent.mkdir(parents=True)
     done.touch()
     trained = []
 
     def train(name, seed, num_steps, folder):
-        trained.append(program.work_dir(folder, name, seed, num_steps) / program.WEIGHTS)
+        trained.append(folder / program.WEIGHTS)
 
     monkeypatch.setattr(program, '_train', train)
     monkeypatch.setattr(program, 'ProcessPoolExecutor', lambda workers, **_: ThreadPoolExecutor(workers))
-    program.train_missing(*what, num_workers=2)
+    program.train_missing(files, {'sar': 3}, (0, 1), num_workers=2)
     assert sorted([*trained, done]) == sorted(path for paths in files.values() for path in paths)

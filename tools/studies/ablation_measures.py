@@ -161,10 +161,9 @@ class Tally:
 
     def outcomes(self) -> dict[str, Outcome]:
         """Name -> outcome, in the order of appearance."""
-        names = dict.fromkeys(key.partition('/')[2] for key in self.counts)
-        runs = {
-            name: [counts for key, counts in self.counts.items() if key.partition('/')[2] == name] for name in names
-        }
+        runs: dict[str, list[np.ndarray]] = {}
+        for key, counts in self.counts.items():
+            runs.setdefault(key.partition('/')[2], []).append(counts)
         return {name: Outcome(np.stack(counts)) for name, counts in runs.items()}
 
 
