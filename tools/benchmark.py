@@ -101,17 +101,10 @@ def main() -> None:
     unknown = [name for name in options.variants if name not in VARIANTS and not options.hook]
     if unknown:
         raise ConfigError(f'unknown variant {unknown[0]!r}; known: {", ".join(VARIANTS)}, or any name with --hook')
-    batch = options.window_batch_size
-    settings = {
-        'encoder': options.encoder,
-        'size': (options.size[0], options.size[-1]),
-        'num_words': options.words,
-        'device': str(choose_device(options.device)),
-        'precision': options.precision,
-        'repeats': options.repeats,
-        'window_batch_size': int(batch) if batch.isdigit() else batch,
-        'hook': options.hook,
-    }
+    options.size = (options.size[0], options.size[-1])
+    options.device = str(choose_device(options.device))
+    if options.window_batch_size.isdigit():
+        options.window_batch_size = int(options.window_batch_size)
     console, context, results = Console(), multiprocessing.get_context('spawn'), []
     threads = (torch.get_num_threads(),)
     for name in options.variants:
@@ -120,7 +113,7 @@ def main() -> None:
             ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=threads) as worker,
         ):
             try:
-                results.append(worker.submit(measure, name, **settings).result())
+                results.append(worker.submit(measure, name, options).result())
             except BrokenProcessPool as error:
                 raise ConfigError(f'measuring {name} ended early: too little memory? Give a smaller --size') from error
     console.print(build_table(results))
@@ -128,7 +121,7 @@ def main() -> None:
         share = upsampling_share(result)
         if share is not None:
             console.print(f'{result["name"]}: upsampling and scoring take {share:.2f} x the time of the ViT')
-    conditions = settings | {
+    conditions = vars(options) | {
         'torch': torch.__version__,
         'threads': torch.get_num_threads(),
         'cores': os.cpu_count(),
@@ -137,48 +130,38 @@ def main() -> None:
         'load': os.getloadavg()[0],
     }
     document = {'conditions': conditions, 'results': results}
-    write_bytes(options.out / 'benchmark.json', json.dumps(document, indent=1).encode())
+    write_bytes(options.out / 'benchmark.json', json.dumps(document, indent=1, default=str).encode())
     save_chart(results, options.out / 'benchmark.png')
     console.print(f'wrote {options.out}/benchmark.json and benchmark.png')
 
 
-def measure(
-    name: str,
-    encoder: str,
-    size: tuple[int, int],
-    num_words: int,
-    device: str,
-    precision: str,
-    repeats: int,
-    window_batch_size: int | str,
-    hook: str | None,
-) -> dict:
+def measure(name: str, options: argparse.Namespace) -> dict:
     """Measures a variant of :data:`VARIANTS` or, under any other name, of the hook, by what the options say.
 
     Returned are name, image_seconds (median), stages (seconds an image by name), peak_bytes of the process, windows.
     """
-    place = torch.device(device)
+    device = torch.device(options.device)
     torch.manual_seed(0)
-    tower = _random_encoder(encoder, resolve_precision(precision, device)).to(place)
+    tower = _random_encoder(options.encoder, resolve_precision(options.precision, device)).to(device)
     dim = tower.embed_dim
     kind = VARIANTS.get(name)
     upsampler = build_upsampler(kind, dim).eval() if kind else None
     if name not in VARIANTS:
-        upsampler = load_hook(hook)(dim)
+        upsampler = load_hook(options.hook)(dim)
     is_slow = name == PLAIN
     model = OpenVocabularySegmenter(
         tower,
-        F.normalize(torch.randn(num_words, dim), dim=-1),
-        torch.arange(num_words),
+        F.normalize(torch.randn(options.words, dim), dim=-1),
+        torch.arange(options.words),
         upsampler,
-        InferenceSettings(exact_reference=is_slow, window_batch_size=window_batch_size),
-    ).to(place)
-    timer = partial(_median_seconds, device=place, repeats=1 if is_slow else repeats, warm_up=not is_slow)
+        InferenceSettings(exact_reference=is_slow, window_batch_size=options.window_batch_size),
+    ).to(device)
+    timer = partial(_median_seconds, device=device, repeats=1 if is_slow else options.repeats, warm_up=not is_slow)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         path = Path(folder) / 'image.png'
-        noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        noise = np.random.default_rng(0).integers(0, 256, (*options.size, 3), dtype=np.uint8)
         Image.fromarray(noise).save(path)
-        image = torch.from_numpy(noise).permute(2, 0, 1)[None].to(place)
+        image = torch.from_numpy(noise).permute(2, 0, 1)[None].to(device)
         whole = timer(lambda: model(image))
         stages = {'decode': timer(lambda: read_optical(path))}
         if not is_slow:
@@ -187,8 +170,8 @@ def measure(
         'name': name,
         'image_seconds': whole,
         'stages': stages,
-        'peak_bytes': _peak_memory(place),
-        'windows': len(window_boxes(*size, model.settings.crop_size, model.settings.stride)),
+        'peak_bytes': _peak_memory(device),
+        'windows': len(window_boxes(*options.size, model.settings.crop_size, model.settings.stride)),
     }
 
 

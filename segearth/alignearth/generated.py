@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,16 @@ AUGMENTATION = {'looks': (1.0, 4.0), 'speckle_chance': 1.0, 'gain_db': 1.5}  # t
 
 
 @DATASETS.register_module()
+@dataclass(eq=False)
 class DemoPairs(StoredScenes):
-    """Crops of generated pairs, with settings of :class:`Augmentation` in place of the usual."""
+    """Crops of generated pairs."""
 
+    augmentation: dict[str, Any] | None = None  # settings of Augmentation in place of the usual
     layers = staticmethod(image_and_radar)
 
-    def __init__(self, *args: Any, augmentation: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.augment = build_augmentation(AUGMENTATION | (augmentation or {}))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.augment = build_augmentation(AUGMENTATION | (self.augmentation or {}))
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         """Sample ``number``, see :func:`segearth.alignearth.pair_data.to_sample`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,11 @@ def restore(runner: Runner, path: Path) -> None:
 
 
 @HOOKS.register_module()
+@dataclass(eq=False)
 class SeedSteps(Hook):
     """Seeds torch before every step from the run's seed, step and process, so that a resumed run draws the same."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    seed: int = 0
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds the generators of the CPU and of CUDA."""
@@ -105,20 +106,19 @@ class SeedSteps(Hook):
 
 
 @HOOKS.register_module()
+@dataclass(eq=False)
 class Checkpoints(Hook):
-    """Saves step_N.pt every so often and at the end, and by the model's ``export`` the weights ``last.*`` at the end.
+    """Saves step_N.pt every so often, and at the end too the weights ``last.*``, by the model's ``export``."""
 
-    Args:
-        interval: Steps, a multiple of the accumulated ones.
-        keep: So many last ones stay.
-    """
-
+    interval: int = 500  # steps, a multiple of the accumulated ones
+    keep: int = 2  # so many last ones stay
     priority = 'VERY_LOW'
 
-    def __init__(self, interval: int = 500, keep: int = 2) -> None:
-        if interval < 1 or keep < 1:
-            raise ConfigError(f'Checkpoints need an interval and a number to keep of 1 or more, not {interval}, {keep}')
-        self.interval, self.keep = interval, keep
+    def __post_init__(self) -> None:
+        if min(self.interval, self.keep) < 1:
+            raise ConfigError(
+                f'Checkpoints need an interval and a number to keep of 1 or more, not {self.interval}, {self.keep}'
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Refuses to save between two updates of the weights."""

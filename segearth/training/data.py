@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -60,31 +61,21 @@ def draw_index(number: int, length: int, seed: int) -> tuple[int, np.random.Gene
 
 
 @DATASETS.register_module()
+@dataclass(eq=False)
 class ImageFolder(Dataset):
-    """All images below a folder, in random crops; the layout does not matter (Million-AID: ``test/*.jpg``).
+    """All images below a folder, in random crops; the layout does not matter (Million-AID: ``test/*.jpg``)."""
 
-    Args:
-        root: The folder.
-        size: Side of the crops in pixels; smaller images are extended by reflection.
-        kind: 'optical' or 'sar'.
-        bands: Numbers of the bands, from 1, of files with several; None as in :func:`read_optical` and
-            :func:`read_sar`.
-        seed: Of the order and of the crops.
-    """
+    root: str | os.PathLike[str]
+    size: int = 224  # side of the crops in pixels; smaller images are extended by reflection
+    kind: str = 'optical'  # or 'sar'
+    bands: tuple[int, ...] | None = None  # numbers, from 1; None as in read_optical and read_sar
+    seed: int = 0  # of the order and of the crops
 
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        size: int = 224,
-        kind: str = 'optical',
-        bands: tuple[int, ...] | None = None,
-        seed: int = 0,
-    ) -> None:
-        if kind not in READERS:
-            raise ConfigError(f'unknown kind {kind!r} of images; known: {", ".join(READERS)}')
-        self.files = list_images(root)
-        self.size, self.seed, self.kind = size, seed, kind
-        self.bands = tuple(bands) if bands else None
+    def __post_init__(self) -> None:
+        if self.kind not in READERS:
+            raise ConfigError(f'unknown kind {self.kind!r} of images; known: {", ".join(READERS)}')
+        self.files = list_images(self.root)
+        self.bands = tuple(self.bands) if self.bands else None
 
     def __len__(self) -> int:
         return len(self.files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,33 +33,23 @@ CLIPPED = 0.01  # share of the values cut off at each end before stretching
 
 
 @HOOKS.register_module()
+@dataclass(eq=False)
 class Monitor(Hook):
     """Writes history.csv and curves.png, and the model's weights as best.* at the least validation loss so far.
 
     A label-free loss is a poor guide to accuracy: where labels exist, compare the exported checkpoints on a validation
     split too.
-
-    Args:
-        interval: Steps between two rows of the history; each is the mean since the last.
-        validation: Config of a data set to validate on; None for no validation.
-        num_samples: The first so many of it.
-        batch_size: Of the validation.
-        validation_interval: Steps between validations; there is one at the end too.
     """
 
+    interval: int = 10  # steps between two rows of the history; each is the mean since the last
+    validation: dict | None = None  # config of a data set to validate on
+    num_samples: int = 16  # the first so many of it
+    batch_size: int = 4  # of the validation
+    validation_interval: int = 500  # steps between validations; there is one at the end too
     priority = 'LOW'  # before Checkpoints, which saves what the validation found
 
-    def __init__(
-        self,
-        interval: int = 10,
-        validation: dict | None = None,
-        num_samples: int = 16,
-        batch_size: int = 4,
-        validation_interval: int = 500,
-    ) -> None:
-        self.interval, self.num_samples, self.batch_size = interval, num_samples, batch_size
-        self.validation_interval = validation_interval
-        self.dataset = DATASETS.build(validation) if validation else None
+    def __post_init__(self) -> None:
+        self.dataset = DATASETS.build(self.validation) if self.validation else None
         self.rows: list[dict[str, float]] = []
         self.recent: list[dict[str, float]] = []  # since the last row
 
@@ -101,18 +92,13 @@ class Monitor(Hook):
 
 
 @HOOKS.register_module()
+@dataclass(eq=False)
 class Pictures(Hook):
-    """Writes pictures/step_N.png, what the model's ``draw`` shows of some samples, every so often and at the end.
+    """Writes pictures/step_N.png, what the model's ``draw`` shows of some samples, every so often and at the end."""
 
-    Args:
-        interval: Steps.
-        num_images: The first so many samples of the training data.
-    """
-
+    interval: int = 500  # steps
+    num_images: int = 3  # the first so many samples of the training data
     priority = 'LOW'
-
-    def __init__(self, interval: int = 500, num_images: int = 3) -> None:
-        self.interval, self.num_images = interval, num_images
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Draws when it is time."""
@@ -188,5 +174,5 @@ def draw_rows(rows: list[PictureRow]) -> Image.Image:
     def enlarge(picture: np.ndarray) -> np.ndarray:
         return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.NEAREST))
 
-    drawn = [draw_panels([(title, enlarge(picture)) for title, picture in row.items()], (), ()) for row in rows]
-    return Image.fromarray(np.concatenate(drawn))
+    sheets = [draw_panels([(title, enlarge(picture)) for title, picture in row.items()], (), ()) for row in rows]
+    return Image.fromarray(np.concatenate([np.asarray(sheet) for sheet in sheets]))

@@ -6,6 +6,7 @@ Its hooks set what a training starts from, and :class:`FrozenEncoderModel` is wh
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,11 +166,12 @@ def dense_features(visual: DenseCLIP | DenseBLIP, place: str, images: Tensor) ->
 
 
 @HOOKS.register_module()
+@dataclass(eq=False)
 class ClipFirstSteps(Hook):
     """Clips gradients to a tiny norm in the first steps, as SimFeatUp was trained: a warm-up of NAdam's averages."""
 
-    def __init__(self, num_steps: int = 10, max_norm: float = 1e-4) -> None:
-        self.num_steps, self.max_norm = num_steps, max_norm
+    num_steps: int = 10
+    max_norm: float = 1e-4
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Sets the norm of the step."""
@@ -179,11 +181,11 @@ class ClipFirstSteps(Hook):
 
 
 @HOOKS.register_module()
+@dataclass(eq=False)
 class Calibration(Hook):
     """Measures the encoder's features of the first images before the first step, see ``SimFeatUp.calibrate``."""
 
-    def __init__(self, num_images: int = 8) -> None:
-        self.num_images = num_images
+    num_images: int = 8
 
     def before_train(self, runner: Runner) -> None:
         """Measures, unless the run goes on from a checkpoint."""
