@@ -62,14 +62,8 @@ COLOURS = {  # of the stages, told apart without colour vision too
     'post-process': '#cc79a7', WHOLE: '#555555',
 }  # fmt: skip
 PLAIN = 'jbu_one plain'  # by the plain path: slow, so measured once, without warm-up, and as a whole
-VARIANTS: dict[str, str | None] = {
-    'jbu_one': 'jbu_one',
-    PLAIN: 'jbu_one',
-    'jbu_stack': 'jbu_stack',
-    'joint_bilateral': 'joint_bilateral',
-    'bilinear': 'bilinear',
-    'none': None,
-}
+UPSAMPLERS = ('jbu_one', 'jbu_stack', 'joint_bilateral', 'bilinear')
+VARIANTS: dict[str, str | None] = {name: name for name in UPSAMPLERS} | {PLAIN: 'jbu_one', 'none': None}
 """Way of scoring -> name of its upsampler; None for scores interpolated without one."""
 DEFAULT_VARIANTS = ('jbu_one', 'bilinear', 'none', PLAIN)
 
@@ -118,8 +112,9 @@ def main() -> None:
                 raise ConfigError(f'measuring {name} ended early: too little memory? Give a smaller --size') from error
     console.print(build_table(results))
     for result in results:
-        share = upsampling_share(result)
-        if share is not None:
+        if 'ViT' in result['stages']:
+            seconds = sum(result['stages'].get(stage, 0.0) for stage in ('kernels', 'apply', 'score'))
+            share = seconds / result['stages']['ViT']
             console.print(f'{result["name"]}: upsampling and scoring take {share:.2f} x the time of the ViT')
     conditions = vars(options) | {
         'torch': torch.__version__,
@@ -191,14 +186,6 @@ def build_table(results: Sequence[Mapping]) -> Table:
     table.add_row('images a second', *(f'{1 / result["image_seconds"]:.2f}' for result in results))
     table.add_row('peak memory (GiB)', *(f'{result["peak_bytes"] / 2**30:.2f}' for result in results))
     return table
-
-
-def upsampling_share(result: Mapping) -> float | None:
-    """Time of upsampling and scoring over the encoder's; None where it was not measured."""
-    stages = result['stages']
-    if 'ViT' not in stages:
-        return None
-    return sum(stages.get(stage, 0.0) for stage in ('kernels', 'apply', 'score')) / stages['ViT']
 
 
 def save_chart(results: Sequence[Mapping], path: Path) -> None:

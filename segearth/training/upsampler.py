@@ -37,11 +37,7 @@ PLACES = (READOUT, LAST_BLOCK_INPUT)
 
 
 class FrozenEncoderModel(BaseModel):
-    """What trains with the help of an encoder that stays as it is; subclasses name both parts.
-
-    Training images are ``size`` pixels a side, a multiple of the encoder's patch. The precision of the computation is
-    fp32, bf16 or fp16 (mixed; the last with ``AmpOptimWrapper`` on CUDA only).
-    """
+    """What trains with the help of an encoder that stays as it is; subclasses name both parts."""
 
     frozen: str
     trained: str
@@ -82,10 +78,10 @@ class SimFeatUpModel(FrozenEncoderModel):
     Args:
         encoder: Arguments of :func:`segearth.models.build.build_encoder`, without device and precision.
         upsampler: ``name`` and options of :func:`simfeatup.build_upsampler`.
-        features: Where they are taken, see :func:`dense_features`.
-        size: As for :class:`FrozenEncoderModel`.
+        features: Place in the encoder that they are taken from, see :func:`dense_features`.
+        size: Side of the training images in pixels, a multiple of the patch.
         recipe: Arguments of :class:`simfeatup.training.Recipe`; None for the released ones.
-        precision: As for :class:`FrozenEncoderModel`.
+        precision: fp32, bf16 or fp16 of the computation (mixed; the last with ``AmpOptimWrapper`` on CUDA only).
 
     Raises:
         UserError: Settings that cannot be used.
@@ -141,10 +137,9 @@ class SimFeatUpModel(FrozenEncoderModel):
         hr_features = self.objective.upsample(features, normal)
         rebuilt = self.objective.reconstruction(hr_features)
         rows = []
-        for image, low, high, again in zip(normal, features, hr_features, rebuilt, strict=True):
+        for image, low, high, again in zip(map(to_picture, normal), features, hr_features, rebuilt, strict=True):
             coarse, fine = principal_components([low / self.objective.feature_scale, high])
-            row = {'image': to_picture(image), 'features': coarse, 'upsampled': fine, 'rebuilt': to_picture(again)}
-            rows.append(row)
+            rows.append({'image': image, 'features': coarse, 'upsampled': fine, 'rebuilt': to_picture(again)})
         return rows
 
 
