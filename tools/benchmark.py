@@ -192,17 +192,16 @@ def save_chart(results: Sequence[Mapping], path: Path) -> None:
     """Stacked bars of the stages; a variant without stages (the plain path) as one bar."""
     figure = Figure(figsize=(9, 0.6 * len(results) + 1.6), layout='constrained')
     axes = figure.subplots()
-    names, left = [result['name'] for result in results], np.zeros(len(results))
+    left = np.zeros(len(results))
+    bars = [result['stages'] if 'ViT' in result['stages'] else {WHOLE: result['image_seconds']} for result in results]
     for stage, colour in COLOURS.items():
-        parts = [
-            result['stages'] if 'ViT' in result['stages'] else {WHOLE: result['image_seconds']} for result in results
-        ]
-        widths = [part.get(stage, 0.0) for part in parts]
-        axes.barh(names, widths, left=left, color=colour, label=stage)
+        widths = [bar.get(stage, 0.0) for bar in bars]
+        axes.barh(range(len(results)), widths, left=left, color=colour, label=stage)
         left += widths
     for row, result in enumerate(results):
         seconds = result['image_seconds']
         axes.annotate(f' {seconds:.2f} s', (max(left[row], seconds), row), va='center', annotation_clip=False)
+    axes.set_yticks(range(len(results)), [result['name'] for result in results])
     axes.invert_yaxis()
     axes.set_xlabel('seconds an image')
     axes.margins(x=0.15)
