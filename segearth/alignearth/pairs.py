@@ -30,7 +30,7 @@ from segearth.training.data import list_images
 SHOWN = 5  # names listed in a message
 ROUNDING = 1e-3  # of a pixel, in coordinates that went through a projection
 PairOfPaths = tuple[Path, Path]  # optical, SAR
-Selections = tuple[tuple[int, ...] | None, tuple[int, ...] | None]  # their band numbers, from 1; None for all
+Selections = tuple[tuple[int, ...] | None, ...]  # their band numbers, from 1; None for all
 Layers = tuple[np.ndarray, np.ndarray]  # bands (B, H, W) and where they are valid (H, W)
 
 
