@@ -121,7 +121,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     from segearth.freed_memory import keep_freed_memory
     from segearth.io.outputs import check_results
     from segearth.io.raster import read_band_numbers
-    from segearth.maps.grid import BLOCK_SIDE
+    from segearth.maps.labelling import BLOCK_SIDE
     from segearth.maps.predict import MapOptions, parts_of, predict_to_files
     from segearth.maps.results import MapFiles
     from segearth.maps.scene import SceneSource, find_scenes, open_scene

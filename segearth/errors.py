@@ -11,7 +11,7 @@ with the name of the class under construction put before the message.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -42,3 +42,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``' Did you mean A or B?'`` for a message about a name that does not exist; empty where nothing is like it."""
     near = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=3, cutoff=0.5)
     return f' Did you mean {" or ".join(near)}?' if near else ''
+
+
+def shorten(names: Sequence[object], limit: int) -> str:
+    """The first names of a long list for a message, with dots where there are more."""
+    return ', '.join(map(str, names[:limit])) + (', ...' if len(names) > limit else '')

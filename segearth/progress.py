@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import rich.progress as bars
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 BYTES = 'bytes'
 Report = Callable[[int, int | None], None]
@@ -31,15 +22,14 @@ def progress_bar(name: str, unit: str = 'windows', is_passing: bool = False) -> 
         unit: What is counted; :data:`BYTES` are shown with their speed.
         is_passing: Show the bar on terminals only, from the first report on, and take it away at the end.
     """
-    amount = (DownloadColumn(), TransferSpeedColumn()) if unit == BYTES else (MofNCompleteColumn(), TextColumn(unit))
-    columns = (
-        TextColumn('{task.description}'), BarColumn(), *amount,
-        TimeElapsedColumn(), TextColumn('left'), TimeRemainingColumn(),
-    )  # fmt: skip
+    counted = (bars.MofNCompleteColumn(), bars.TextColumn(unit))
+    amount = (bars.DownloadColumn(), bars.TransferSpeedColumn()) if unit == BYTES else counted
+    left = (bars.TimeElapsedColumn(), bars.TextColumn('left'), bars.TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=is_passing, disable=is_passing and not console.is_terminal
-    ) as bar:
+    with bars.Progress(
+        bars.TextColumn('{task.description}'), bars.BarColumn(), *amount, *left,
+        console=console, transient=is_passing, disable=is_passing and not console.is_terminal,
+    ) as bar:  # fmt: skip
         task = bar.add_task(name, total=None, visible=not is_passing)
         first: list[int] = []
 

@@ -21,8 +21,7 @@ from mmengine.registry import init_default_scope
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-from studies.data_inspection import inspect_dataset
-from studies.data_report import compare_count, describe_inspection, draw_contact_sheet, spread
+from studies.data_inspection import compare_count, describe_inspection, draw_contact_sheet, inspect_dataset, spread
 
 import segearth.register  # noqa: F401 - the data sets
 from segearth.cli import build_parser, run_cli

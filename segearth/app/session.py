@@ -26,12 +26,10 @@ from segearth.io.panels import Palette, palette_of
 from segearth.io.pictures import decide_stretch
 from segearth.io.raster import read_band_numbers
 from segearth.maps.areas import ClassArea, read_areas
-from segearth.maps.grid import WindowGrid
-from segearth.maps.labelling import SegmenterModel, label_block
+from segearth.maps.labelling import SegmenterModel, WindowGrid, label_block
 from segearth.maps.predict import MapOptions, parts_of, predict_to_files
-from segearth.maps.quicklook import reduction
 from segearth.maps.results import MapFiles
-from segearth.maps.run import MapRun, Progress, place_reduced, reduced, run_blocks
+from segearth.maps.run import MapRun, Progress, place_reduced, reduced, reduction, run_blocks
 from segearth.maps.scene import SceneSource, open_scene
 from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.segmenter import Segmenter

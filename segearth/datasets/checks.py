@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 
 from segearth.datasets.transforms import LoadSegLabel
-from segearth.errors import DataError, MissingFileError
+from segearth.errors import DataError, MissingFileError, shorten
 from segearth.io.gdal_files import UnreadableFileError
 from segearth.io.labels import check_kind, check_sizes
 from segearth.io.raster import read_info
@@ -28,33 +28,16 @@ WHERE = (
 
 @dataclass(frozen=True)
 class BrokenPair:
-    """An image whose file or label cannot be read.
-
-    Attributes:
-        index: Place in the data set.
-        image: Path of the image.
-        reason: The message.
-    """
+    """An image whose file or label cannot be read: its place in the data set, and the message."""
 
     index: int
-    image: str
     reason: str
 
 
 def check_folders(
     data_root: str | None, data_prefix: dict[str, str], ann_file: str = '', name: str = 'the data set'
 ) -> None:
-    """Checks that the folders and the list of a data set exist.
-
-    Args:
-        data_root: Folder before the others; None or '' for none.
-        data_prefix: ``img_path`` and ``seg_map_path``, relative to it or absolute.
-        ann_file: File with the names of the images, if any.
-        name: Name of the data set, for the message.
-
-    Raises:
-        MissingFileError: One of them does not exist.
-    """
+    """Checks that the folders of a data set (``img_path``, ``seg_map_path``) and its list of images, if any, exist."""
     whats = {'img_path': 'image folder', 'seg_map_path': 'label folder'}
     for key, prefix in data_prefix.items():
         folder = os.path.join(data_root or '', prefix or '')
@@ -66,11 +49,7 @@ def check_folders(
 
 
 def check_not_empty(dataset: BaseDataset, num_images: int) -> None:
-    """Checks that a data set found images.
-
-    Raises:
-        DataError: It found none; the message says what is there instead.
-    """
+    """Checks that a data set found images; else a DataError says what is there instead."""
     if num_images:
         return
     folder = dataset.data_prefix.get('img_path', '')
@@ -87,8 +66,7 @@ def check_not_empty(dataset: BaseDataset, num_images: int) -> None:
 
 def bind_label_checks(dataset: BaseDataset) -> None:
     """Tells the label loader of a data set's pipeline which ids there are."""
-    loader = label_loader(dataset)
-    if loader is not None:
+    if (loader := label_loader(dataset)) is not None:
         loader.num_ids = num_ids_of(dataset)
 
 
@@ -104,28 +82,19 @@ def num_ids_of(dataset: BaseDataset) -> int:
 
 
 def check_files_exist(dataset: BaseDataset) -> None:
-    """Checks that every image and its label exist.
-
-    Raises:
-        MissingFileError: Some do not; the message counts them and names the first.
-    """
+    """Checks that every image and its label exist; else a MissingFileError counts the missing and names the first."""
     images, labels = zip(*_pairs(dataset), strict=True)
     for what, paths in (('image', images), ('label', labels)):
         with ThreadPoolExecutor(NUM_THREADS) as pool:
             is_there = pool.map(lambda path: path is None or os.path.isfile(path), paths)
         missing = [path for path, there in zip(paths, is_there, strict=True) if not there]
         if missing:
-            some = ', '.join(missing[:MAX_SHOWN]) + (', ...' if len(missing) > MAX_SHOWN else '')
+            some = shorten(missing, MAX_SHOWN)
             raise MissingFileError(f'{what} file missing for {len(missing)} of {len(paths)} images: {some}. {WHERE}')
 
 
 def check_headers(dataset: BaseDataset) -> None:
-    """Checks that every label has its image's size and is no picture, from the headers of the files alone.
-
-    Raises:
-        DataError: Sizes differ, or a label has colours.
-        UnreadableFileError: A header cannot be read.
-    """
+    """Checks that every label has its image's size and is no picture, from the headers of the files alone."""
     loader = label_loader(dataset)
 
     def check(pair: tuple[str, str | None]) -> None:
@@ -142,11 +111,7 @@ def check_headers(dataset: BaseDataset) -> None:
 
 
 def find_broken(dataset: BaseDataset, indices: Sequence[int] | None = None) -> list[BrokenPair]:
-    """Reads every image and label and returns those that cannot be read.
-
-    Args:
-        dataset: With a pipeline whose first steps load.
-        indices: Places to look at; None for all.
+    """Reads the images and labels at some places, or at all, and returns those that cannot be read.
 
     Raises:
         DataError: A file can be read but not used, such as a label with wrong ids: leaving it out would hide a
@@ -160,7 +125,7 @@ def find_broken(dataset: BaseDataset, indices: Sequence[int] | None = None) -> l
             for step in loaders:
                 sample = step(sample)
         except UnreadableFileError as error:
-            return BrokenPair(index, sample['img_path'], str(error))
+            return BrokenPair(index, str(error))
         return None
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mmseg.registry import DATASETS
 
-from segearth.datasets.base import RemoteSensingDataset
+from segearth.datasets.sets import RemoteSensingDataset
 from segearth.demo.classes import CLASSES, PALETTE
 from segearth.errors import ConfigError
 
@@ -25,6 +25,7 @@ class DemoDataset(RemoteSensingDataset):
     METAINFO = {'classes': CLASSES, 'palette': [list(colour) for colour in PALETTE]}
     DEFAULTS = {'data_prefix': {'img_path': 'img_dir', 'seg_map_path': 'ann_dir'}}
     FOLDER: ClassVar[str] = 'data/demo'
+    DRAWN_BY: ClassVar[str] = 'ensure_benchmark'
 
     def __init__(self, **settings: Any) -> None:
         root = settings.get('data_root')
@@ -32,25 +33,15 @@ class DemoDataset(RemoteSensingDataset):
             raise ConfigError(
                 f'{type(self).__name__} needs data_root, the folder to draw the benchmark into: data_root={self.FOLDER}'
             )
-        self._draw(Path(root))
+        from segearth.demo import files  # late: drawing scenes needs what evaluation does not
+
+        getattr(files, self.DRAWN_BY)(Path(root))
         super().__init__(**settings)
-
-    def _draw(self, root: Path) -> None:
-        from segearth.demo.files import ensure_benchmark  # late: drawing scenes needs what evaluation does not
-
-        ensure_benchmark(root)
 
 
 @DATASETS.register_module()
 class DemoSARDataset(DemoDataset):
-    """Simulated radar images of 448 x 448 with exact labels; drawn into ``data_root`` when first used.
-
-    They show that the program works, not how well it does on the Earth.
-    """
+    """Simulated radar images in place of the optical ones."""
 
     FOLDER = 'data/demo_sar'
-
-    def _draw(self, root: Path) -> None:
-        from segearth.demo.files import ensure_sar_benchmark
-
-        ensure_sar_benchmark(root)
+    DRAWN_BY = 'ensure_sar_benchmark'

@@ -8,11 +8,12 @@ white (0, 255); the labels here are 0 and 1, as tools/dataset_converters writes 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
+from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from segearth.datasets.base import RemoteSensingDataset
+from segearth.datasets.checks import bind_label_checks, check_folders, check_not_empty
 
 BLACK, WHITE = [0, 0, 0], [255, 255, 255]
 BUILDING, WATER, FOREST, CROPLAND, GRASS = [222, 31, 7], [0, 69, 255], [34, 97, 38], [75, 181, 73], [0, 255, 36]
@@ -23,6 +24,32 @@ TIFF = {'img_suffix': '.tif', 'seg_map_suffix': '.tif'}
 def _classes(**colours: list[int]) -> dict[str, Any]:
     """METAINFO of classes in the order of their ids, each with its colour in RGB."""
     return {'classes': tuple(colours), 'palette': list(colours.values())}
+
+
+class RemoteSensingDataset(BaseSegDataset):
+    """Base of them all: images in one folder, labels of the same names in another, both PNG unless a set says other.
+
+    Args:
+        **settings: Arguments of mmseg's BaseSegDataset, such as data_root, data_prefix, img_suffix and pipeline.
+
+    Raises:
+        DataError: No images.
+        MissingFileError: A folder or the list of images does not exist.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = {}
+    DEFAULTS: ClassVar[dict[str, Any]] = {}  # settings of a set that the caller may override
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{'img_suffix': '.png', 'seg_map_suffix': '.png', **self.DEFAULTS, **settings})
+        bind_label_checks(self)
+
+    def load_data_list(self) -> list[dict]:
+        """Lists the samples: ``img_path``, ``seg_map_path`` and what the label loader needs."""
+        check_folders(None, self.data_prefix, self.ann_file, type(self).__name__)
+        samples = super().load_data_list()
+        check_not_empty(self, len(samples))
+        return samples
 
 
 @DATASETS.register_module()

@@ -1,4 +1,7 @@
-"""Loading steps for mmseg pipelines, each a thin layer over the functions that hold the rules."""
+"""Loading steps for mmseg pipelines, each a thin layer over the functions that hold the rules.
+
+A file that cannot be used, or whose bands need to be chosen, is a DataError; one that is not there a MissingFileError.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +47,6 @@ class LoadOpticalImage(_LoadPicture):
     Args:
         bands: Numbers of the red, green and blue band, from 1; None takes the first three.
         to_float32: Give floats instead of 8-bit numbers.
-
-    Raises:
-        DataError: The file cannot be read, or its bands need to be chosen.
-        MissingFileError: There is no such file.
     """
 
     def __init__(self, bands: Sequence[int] | None = None, to_float32: bool = False) -> None:
@@ -67,10 +66,6 @@ class LoadSARImage(_LoadPicture):
         scale: 'auto', or what the numbers are: 'db', 'amplitude' or 'power'.
         db_ranges: (lowest, highest) decibels of each band; None by the rule.
         to_float32: Give floats instead of 8-bit numbers.
-
-    Raises:
-        DataError: The file cannot be read, or its bands need to be chosen.
-        MissingFileError: There is no such file.
     """
 
     def __init__(
@@ -99,10 +94,6 @@ class LoadSegLabel(mmseg_transforms.LoadAnnotations):
         accept_palette: Take the numbers of a palette file (mode P) for class ids.
         accept_mask_255: Take a two-class label of 0 and 255 as it is, 255 being ignored.
         reduce_zero_label: Id 0 is not evaluated, and the others count from 1; leave it to the data set.
-
-    Raises:
-        DataError: The file cannot be read, is not a label of the classes, or is not of the image's size.
-        MissingFileError: There is no such file.
     """
 
     def __init__(
@@ -125,9 +116,8 @@ class LoadSegLabel(mmseg_transforms.LoadAnnotations):
 def class_table(reduce_zero_label: bool | None, label_map: Mapping[int, int] | None) -> np.ndarray:
     """(256,) uint8: class of each label id, 255 staying 255.
 
-    Args:
-        reduce_zero_label: Id 0 is not evaluated, and the others count from 1.
-        label_map: Class, so numbered -> class of a subset, or 255.
+    With `reduce_zero_label` id 0 is not evaluated, and the others count from 1; `label_map` says of each class, so
+    numbered, which it is of a subset, or 255.
     """
     table = np.arange(NUM_IDS, dtype=np.uint8)
     for number, new in (label_map or {}).items():

@@ -11,7 +11,6 @@ from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
-from segearth.datasets.base import RemoteSensingDataset
 from segearth.datasets.checks import (
     BrokenPair,
     bind_label_checks,
@@ -21,6 +20,7 @@ from segearth.datasets.checks import (
     check_not_empty,
     find_broken,
 )
+from segearth.datasets.sets import RemoteSensingDataset
 from segearth.errors import ConfigError, DataError
 from segearth.text.vocabulary import read_vocabulary
 

@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from segearth.errors import DataError
+from segearth.errors import DataError, shorten
 from segearth.io.raster import FileInput, name_of, read_raster
 
 IGNORE_INDEX = 255  # mmseg's id of pixels that are not evaluated
@@ -19,10 +19,7 @@ OPTION = 'test_dataloader.dataset.pipeline.2'  # place of the label loader in th
 
 
 def read_label(
-    file: FileInput,
-    num_ids: int | None = None,
-    accept_palette: bool = False,
-    accept_mask_255: bool = False,
+    file: FileInput, num_ids: int | None = None, accept_palette: bool = False, accept_mask_255: bool = False
 ) -> np.ndarray:
     """Reads a label file and checks it.
 
@@ -51,11 +48,7 @@ def read_label(
 
 
 def check_kind(is_palette: bool, num_bands: int, path: str | os.PathLike[str], accept_palette: bool = False) -> None:
-    """Checks that a file is of a kind that holds class ids; the header is enough for that.
-
-    Raises:
-        DataError: It is a palette image, or has several bands.
-    """
+    """Refuses palette images and several bands, which hold no class ids; the header is enough for that."""
     if is_palette and not accept_palette:
         raise DataError(
             f'{path} is a palette image (mode P): its numbers are places in a colour table, and whether these are the '
@@ -70,17 +63,7 @@ def check_kind(is_palette: bool, num_bands: int, path: str | os.PathLike[str], a
 
 
 def check_sizes(label_size: tuple[int, ...], image_size: tuple[int, ...], label: object, image: object) -> None:
-    """Checks that a label is of its image's size.
-
-    Args:
-        label_size: (height, width) in pixels.
-        image_size: (height, width) of the image.
-        label: File of the label, for the message.
-        image: File of the image, for the message.
-
-    Raises:
-        DataError: It is not.
-    """
+    """Refuses a label that is not of its image's size; sizes are (height, width) in pixels."""
     if tuple(label_size) != tuple(image_size):
         raise DataError(
             f'{label} is {label_size[0]} x {label_size[1]} pixels (height x width) but its image {image} is '
@@ -109,16 +92,13 @@ def _ignored_ids(present: list[int], nodata: float | None, num_ids: int | None) 
     return {number for number in present if number < 0 or number == IGNORE_INDEX or (number == nodata and not is_class)}
 
 
-def _check_ids(
-    present: set[int], has_255: bool, path: str, num_ids: int | None, accept_mask_255: bool
-) -> None:
+def _check_ids(present: set[int], has_255: bool, path: str, num_ids: int | None, accept_mask_255: bool) -> None:
     wrong = sorted(number for number in present if number >= (num_ids or IGNORE_INDEX))
     if wrong:
-        shown = ', '.join(map(str, wrong[:MAX_SHOWN])) + (', ...' if len(wrong) > MAX_SHOWN else '')
         raise DataError(
-            f'{path} has label ids outside the classes: {shown}. Allowed: 0 to {(num_ids or IGNORE_INDEX) - 1}, and '
-            '255 (or a negative number) for pixels to ignore. Prepare the labels as the data set says '
-            '(tools/dataset_converters), or check that the config names the right data set'
+            f'{path} has label ids outside the classes: {shorten(wrong, MAX_SHOWN)}. Allowed: 0 to '
+            f'{(num_ids or IGNORE_INDEX) - 1}, and 255 (or a negative number) for pixels to ignore. Prepare the labels '
+            'as the data set says (tools/dataset_converters), or check that the config names the right data set'
         )
     if num_ids == 2 and has_255 and 1 not in present and not accept_mask_255:
         raise DataError(

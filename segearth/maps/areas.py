@@ -30,16 +30,7 @@ SQUARE_METRES_A_HECTARE = 1e4
 
 
 class PixelAreas:
-    """Area of the pixels of a scene.
-
-    Args:
-        crs: Coordinate reference system; None for a scene without one.
-        transform: Pixel to map coordinates.
-        shape: (height, width) of the scene.
-
-    Raises:
-        DataError: A system that is neither projected nor geographic, such as a local one of unknown unit.
-    """
+    """Area of the pixels of a scene (height, width); a DataError refuses systems that are no place on earth."""
 
     def __init__(self, crs: RasterioCRS | None, transform: Affine, shape: tuple[int, int]) -> None:
         self.transform = transform
@@ -122,19 +113,12 @@ def as_pyproj(crs: RasterioCRS) -> CRS:
 
 @dataclass(frozen=True)
 class ClassArea:
-    """What a map holds of a class.
-
-    Attributes:
-        name: Of the class.
-        pixels: Their number.
-        share: Of the pixels with data, in [0, 1].
-        hectares: None for a scene without a coordinate reference system.
-    """
+    """What a map holds of a class."""
 
     name: str
     pixels: int
-    share: float
-    hectares: float | None
+    share: float  # of the pixels with data, in [0, 1]
+    hectares: float | None  # None for a scene without a coordinate reference system
 
 
 class AreaCount:
@@ -165,16 +149,14 @@ class AreaCount:
 
 def write_areas(path: Path, table: Sequence[ClassArea]) -> None:
     """Writes the table as CSV; hectares stay empty where they are unknown."""
+    hectares = ['' if row.hectares is None else f'{row.hectares:.4f}' for row in table]
+    rows = [(row.name, row.pixels, f'{row.share:.6f}', area) for row, area in zip(table, hectares, strict=True)]
     with open(path, 'w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file)
-        writer.writerow(['class', 'pixels', 'share', 'hectares'])
-        for row in table:
-            hectares = '' if row.hectares is None else f'{row.hectares:.4f}'
-            writer.writerow([row.name, row.pixels, f'{row.share:.6f}', hectares])
+        csv.writer(file).writerows([('class', 'pixels', 'share', 'hectares'), *rows])
 
 
 def read_areas(path: Path) -> list[ClassArea]:
-    """Reads a table that :func:`write_areas` wrote."""
+    """The table that :func:`write_areas` wrote."""
     with open(path, newline='', encoding='utf-8') as file:
         _, *rows = csv.reader(file)
     return [

@@ -25,8 +25,7 @@ from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from distributed.client import FutureCancelledError
 
 from segearth.errors import ConfigError, MissingFileError, ResultsError
-from segearth.maps.labelling import WindowModel
-from segearth.maps.predict import parts_of
+from segearth.maps.labelling import SegmenterModel
 from segearth.maps.run import MapPlan, MapRun, compute_block
 from segearth.maps.scene import open_scene
 
@@ -37,31 +36,25 @@ ASK_SECONDS = 5  # between questions whether the cluster is there, while no bloc
 POLL_SECONDS = 0.05
 CONNECTION_ERRORS = (asyncio.CancelledError, OSError, asyncio.TimeoutError)
 
-_models: dict[str, WindowModel] = {}  # of this worker process
+Build = Callable[[], SegmenterModel]
+_models: dict[str, SegmenterModel] = {}  # of this worker process
 _models_lock = threading.Lock()
 
 
 class DaskRunner:
     """Computes blocks on the workers of a cluster.
 
-    Args:
-        client: Connected client.
-        build: Builds the model, in each worker once; picklable.
-        threads: Threads of torch in a worker; None leaves them as they are.
+    Each worker builds the model once, by ``build``, which is picklable, and gives torch so many ``threads`` if told.
     """
 
-    def __init__(self, client: Client, build: Callable[[], WindowModel], threads: int | None = None) -> None:
+    def __init__(self, client: Client, build: Build, threads: int | None = None) -> None:
         self._client = client
         self._build = build
         self._threads = threads
         self._key = uuid.uuid4().hex  # a run's own: weights may change under one name
 
     def __call__(self, run: MapRun) -> None:
-        """Computes the missing blocks and keeps them in the workspace.
-
-        Raises:
-            ResultsError: Workers died again and again over one block, all of them are gone, or the scheduler is.
-        """
+        """Computes the missing blocks and keeps them in the workspace; a ResultsError says that the cluster is lost."""
         plan, waiting = run.plan, list(reversed(run.missing))
         blocks: dict[Future, int] = {}
         limit = TASKS_A_THREAD * max(self._num_threads(), 1)
@@ -155,15 +148,9 @@ def _lost_scheduler_named() -> Iterator[None]:
 def dask_runner(
     make_segmenter: Callable[[], Any], scheduler: str | None = None, workers: int | None = None
 ) -> Iterator[DaskRunner]:
-    """Connects to a cluster, or starts one on this machine for as long as the context lasts.
+    """Connects to the cluster of a scheduler, or starts workers on this machine for as long as the context lasts.
 
-    Args:
-        make_segmenter: Builds the :class:`segearth.Segmenter` of a worker; picklable.
-        scheduler: Address of a running scheduler.
-        workers: Number of processes to start here instead.
-
-    Raises:
-        ConfigError: No scheduler answers, it has no workers, or a number of workers below 1.
+    ``make_segmenter`` builds the :class:`segearth.Segmenter` of a worker and is picklable.
     """
     build = partial(_build_model, make_segmenter)
     if scheduler is None:
@@ -183,11 +170,7 @@ def dask_runner(
 
 @contextmanager
 def connected(scheduler: str, worker_seconds: float = WORKER_SECONDS) -> Iterator[Client]:
-    """A client of a running scheduler that has a worker at least.
-
-    Raises:
-        ConfigError: No scheduler answers, or it has no workers.
-    """
+    """A client of a running scheduler that has a worker at least; a ConfigError says that it is not there."""
     try:
         client = Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
@@ -208,11 +191,11 @@ def connected(scheduler: str, worker_seconds: float = WORKER_SECONDS) -> Iterato
         yield client
 
 
-def _build_model(make_segmenter: Callable[[], Any]) -> WindowModel:
-    return parts_of(make_segmenter())[0]
+def _build_model(make_segmenter: Callable[[], Any]) -> SegmenterModel:
+    return SegmenterModel(make_segmenter().model)
 
 
-def _compute(plan: MapPlan, build: Callable[[], WindowModel], key: str, threads: int | None) -> dict[str, np.ndarray]:
+def _compute(plan: MapPlan, build: Build, key: str, threads: int | None) -> dict[str, np.ndarray]:
     with _models_lock:
         if key not in _models:
             if threads is not None:

@@ -13,19 +13,16 @@ SAR_READER = 'LoadSARImage'
 
 
 def read_settings(path: str) -> dict[str, Any]:
-    """Reads a configuration file as :class:`segearth.Segmenter` has its arguments.
+    """Reads a configuration file, found by :func:`segearth.paths.find_config`, as arguments of a Segmenter.
 
     The encoder, attention, classes and thresholds are taken, the palette of the data set and its sensor too; the size
-    that images are fitted into is not, since maps are made at a scene's own resolution.
-
-    Args:
-        path: Config, as :func:`segearth.paths.find_config` finds it.
-
-    Raises:
-        MissingFileError: There is no such file.
-        ConfigError: It cannot be read or describes no model.
+    that images are fitted into is not, since maps are made at a scene's own resolution. A MissingFileError or
+    ConfigError says that there is no such file, or no model in it.
     """
     from mmengine.config import Config  # late: takes seconds, and only configs need it
+    from mmseg.registry import DATASETS
+
+    import segearth.datasets  # noqa: F401  (registers the data sets)
 
     file = find_config(path)
     try:
@@ -48,7 +45,8 @@ def read_settings(path: str) -> dict[str, Any]:
         step.get('type') == SAR_READER for step in dataset.get('pipeline') or ()
     ):
         settings['sensor'] = 'sar'
-    palette = _palette(dataset.get('type'))
+    known = DATASETS.get(dataset['type']) if dataset.get('type') else None
+    palette = known.METAINFO.get('palette') if known else None
     if palette is not None and len(palette) == vocabulary.num_classes:
         settings['palette'] = palette
     return settings
@@ -60,12 +58,3 @@ def words_of(vocabulary: Vocabulary) -> list[list[str]]:
     for query, index in zip(vocabulary.queries, vocabulary.query_to_class, strict=True):
         words[index].append(query)
     return words
-
-
-def _palette(dataset_type: str | None) -> Any:
-    from mmseg.registry import DATASETS
-
-    import segearth.datasets  # noqa: F401  (registers the data sets)
-
-    known = DATASETS.get(dataset_type) if dataset_type else None
-    return None if known is None else known.METAINFO.get('palette')

@@ -1,55 +1,86 @@
-"""Labels of one block: windows row by row, with the sums of only one row of windows in memory.
+"""One grid of windows over the whole scene, and the labels of one block of it.
 
-A pixel's scores are final when the last row of windows that sees it is done; they are classified and forgotten then.
-So memory goes with the queries, the window's height and the block's width, not with the block's area.
+There are no seams by construction: a block computes all windows that touch it, and the windows are the same ones for
+every block and for the scene in one piece. Those of the rim are computed by both neighbours, for a block of 18 strides
+11 % twice. Only one row of windows is summed up at a time: a pixel's scores are final when the last row of windows that
+sees it is done, and are classified and forgotten then. So memory goes with the queries, the window's height and the
+block's width, not with the block's area.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from segearth.inference.sliding_window import Box, score_padded
-from segearth.maps.grid import WindowGrid
+from segearth.errors import ConfigError
+from segearth.inference.sliding_window import Box, score_padded, window_boxes
 from segearth.models.checkpoints import tensor_bytes
 
 if TYPE_CHECKING:
     from segearth.models.open_vocabulary import OpenVocabularySegmenter
 
-NO_DATA = 255
-"""Label of pixels without data; so a map has at most 255 classes."""
-
+BLOCK_SIDE = 2048  # pixels, rounded to strides: 8 blocks of an image of Sentinel-2 a side
+NO_DATA = 255  # label of pixels without data; so a map has at most 255 classes
 WHOLE_IMAGE_WINDOW = ((224, 224), (112, 112))  # crop and stride where the model's own setting is "the whole image"
-
 NOT_IN_LABELS = ('crop_size', 'stride', 'window_batch_size')  # settings: the grid of windows says the first two
 
 
-class WindowModel(Protocol):
-    """What labels windows; :class:`SegmenterModel` is one."""
+@dataclass(frozen=True)
+class WindowGrid:
+    """Windows over a scene; all sizes are (height, width) in pixels."""
 
-    num_classes: int
-    crop_size: tuple[int, int]
-    stride: tuple[int, int]
-    window_batch_size: int
+    shape: tuple[int, int]  # of the scene
+    crop_size: tuple[int, int]  # of a window
+    stride: tuple[int, int]  # between windows
 
-    def score(self, windows: Tensor) -> Tensor:
-        """Scores (b, Q, h, w) of windows (b, 3, h, w) uint8, RGB."""
+    def __post_init__(self) -> None:
+        window_boxes(*self.crop_size, self.crop_size, self.stride)  # refuses strides that leave gaps
 
-    def classify(self, query_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Class probabilities (K, h, w) and labels (1, h, w) of mean scores (Q, h, w)."""
+    @property
+    def window(self) -> tuple[int, int]:
+        """(height, width) of the windows, which a small scene limits."""
+        return min(self.crop_size[0], self.shape[0]), min(self.crop_size[1], self.shape[1])
 
-    def describe(self) -> dict[str, Any]:
-        """All that labels depend on, as JSON has it; a resumed run must find the same."""
+    def starts(self, axis: int, first: int, last: int) -> list[int]:
+        """First pixels of the windows along an axis (0: rows) that touch pixels first to last - 1."""
+        side, window, stride = self.shape[axis], self.window[axis], self.stride[axis]
+        end = side - window
+        steps = -(-end // stride)  # ceiling
+        lowest = max((first - window) // stride, 0)
+        highest = min(-(-last // stride), steps)
+        starts = (min(index * stride, end) for index in range(lowest, highest + 1))
+        return [start for start in starts if start < last and start + window > first]
+
+    def region(self, box: Box) -> Box:
+        """The pixels that the windows touching a box see."""
+        rows, columns = self.starts(0, box[0], box[2]), self.starts(1, box[1], box[3])
+        return rows[0], columns[0], rows[-1] + self.window[0], columns[-1] + self.window[1]
+
+    def num_windows(self, boxes: Sequence[Box]) -> int:
+        """Number of windows computed for some boxes."""
+        return sum(len(self.starts(0, y1, y2)) * len(self.starts(1, x1, x2)) for y1, x1, y2, x2 in boxes)
+
+    def blocks(self, side: int = BLOCK_SIDE) -> list[Box]:
+        """Cuts the scene into blocks, row by row, whose side in pixels is rounded to a multiple of the stride."""
+        if side < 1:
+            raise ConfigError(f'block size is {side}; allowed: 1 pixel or more, {BLOCK_SIDE} is usual')
+        height, width = self.shape
+        step_y, step_x = (max(round(side / stride), 1) * stride for stride in self.stride)
+        return [
+            (y, x, min(y + step_y, height), min(x + step_x, width))
+            for y in range(0, height, step_y)
+            for x in range(0, width, step_x)
+        ]
 
 
 class SegmenterModel:
-    """A :class:`segearth.models.open_vocabulary.OpenVocabularySegmenter` as a model of windows."""
+    """An open-vocabulary segmenter as maps need it: it scores windows, and classifies mean scores."""
 
     def __init__(self, segmenter: OpenVocabularySegmenter) -> None:
         self._segmenter = segmenter
@@ -59,16 +90,13 @@ class SegmenterModel:
         self.crop_size: tuple[int, int] = windows[0]
         self.stride: tuple[int, int] = windows[1]
         self.window_batch_size = segmenter.window_batch_size(self.crop_size)
+        self.classify = segmenter.classify  # mean scores (Q, h, w): class probabilities (K, h, w), labels (1, h, w)
 
     def score(self, windows: Tensor) -> Tensor:
         """Scores (b, Q, h, w) of windows (b, 3, h, w) uint8, RGB."""
         segmenter = self._segmenter
         images = segmenter.normalise(windows.to(segmenter.mean.device))
         return score_padded(images, segmenter.score_windows, segmenter.encoder.patch_size)
-
-    def classify(self, query_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Class probabilities (K, h, w) and labels (1, h, w) of mean scores (Q, h, w)."""
-        return self._segmenter.classify(query_logits)
 
     def describe(self) -> dict[str, Any]:
         """All that labels depend on, as JSON has it; a resumed run must find the same."""
@@ -87,7 +115,7 @@ class SegmenterModel:
 
 @torch.inference_mode()
 def label_block(
-    model: WindowModel,
+    model: SegmenterModel,
     picture: np.ndarray,
     valid: np.ndarray,
     box: Box,
@@ -96,22 +124,12 @@ def label_block(
     on_windows: Callable[[int], None] = lambda count: None,
     on_probabilities: Callable[[int, int, np.ndarray], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Labels a block of a scene.
+    """Labels the block ``box`` of a scene, given ``picture`` (h, w, 3) uint8 and ``valid`` (h, w) of its region.
 
-    Args:
-        model: Scores windows.
-        picture: (h, w, 3) uint8, RGB, of ``grid.region(box)``.
-        valid: (h, w) bool, of the same region. Windows without any valid pixel are left out.
-        box: The block, in pixels of the scene.
-        grid: The scene's windows.
-        with_scores: Keep the probability of the best class.
-        on_windows: Told the number of windows just done.
-        on_probabilities: Given the first row and column, in pixels of the scene, and the probabilities (K, h, w) of
-            all classes there, strip by strip; too much to keep for a large scene.
-
-    Returns:
-        ``labels`` (h, w) uint8, :data:`NO_DATA` where the scene has none, and if asked for ``scores`` (h, w) float16,
-        probability of the label's class in [0, 1], NaN without data.
+    Windows without any valid pixel are left out. ``on_windows`` is told the number of windows just done;
+    ``on_probabilities`` gets the first row and column, in pixels of the scene, and the probabilities (K, h, w) of all
+    classes there, strip by strip, which are too much to keep for a large scene. Given back are ``labels`` (h, w) uint8,
+    and if asked for ``scores`` (h, w) float16, the probability of the label's class in [0, 1], NaN without data.
     """
     top, left, _, right = grid.region(box)
     y1, x1, y2, x2 = box

@@ -21,9 +21,7 @@ from segearth.errors import ConfigError, DataError
 from segearth.io.outputs import check_results, writing
 from segearth.io.pictures import decide_stretch
 from segearth.maps.areas import PixelAreas
-from segearth.maps.grid import BLOCK_SIDE, WindowGrid
-from segearth.maps.labelling import NO_DATA, SegmenterModel, WindowModel
-from segearth.maps.quicklook import reduction
+from segearth.maps.labelling import BLOCK_SIDE, NO_DATA, SegmenterModel, WindowGrid
 from segearth.maps.results import TILED, MapFiles, MapLegend, write_results
 from segearth.maps.run import MapPlan, MapRun, Progress, Runner, run_blocks
 from segearth.maps.scene import Scene, SceneSource, open_scene
@@ -38,31 +36,21 @@ DEFAULT_OUT = 'outputs'
 
 @dataclass(frozen=True)
 class MapOptions:
-    """How a scene becomes a map.
+    """How a scene becomes a map."""
 
-    Attributes:
-        stretch: Numbers to picture: 'auto', 'percentile', 'none' or 'black,white' (io/pictures.py).
-        scores: Also a raster of the probability of each pixel's class.
-        polygons: Also polygons, as GeoPackage.
-        min_area: Regions that are smaller are merged into their largest neighbour: square metres, or pixels for a scene
-            without a coordinate reference system. 0 keeps all.
-        block_side: Pixels of a block.
-    """
-
-    stretch: str = 'auto'
-    scores: bool = False
-    polygons: bool = False
-    min_area: float = 0
-    block_side: int = BLOCK_SIDE
+    stretch: str = 'auto'  # numbers to picture: 'auto', 'percentile', 'none' or 'black,white' (io/pictures.py)
+    scores: bool = False  # also a raster of the probability of each pixel's class
+    polygons: bool = False  # also polygons, as GeoPackage
+    min_area: float = 0  # smaller regions join their largest neighbour: square metres, pixels without a system
+    block_side: int = BLOCK_SIDE  # pixels of a block
 
 
 SCENE_ARGUMENTS = frozenset({'resolution', 'runner', 'resume', 'overwrite', 'progress'}).union(
     field.name for field in fields(MapOptions)
-)
-"""Names of the arguments of :func:`predict_scene` that say how a scene is mapped."""
+)  # names of the arguments of `predict_scene` that say how a scene is mapped
 
 
-def parts_of(segmenter: Any) -> tuple[WindowModel, MapLegend]:
+def parts_of(segmenter: Any) -> tuple[SegmenterModel, MapLegend]:
     """What maps need of a :class:`segearth.Segmenter`: its model, and the names and colours of its classes."""
     return SegmenterModel(segmenter.model), MapLegend(segmenter.class_names, segmenter.palette)
 
@@ -135,7 +123,7 @@ def predict_scene(
 
 def predict_to_files(
     source: SceneSource,
-    model: WindowModel,
+    model: SegmenterModel,
     legend: MapLegend,
     out: str | os.PathLike[str],
     options: MapOptions | None = None,
@@ -146,14 +134,7 @@ def predict_to_files(
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> MapFiles:
-    """Maps one scene to the files of a folder; what is not said here is as in :func:`predict_scene`.
-
-    The scene is opened by ``source`` (an open ``dataset`` is read in its place), the ``model`` scores its windows, and
-    ``legend`` gives the names and colours of the classes.
-
-    Raises:
-        segearth.errors.UserError: The scene, the options or the folder cannot be used; the message says why.
-    """
+    """Maps one scene to the files of a folder, as :func:`predict_scene`; an open ``dataset`` is read if given."""
     options, out = options or MapOptions(), Path(out)
     if options.polygons:
         require('maps', 'geopandas', 'pyogrio', 'shapely')
@@ -162,16 +143,14 @@ def predict_to_files(
     if not options.min_area >= 0:
         raise ConfigError(f'--min-area is {options.min_area}; allowed: 0 or more')
     with open_scene(source, dataset) as scene:
-        shape = scene.height, scene.width
-        areas = PixelAreas(scene.crs, scene.transform, shape)
-        grid = WindowGrid(shape, model.crop_size, model.stride)
+        areas = PixelAreas(scene.crs, scene.transform, scene.shape)
+        grid = WindowGrid(scene.shape, model.crop_size, model.stride)
         plan = MapPlan(
             source,
             decide_stretch(scene, options.stretch),
             grid,
             tuple(grid.blocks(options.block_side)),
             options.scores or options.polygons,
-            reduction(*shape),
         )
         files = MapFiles.of(out, scene.name, options.scores, options.polygons)
         possible = MapFiles.of(out, scene.name).paths
@@ -191,19 +170,17 @@ def predict_to_files(
     return files
 
 
-def _settings(
-    plan: MapPlan, scene: Scene, model: WindowModel, legend: MapLegend, options: MapOptions
-) -> dict[str, Any]:
+def _settings(plan: MapPlan, scene: Scene, model: SegmenterModel, legend: MapLegend, options: MapOptions) -> dict:
     """All that the results depend on."""
-    status = os.stat(plan.source.path) if os.path.isfile(plan.source.path) else None
-    return {
+    source = asdict(plan.source)
+    file: dict[str, Any] = {'path': source.pop('path')}
+    if os.path.isfile(plan.source.path):
+        status = os.stat(plan.source.path)
+        file = {'path': os.path.abspath(plan.source.path), 'bytes': status.st_size, 'modified': status.st_mtime_ns}
+    return source | {
         'version': segearth.__version__,
-        'scene': {'path': os.path.abspath(plan.source.path) if status else plan.source.path}
-        | ({'bytes': status.st_size, 'modified': status.st_mtime_ns} if status else {}),
+        'scene': file,
         'bands': list(scene.bands),
-        'sensor': plan.source.sensor,
-        'resolution': plan.source.resolution,
-        'ignore_alpha': plan.source.ignore_alpha,
         'stretch': asdict(plan.stretch),
         'classes': list(legend.class_names),
         'palette': [list(map(int, colour)) for colour in legend.palette],

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,15 +21,15 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 import rasterio.shutil
+from PIL import Image, ImageDraw, ImageFont
 from rasterio._err import CPLE_BaseError
-from rasterio.features import sieve
+from rasterio.features import rasterize, shapes, sieve
 
 from segearth.errors import DataError
 from segearth.inference.sliding_window import Box
-from segearth.io.panels import Palette
-from segearth.maps.areas import AreaCount, ClassArea, PixelAreas, pixel_size, write_areas
+from segearth.io.panels import Palette, colour_map, draw_panels
+from segearth.maps.areas import SQUARE_METRES_A_HECTARE, AreaCount, ClassArea, PixelAreas, pixel_size, write_areas
 from segearth.maps.labelling import NO_DATA
-from segearth.maps.quicklook import draw_quicklook
 from segearth.maps.run import MapPlan, MapRun, place_reduced, reduced
 from segearth.maps.scene import RESULT_ENDINGS, Scene, as_window
 from segearth.maps.workspace import SETTINGS_TAG
@@ -36,6 +39,10 @@ logger = logging.getLogger(__name__)
 TILE = 512  # pixels, side of a tile of the result
 TILED = {'tiled': True, 'blockxsize': TILE, 'blockysize': TILE, 'bigtiff': 'IF_SAFER'}
 COG = {'compress': 'DEFLATE', 'blocksize': TILE, 'bigtiff': 'IF_SAFER', 'overview_resampling': 'NEAREST'}
+STRIP_ROWS = 512  # read at once for polygons
+POLYGON_LAYER = 'classes'
+SHORTEST_SIDE = 160  # pixels of the quick look; a smaller scene is enlarged, so that the scale bar has room
+BAR_SHARE = 0.4  # longest bar, of the panel's width
 
 
 @dataclass(frozen=True)
@@ -48,21 +55,13 @@ class MapLegend:
 
 @dataclass(frozen=True)
 class MapFiles:
-    """Where the results of a scene lie.
+    """Where the results of a scene lie; None for those that are not made."""
 
-    Attributes:
-        overview: PNG with legend.
-        areas: CSV.
-        scores: GeoTIFF, or None.
-        polygons: GeoPackage, or None.
-        classes: GeoTIFF of class ids.
-    """
-
-    overview: Path
-    areas: Path
-    scores: Path | None
-    polygons: Path | None
-    classes: Path
+    overview: Path  # PNG with legend
+    areas: Path  # CSV
+    scores: Path | None  # GeoTIFF
+    polygons: Path | None  # GeoPackage
+    classes: Path  # GeoTIFF of class ids
 
     @classmethod
     def of(cls, out: Path, name: str, scores: bool = True, polygons: bool = True) -> MapFiles:
@@ -87,12 +86,7 @@ def write_results(
 ) -> dict[Path, Path]:
     """Makes the wanted files of a run whose blocks are done, in the workspace's folder.
 
-    Returns:
-        Temporary file -> final path, the GeoTIFF of class ids last.
-
-    Raises:
-        OSError: The disk is full or not writable.
-        DataError: ``min_area`` is more than the scene.
+    Gives temporary file -> final path, the GeoTIFF of class ids last; an OSError says that the disk is full.
     """
     plan, scene = run.plan, run.scene
     folder = run.workspace.result_folder()
@@ -112,7 +106,7 @@ def write_results(
     if plan.with_scores:
         write_blocks(scores, scene, 'float32', float('nan'), blocks('scores'))
     if min_area:
-        _merge_small(labels, _pixels(min_area, areas, scene))
+        _merge_small(labels, min_area, areas)
     small, table = _measure(plan, labels, areas, legend)
     if not any(row.pixels for row in table):
         alpha = ', its alpha band says; --ignore-alpha (ignore_alpha=True) reads it all the same'
@@ -120,7 +114,7 @@ def write_results(
         logger.warning('%s holds no valid pixel%s: its map is empty', plan.source.path, hint)
     describe_classes(labels, legend, settings)
 
-    size = pixel_size(scene.crs, scene.transform, (scene.height, scene.width))
+    size = pixel_size(scene.crs, scene.transform, scene.shape)
     metres = None if size is None else (size[0] * size[1]) ** 0.5
     quicklook = draw_quicklook(picture, small, legend.class_names, legend.palette, metres, plan.step)
     quicklook.save(temporary(files.overview))
@@ -128,12 +122,53 @@ def write_results(
     if files.scores:
         optimise(scores, temporary(files.scores), predictor='YES')
     if files.polygons:
-        from segearth.maps.polygons import write_polygons  # geopandas takes a second to import
-
         write_polygons(temporary(files.polygons), labels, scores, legend.class_names, areas)
     optimise(labels, temporary(files.classes))
     write_legend(temporary(files.legend), legend)
     return {temporary(path): path for path in (files.legend, *files.paths)}
+
+
+def draw_quicklook(
+    picture: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    palette: Palette,
+    metres_a_pixel: float | None,
+    step: int,
+) -> Image.Image:
+    """Draws scene and classes side by side.
+
+    Picture (h, w, 3) uint8 and labels (h, w) uint8 are every ``step``-th pixel of a scene. Without the metres a pixel
+    of the scene the bar counts pixels.
+    """
+    classes = colour_map(labels, palette)
+    classes[labels == NO_DATA] = 255
+    enlargement = max(math.ceil(SHORTEST_SIDE / min(labels.shape)), 1)
+    panels = [np.repeat(np.repeat(array, enlargement, 0), enlargement, 1) for array in (picture, classes)]
+    unit_a_pixel = (metres_a_pixel or 1) * step / enlargement
+    panels[1] = _with_scale_bar(panels[1], unit_a_pixel, is_metric=metres_a_pixel is not None)
+    return draw_panels([('scene', panels[0]), ('classes', panels[1])], class_names, palette)
+
+
+def round_length(longest: float) -> float:
+    """The largest of 1, 2, 5, 10, 20, ... that is not longer."""
+    power = 10 ** math.floor(math.log10(longest))
+    return next(factor * power for factor in (5, 2, 1) if factor * power <= longest * (1 + 1e-9))
+
+
+def _with_scale_bar(panel: np.ndarray, unit_a_pixel: float, is_metric: bool) -> np.ndarray:
+    image = Image.fromarray(panel)
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(size=13)
+    length = round_length(BAR_SHARE * image.width * unit_a_pixel)
+    text = f'{length:g} pixels' if not is_metric else f'{length / 1000:g} km' if length >= 1000 else f'{length:g} m'
+    bar = round(length / unit_a_pixel)
+    box_width = max(bar, round(draw.textlength(text, font=font))) + 12
+    top = image.height - 34
+    draw.rectangle((4, top, 4 + box_width, image.height - 5), fill='white', outline='black')
+    draw.text((10, top + 3), text, fill='black', font=font)
+    draw.rectangle((10, top + 21, 10 + bar, top + 24), fill='black')
+    return np.asarray(image)
 
 
 def write_blocks(path: Path, scene: Scene, dtype: str, nodata: float, blocks: Iterable[tuple[Box, np.ndarray]]) -> None:
@@ -158,11 +193,7 @@ def describe_classes(path: Path, legend: MapLegend, settings: Mapping[str, Any])
 
 
 def optimise(source: Path, target: Path, **options: Any) -> None:
-    """Copies a GeoTIFF into a Cloud Optimized one: tiled, compressed, with overviews of nearest pixels.
-
-    Raises:
-        OSError: The disk is full or not writable.
-    """
+    """Copies a GeoTIFF into a Cloud Optimized one: tiled, compressed, with overviews of nearest pixels."""
     try:
         rasterio.shutil.copy(source, target, driver='COG', **COG, **options)
     except CPLE_BaseError as error:  # GDAL's own, which rasterio passes on here
@@ -181,6 +212,67 @@ def write_legend(path: Path, legend: MapLegend) -> None:
     ElementTree.ElementTree(root).write(path, encoding='utf-8')
 
 
+def write_polygons(
+    target: Path, labels_path: Path, scores_path: Path, class_names: Sequence[str], areas: PixelAreas
+) -> None:
+    """Writes a GeoPackage of one polygon a region, with the areas of the table and the mean score of its pixels.
+
+    Regions are connected by sides, not corners. The label map is held in memory, a byte a pixel; the score raster is
+    read in strips.
+    """
+    import geopandas  # late: takes a second, and few want polygons
+    import shapely
+
+    with rasterio.open(labels_path) as dataset:
+        labels, crs, transform = dataset.read(1), dataset.crs, dataset.transform
+    found = [(shapely.geometry.shape(shape), int(value)) for shape, value in shapes(labels, mask=labels != NO_DATA)]
+    polygons = np.array([polygon for polygon, _ in found], dtype=object)
+    class_ids = np.array([value for _, value in found], dtype=int)
+    bounds = shapely.bounds(polygons).reshape(-1, 4)
+    pixels, square_metres, scores = _zonal_sums(polygons, bounds, scores_path, areas)
+    columns = {
+        'class': [class_names[index] for index in class_ids],
+        'class_id': class_ids,
+        'pixels': pixels.astype(int),
+        'hectares': square_metres / SQUARE_METRES_A_HECTARE,
+        'mean_score': scores / np.maximum(pixels, 1),
+    }
+    if not areas.is_known:
+        del columns['hectares']
+    on_ground = shapely.transform(polygons, lambda points: np.column_stack(transform @ (points[:, 0], points[:, 1])))
+    frame = geopandas.GeoDataFrame(columns, geometry=on_ground, crs=crs.to_wkt() if crs else None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', "'crs' was not provided")  # the scene has none
+        content = BytesIO()  # pyogrio takes names for addresses, and cuts them at a semicolon
+        try:
+            frame.to_file(content, layer=POLYGON_LAYER, driver='GPKG', engine='pyogrio', geometry_type='Polygon')
+        except RuntimeError as error:  # what pyogrio raises when the disk is full
+            raise OSError(str(error)) from error
+    target.write_bytes(content.getbuffer())
+
+
+def _zonal_sums(polygons: np.ndarray, bounds: np.ndarray, scores_path: Path, areas: PixelAreas) -> np.ndarray:
+    """(3, N): pixels, square metres and sum of scores of N polygons, whose corners and bounds (N, 4) are in pixels."""
+    sums = np.zeros((3, len(polygons) + 1))
+    with rasterio.open(scores_path) as dataset:
+        for top in range(0, dataset.height, STRIP_ROWS):
+            bottom = min(top + STRIP_ROWS, dataset.height)
+            inside = np.flatnonzero((bounds[:, 1] < bottom) & (bounds[:, 3] > top))
+            if not len(inside):
+                continue
+            box = (top, 0, bottom, dataset.width)
+            shape = (bottom - top, dataset.width)
+            shift = rasterio.Affine.translation(0, top)
+            ids = rasterize(
+                ((polygons[index], index + 1) for index in inside), out_shape=shape, transform=shift, dtype='int32'
+            ).ravel()
+            scores = dataset.read(1, window=as_window(box)).ravel()
+            weights = np.broadcast_to(areas.of_box(box), shape).ravel() if areas.is_known else np.zeros(ids.size)
+            for row, values in enumerate((None, weights, np.nan_to_num(scores))):
+                sums[row] += np.bincount(ids, values, minlength=len(polygons) + 1)
+    return sums[:, 1:]
+
+
 def _measure(plan: MapPlan, labels: Path, areas: PixelAreas, legend: MapLegend) -> tuple[np.ndarray, list[ClassArea]]:
     """Every ``step``-th label of the map, and the area of each class."""
     count = AreaCount(len(legend.class_names), areas)
@@ -193,17 +285,13 @@ def _measure(plan: MapPlan, labels: Path, areas: PixelAreas, legend: MapLegend) 
     return small, count.table(legend.class_names)
 
 
-def _merge_small(path: Path, pixels: int) -> None:
-    """Merges regions of fewer pixels into their largest neighbour; no data stays, and is no neighbour."""
+def _merge_small(path: Path, min_area: float, areas: PixelAreas) -> None:
+    """Merges smaller regions into their largest neighbour; no data stays, and is no neighbour."""
     with rasterio.open(path, 'r+') as dataset:
+        y, x = dataset.height // 2, dataset.width // 2
+        a_pixel = float(areas.of_box((y, x, y + 1, x + 1)).squeeze()) if areas.is_known else 1.0
+        pixels = min_area / a_pixel
+        if pixels > dataset.height * dataset.width:
+            raise DataError(f'--min-area {min_area:g} is more than the whole scene; give less')
         labels = dataset.read(1)
-        dataset.write(sieve(labels, pixels, mask=labels != NO_DATA), 1)
-
-
-def _pixels(min_area: float, areas: PixelAreas, scene: Scene) -> int:
-    y, x = scene.height // 2, scene.width // 2
-    a_pixel = float(areas.of_box((y, x, y + 1, x + 1)).squeeze()) if areas.is_known else 1.0
-    pixels = -(-min_area // a_pixel)
-    if pixels > scene.height * scene.width:
-        raise DataError(f'--min-area {min_area:g} is more than the whole scene; give less')
-    return max(int(pixels), 1)
+        dataset.write(sieve(labels, max(math.ceil(pixels), 1), mask=labels != NO_DATA), 1)

@@ -6,6 +6,7 @@ the same function (cluster.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,34 +14,28 @@ import numpy as np
 
 from segearth.inference.sliding_window import Box
 from segearth.io.pictures import Stretch
-from segearth.maps.grid import WindowGrid
-from segearth.maps.labelling import WindowModel, label_block
+from segearth.maps.labelling import SegmenterModel, WindowGrid, label_block
 from segearth.maps.scene import Scene, SceneSource
 from segearth.maps.workspace import Workspace
 
-Progress = Callable[[int, int], None]
-"""Told (windows done, windows in all)."""
+QUICKLOOK_SIDE = 1024  # pixels, the longest side of a panel
+Progress = Callable[[int, int], None]  # told (windows done, windows in all)
 
 
 @dataclass(frozen=True)
 class MapPlan:
-    """What is to be computed.
-
-    Attributes:
-        source: The scene.
-        stretch: From its numbers to a picture.
-        grid: Its windows.
-        blocks: Its blocks.
-        with_scores: Keep the probability of the best class.
-        step: Every how many pixels one is kept for the quick look.
-    """
+    """What is to be computed."""
 
     source: SceneSource
     stretch: Stretch
     grid: WindowGrid
     blocks: tuple[Box, ...]
-    with_scores: bool
-    step: int
+    with_scores: bool  # keep the probability of the best class
+
+    @property
+    def step(self) -> int:
+        """Every how many pixels one is kept for the quick look."""
+        return reduction(*self.grid.shape)
 
     @property
     def small_shape(self) -> tuple[int, int]:
@@ -51,22 +46,13 @@ class MapPlan:
 
 @dataclass
 class MapRun:
-    """A plan under way: what those get who compute its blocks.
-
-    Attributes:
-        plan: What is to be computed.
-        model: Scores windows.
-        scene: The open scene.
-        workspace: Keeps the finished blocks.
-        missing: Numbers of the blocks that are still to be computed.
-        progress: Told how far the windows are.
-    """
+    """A plan under way: what those get who compute its blocks."""
 
     plan: MapPlan
-    model: WindowModel
+    model: SegmenterModel
     scene: Scene
     workspace: Workspace
-    missing: Sequence[int]
+    missing: Sequence[int]  # numbers of the blocks that are still to be computed
     progress: Progress
 
     def __post_init__(self) -> None:
@@ -95,16 +81,12 @@ def run_blocks(run: MapRun, on_probabilities: Callable[[int, int, np.ndarray], N
 def compute_block(
     plan: MapPlan,
     index: int,
-    model: WindowModel,
+    model: SegmenterModel,
     scene: Scene,
     on_windows: Callable[[int], None] = lambda count: None,
     on_probabilities: Callable[[int, int, np.ndarray], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Reads and labels one block; the last two arguments are those of :func:`segearth.maps.labelling.label_block`.
-
-    Returns:
-        What that returns, and ``picture`` (h', w', 3) uint8, the block reduced.
-    """
+    """Reads and labels one block: what :func:`label_block` gives, and ``picture`` (h', w', 3) uint8, reduced."""
     y1, x1, y2, x2 = box = plan.blocks[index]
     top, left, *_ = region = plan.grid.region(box)
     bands, valid = scene.read(region)
@@ -113,6 +95,11 @@ def compute_block(
     arrays = label_block(model, picture, valid, box, plan.grid, plan.with_scores, on_windows, on_probabilities)
     inside = picture[y1 - top : y2 - top, x1 - left : x2 - left]
     return arrays | {'picture': reduced(inside, y1, x1, plan.step)}
+
+
+def reduction(height: int, width: int) -> int:
+    """Every how many pixels of a scene one is kept."""
+    return max(math.ceil(max(height, width) / QUICKLOOK_SIDE), 1)
 
 
 def reduced(values: np.ndarray, top: int, left: int, step: int) -> np.ndarray:

@@ -26,30 +26,19 @@ from rasterio.windows import Window
 
 from segearth.errors import ConfigError, DataError, MissingFileError
 from segearth.inference.sliding_window import Box
-from segearth.io.gdal_files import (
-    BandReader,
-    bands_without_alpha,
-    check_band_numbers,
-    is_gdal_name,
-    is_palette,
-    local_name,
-    name_of_results,
-    open_dataset,
-    with_plain_alpha,
-)
+from segearth.io import gdal_files
 from segearth.maps.areas import pixel_size
 
 logger = logging.getLogger(__name__)
 
 RASTER_SUFFIXES = frozenset({'.tif', '.tiff', '.jp2', '.vrt', '.img', '.png', '.jpg', '.jpeg'})
-RESULT_ENDINGS = {
+RESULT_ENDINGS = {  # what stands behind a scene's name in its results, which a folder of scenes may hold too
     'overview': '_overview.png',
     'areas': '_areas.csv',
     'scores': '_scores.tif',
     'polygons': '_polygons.gpkg',
     'classes': '_classes.tif',
 }
-"""What stands behind a scene's name in its results, which a folder of scenes may hold too."""
 GDAL_CACHE_MB = 256  # GDAL's default is a share of the machine's memory
 LONGEST_SIDE = 2**31 - 1  # of a GDAL raster
 BANDS_REMEDY = {
@@ -60,63 +49,35 @@ BANDS_REMEDY = {
 
 @dataclass(frozen=True)
 class SceneSource:
-    """How to open a scene; small and picklable, so that every worker of a cluster opens it for itself.
+    """How to open a scene; small and picklable, so that every worker of a cluster opens it for itself."""
 
-    Attributes:
-        path: File, or whatever else GDAL opens.
-        bands: Band numbers from 1; None for the rules of :func:`choose_bands`.
-        sensor: 'optical' or 'sar'.
-        resolution: Side of a pixel on the ground in metres; None for the scene's own.
-        ignore_alpha: Alpha is a band like others and hides nothing.
-    """
-
-    path: str
-    bands: tuple[int, ...] | None = None
-    sensor: str = 'optical'
-    resolution: float | None = None
-    ignore_alpha: bool = False
+    path: str  # file, or whatever else GDAL opens
+    bands: tuple[int, ...] | None = None  # numbers from 1; None for the rules of `choose_bands`
+    sensor: str = 'optical'  # or 'sar'
+    resolution: float | None = None  # side of a pixel on the ground in metres; None for the scene's own
+    ignore_alpha: bool = False  # alpha is a band like others and hides nothing
 
 
 class Scene:
-    """An open scene.
-
-    Attributes:
-        source: What was opened, and how.
-        name: For file names, see :func:`segearth.io.gdal_files.name_of_results`.
-        bands: Numbers of the bands that are read.
-        height, width: In pixels.
-        crs: Coordinate reference system, or None.
-        transform: Pixel to map coordinates; the identity where the file has none.
-        is_picture: The bands are 8-bit numbers, which need no stretch.
-        is_masked_by_alpha: An alpha band says where there is data.
-        has_overviews: Reduced copies are in the file, so that a small picture of it is read fast.
-    """
+    """An open scene, whose ``native`` dataset may be resampled in ``dataset``."""
 
     def __init__(self, dataset: rasterio.DatasetReader, source: SceneSource, native: rasterio.DatasetReader) -> None:
         self._dataset = dataset
         self.source = source
-        self.name = name_of_results(source.path)
+        self.name = gdal_files.name_of_results(source.path)
         self.bands = choose_bands(native, source)
-        self.crs = native.crs
-        self.transform = dataset.transform
-        self.height, self.width = dataset.shape
-        self._reader = BandReader(native, self.bands)
-        self.is_picture = self._reader.dtype == np.uint8
-        self.is_masked_by_alpha = self._reader.is_masked_by_alpha
-        self.has_overviews = bool(native.overviews(self.bands[0]))
+        self.crs = native.crs  # None where the file has none
+        self.transform = dataset.transform  # pixel to map coordinates, the identity where the file has none
+        self.height, self.width = self.shape = dataset.shape
+        self._reader = gdal_files.BandReader(native, self.bands)
+        self.is_picture = self._reader.dtype == np.uint8  # needs no stretch
+        self.is_masked_by_alpha = self._reader.is_masked_by_alpha  # an alpha band says where there is data
+        self.has_overviews = bool(native.overviews(self.bands[0]))  # so that a small picture of it is read fast
 
     def read(self, box: Box, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Reads a box.
+        """Bands and valid pixels of a box as :meth:`segearth.io.gdal_files.BandReader.read` has them.
 
-        Args:
-            box: (y1, x1, y2, x2) in pixels.
-            size: (height, width) of the result, nearest pixels from overviews where there are some; None for the box's.
-
-        Returns:
-            bands, valid: As :meth:`segearth.io.gdal_files.BandReader.read` has them.
-
-        Raises:
-            DataError: The file is damaged.
+        With ``size`` (height, width) they are reduced, by nearest pixels from overviews where there are some.
         """
         try:
             return self._reader.read(self._dataset, as_window(box), size)
@@ -131,24 +92,14 @@ class Scene:
 
 @contextmanager
 def open_scene(source: SceneSource, dataset: rasterio.DatasetReader | None = None) -> Iterator[Scene]:
-    """Opens a scene.
-
-    Args:
-        source: What to open, and how.
-        dataset: Used instead of opening ``source.path``; stays open.
-
-    Raises:
-        MissingFileError: There is no such file.
-        DataError: GDAL cannot read it, or its bands need to be chosen.
-        ConfigError: A resolution that cannot be brought about.
-    """
+    """Opens a scene, or takes an open ``dataset``, which it leaves open; a UserError says what cannot be used."""
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, GDAL_ERROR_ON_LIBJPEG_WARNING=True))
-        native = dataset or stack.enter_context(open_dataset(source.path))
+        native = dataset or stack.enter_context(gdal_files.open_dataset(source.path))
         if source.ignore_alpha and ColorInterp.alpha in native.colorinterp:
-            native = stack.enter_context(with_plain_alpha(native))
+            native = stack.enter_context(gdal_files.with_plain_alpha(native))
         if native.tags().get('EXIF_Orientation', '1') != '1':
             logger.warning('%s was taken with the camera turned; its map keeps the rows and columns of the file, as '
                            'GIS programs show it', source.path)  # fmt: skip
@@ -163,20 +114,15 @@ def open_scene(source: SceneSource, dataset: rasterio.DatasetReader | None = Non
 def find_scenes(names: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Paths of scenes from files, folders, patterns and GDAL's remote paths, in order.
 
-    Args:
-        names: As given on a command line. Of a folder, the files with the usual endings of rasters are taken, sorted,
-            less this program's own results.
-
-    Raises:
-        MissingFileError: There is no such file or folder.
-        DataError: A folder or pattern without scenes.
+    Of a folder, the files with the usual endings of rasters are taken, sorted, less this program's own results.
+    A MissingFileError or DataError says what is not there.
     """
     found: list[str] = []
-    for name in map(local_name, names):
+    for name in map(gdal_files.local_name, names):
         path = Path(name)
         if not name:
             raise MissingFileError('the name of a scene is empty; give a file, a folder, a pattern or a GDAL path')
-        if is_gdal_name(name) or os.path.isfile(name):
+        if gdal_files.is_gdal_name(name) or os.path.isfile(name):
             found.append(name)
             continue
         if os.path.isdir(name):
@@ -199,19 +145,16 @@ def _is_result(path: Path) -> bool:
 
 
 def choose_bands(dataset: rasterio.DatasetReader, source: SceneSource) -> list[int]:
-    """Band numbers to read, from 1.
+    """Band numbers to read, from 1; a DataError says that bands have to be chosen, or do not exist.
 
     Without a choice: the only band as grey, three as red, green, blue, the first three of four (the fourth is near
     infrared or alpha, which never counts); for radar one or two.
-
-    Raises:
-        DataError: A number that does not exist, bands that have to be chosen, or complex numbers for an optical scene.
     """
     path, chosen = source.path, source.bands
-    numbers = bands_without_alpha(dataset)
+    numbers = gdal_files.bands_without_alpha(dataset)
     is_sar = source.sensor == 'sar'
     if chosen is not None:
-        check_band_numbers(chosen, dataset.count, path)
+        gdal_files.check_band_numbers(chosen, dataset.count, path)
         numbers = list(chosen)
     elif not is_sar and len(numbers) == 4:
         numbers = numbers[:3]
@@ -243,12 +186,14 @@ def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: 
         )
     has_mask_band = MaskFlags.per_dataset in native.mask_flag_enums[0]
     resampling = Resampling.bilinear if factors[0] < 1 else Resampling.average
+    if gdal_files.is_palette(native, gdal_files.bands_without_alpha(native)):
+        resampling = Resampling.nearest
     return WarpedVRT(
         native,
         transform=native.transform @ Affine.scale(factors[1], factors[0]),
         height=height,
         width=width,
-        resampling=Resampling.nearest if is_palette(native, bands_without_alpha(native)) else resampling,
+        resampling=resampling,
         add_alpha=has_mask_band and ColorInterp.alpha not in native.colorinterp,
     )
 

@@ -27,8 +27,7 @@ from segearth.io.outputs import make_folder, writing
 
 logger = logging.getLogger(__name__)
 
-SETTINGS_TAG = 'SEGEARTH_SETTINGS'
-"""Tag of finished GeoTIFFs with the settings that they were made with, as JSON."""
+SETTINGS_TAG = 'SEGEARTH_SETTINGS'  # of finished GeoTIFFs: what they were made with, as JSON
 SHOWN_DIFFERENCES = 3
 
 
@@ -37,25 +36,7 @@ class Workspace:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._settings = folder / 'settings.json'
-
-    @property
-    def is_begun(self) -> bool:
-        """There is a run to go on with."""
-        return self._settings.is_file()
-
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        """Begins a run with settings as JSON has them."""
-        with writing(self.folder):
-            write_bytes(self._settings, json.dumps(settings, indent=1, sort_keys=True).encode())
-
-    def check(self, settings: Mapping[str, Any]) -> None:
-        """Raises a ResultsError if the run cannot go on with these settings, for it had others."""
-        try:
-            known = json.loads(self._settings.read_text())
-        except (OSError, ValueError) as error:
-            raise ResultsError(f'{self._settings} cannot be read ({error}): begin anew with --overwrite') from error
-        _compare(known, settings, self.folder)
+        self.settings = folder / 'settings.json'  # there as long as a run is begun
 
     def has_block(self, index: int) -> bool:
         """The block is finished."""
@@ -93,7 +74,7 @@ class Workspace:
     def discard(self) -> None:
         """Deletes the run, and what is left of one."""
         with writing(self.folder):
-            self._settings.unlink(missing_ok=True)
+            self.settings.unlink(missing_ok=True)
             if self.folder.exists():
                 shutil.rmtree(self.folder)
 
@@ -111,23 +92,10 @@ def open_workspace(
     resume: bool = False,
     overwrite: bool = False,
 ) -> Iterator[Workspace | None]:
-    """Opens the workspace of a run and locks it.
+    """Opens and locks the workspace of a run; gives None if the run to be resumed is finished already.
 
-    Args:
-        out: Folder of the results; made if need be.
-        name: Name of the scene.
-        settings: All that the results depend on.
-        results: Final paths.
-        possible: Those of a run that makes all kinds of results; none of another run may stay beside the new ones.
-        resume: Go on with an unfinished run of the same settings, or leave a finished one as it is.
-        overwrite: Begin anew whatever there is; old results stay until the new ones are complete.
-
-    Yields:
-        The workspace; None if the run to be resumed is finished already.
-
-    Raises:
-        ConfigError: ``resume`` together with ``overwrite``.
-        ResultsError: Another run is at work, results are there, or the run to be resumed had other settings.
+    ``possible`` are the final paths of a run that makes all kinds of results; none of another run may stay beside the
+    new ``results``. With ``overwrite`` old results stay until the new ones are complete.
     """
     if resume and overwrite:
         raise ConfigError('--resume goes on with a run and --overwrite begins anew: give one of them')
@@ -143,14 +111,21 @@ def open_workspace(
     try:
         workspace = Workspace(out / f'.{name}.parts')
         settings = json.loads(json.dumps(settings))  # tuples become lists
-        if overwrite or not workspace.is_begun:
+        if overwrite or not workspace.settings.is_file():
             workspace.discard()
             if not overwrite and _is_finished(settings, results, possible, resume):
                 yield None
                 return
-            workspace.begin(settings)
+            with writing(workspace.folder):
+                write_bytes(workspace.settings, json.dumps(settings, indent=1, sort_keys=True).encode())
         elif resume:
-            workspace.check(settings)
+            try:
+                known = json.loads(workspace.settings.read_text())
+            except (OSError, ValueError) as error:
+                raise ResultsError(
+                    f'{workspace.settings} cannot be read ({error}): begin anew with --overwrite'
+                ) from error
+            _compare(known, settings, workspace.folder)
         else:
             raise ResultsError(
                 f'there is an unfinished run for {results[-1]}: go on with it with --resume, or begin anew with '

@@ -14,9 +14,8 @@ from segearth.io.labels import IGNORE_INDEX, check_sizes
 from segearth.io.outputs import writing
 from segearth.io.raster import read_raster
 from segearth.preparation.label_rules import read_picture
-from segearth.preparation.recipe import Recipe
+from segearth.preparation.recipe import Box, Recipe, Tiling
 from segearth.preparation.sources import Member, Pair
-from segearth.preparation.tiling import cut
 
 # How Pillow writes each kind; labels never become JPEG, whose numbers are not exact.
 ENCODINGS: dict[str, dict] = {
@@ -29,54 +28,23 @@ GO_ON = 'run again when that is mended: it goes on'
 
 
 @dataclass(frozen=True)
-class Options:
-    """Choices of the user's.
-
-    Attributes:
-        ignore_unknown: Give 255 to colours and ids that the data set does not have, rather than refuse the label.
-        link_images: Link to images that need no change, rather than copy them.
-    """
-
-    ignore_unknown: bool = False
-    link_images: bool = False
-
-
-DEFAULTS = Options()
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What became of one or many pairs.
+    """What became of one or many pairs. A result is an image with its label, or a tile of it."""
 
-    Attributes:
-        written: Results (images with their labels, or tiles) of which something was written.
-        present: Results that were there.
-        failures: Messages.
-    """
-
-    written: int = 0
-    present: int = 0
-    failures: tuple[str, ...] = ()
+    written: int = 0  # results of which something was written
+    present: int = 0  # results that were there
+    failures: tuple[str, ...] = ()  # messages
 
     def __add__(self, other: Outcome) -> Outcome:
         return Outcome(self.written + other.written, self.present + other.present, self.failures + other.failures)
 
 
-def convert_pair(recipe: Recipe, pair: Pair, folder: Path, options: Options = DEFAULTS) -> Outcome:
-    """Converts one pair; what cannot be used is told in the outcome.
-
-    Args:
-        recipe: The data set.
-        pair: Image and label.
-        folder: Folder of the data set; the recipe's folders are made below it.
-        options: Choices of the user's.
-
-    Raises:
-        ResultsError: The disk is full, or the folder cannot be written.
-    """
+def convert_pair(recipe: Recipe, pair: Pair, folder: Path, ignore_unknown: bool, link_images: bool) -> Outcome:
+    """Converts one pair, below the folder of its data set; what cannot be used is told in the outcome."""
     try:
-        convert = _convert_whole if recipe.tiling is None else _convert_tiles
-        return convert(recipe, pair, folder, options)
+        if recipe.tiling is None:
+            return _convert_whole(recipe, pair, folder, ignore_unknown, link_images)
+        return _convert_tiles(recipe, recipe.tiling, pair, folder, ignore_unknown)
     except DataError as error:
         return Outcome(failures=(str(error),))
 
@@ -89,14 +57,14 @@ def is_written(path: Path) -> bool:
         return False
 
 
-def _convert_whole(recipe: Recipe, pair: Pair, folder: Path, options: Options) -> Outcome:
+def _convert_whole(recipe: Recipe, pair: Pair, folder: Path, ignore_unknown: bool, link_images: bool) -> Outcome:
     image_path, label_path = _places(recipe, folder, pair.name)
     if is_written(image_path) and is_written(label_path):
         return Outcome(present=1)
-    labels = recipe.rule(pair, options.ignore_unknown)
+    labels = recipe.rule(pair, ignore_unknown)
     check_sizes(labels.shape, pair.image.image_size(), pair.label, pair.image)
     if not is_written(image_path):
-        _write_image(pair.image, image_path, options.link_images)
+        _write_image(pair.image, image_path, link_images)
     if not is_written(label_path):
         with writing(label_path, GO_ON):
             if _keeps_georeference(pair.label, label_path, labels):
@@ -106,20 +74,29 @@ def _convert_whole(recipe: Recipe, pair: Pair, folder: Path, options: Options) -
     return Outcome(written=1)
 
 
-def _convert_tiles(recipe: Recipe, pair: Pair, folder: Path, options: Options) -> Outcome:
-    assert recipe.tiling is not None
-    boxes = recipe.tiling.names(pair.name, pair.image.image_size())
+def _convert_tiles(recipe: Recipe, tiling: Tiling, pair: Pair, folder: Path, ignore_unknown: bool) -> Outcome:
+    boxes = tiling.names(pair.name, pair.image.image_size())
     places = {name: _places(recipe, folder, name) for name in boxes}
     missing = [name for name in boxes if not all(map(is_written, places[name]))]
     if not missing:
         return Outcome(present=len(boxes))
-    labels, image = recipe.rule(pair, options.ignore_unknown), read_picture(pair.image.content())
+    labels, image = recipe.rule(pair, ignore_unknown), read_picture(pair.image.content())
     check_sizes(labels.shape, image.shape[:2], pair.label, pair.image)
     for name in missing:
         for array, fill, path in zip((image, labels), (0, IGNORE_INDEX), places[name], strict=True):
             with writing(path, GO_ON):
                 _save(cut(array, boxes[name], fill), path)
     return Outcome(len(missing), len(boxes) - len(missing))
+
+
+def cut(array: np.ndarray, box: Box, fill: int) -> np.ndarray:
+    """Cuts a box out of an array (H, W, ...); what lies outside becomes `fill`."""
+    y1, x1, y2, x2 = box
+    piece = array[y1:y2, x1:x2]
+    missing = ((0, y2 - y1 - piece.shape[0]), (0, x2 - x1 - piece.shape[1]))
+    if not any(after for _, after in missing):
+        return np.ascontiguousarray(piece)
+    return np.pad(piece, [*missing, *[(0, 0)] * (array.ndim - 2)], constant_values=fill)
 
 
 def _places(recipe: Recipe, folder: Path, name: str) -> tuple[Path, Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from PIL import Image, ImageDraw
 
-from segearth.errors import DataError
+from segearth.errors import DataError, shorten
 from segearth.io.gdal_files import FileContent
 from segearth.io.labels import IGNORE_INDEX, read_label
 from segearth.io.raster import read_raster
@@ -23,45 +23,23 @@ LUMA = np.array([299, 587, 114], dtype=np.uint32)  # thousandths of red, green, 
 LOSSY_SUFFIXES = frozenset({'.jpg', '.jpeg'})
 
 Colour = tuple[int, int, int]
+LabelRule = Callable[[Pair, bool], np.ndarray]
+"""Makes the label (H, W), uint8, of an image from what is published; a DataError where the file cannot be used.
 
-
-class LabelRule(ABC):
-    """Makes the label of an image from what is published."""
-
-    def __call__(self, pair: Pair, ignore_unknown: bool = False) -> np.ndarray:
-        """Makes a label.
-
-        Args:
-            pair: The image and the file of its label.
-            ignore_unknown: Give 255 to what the rule does not know, rather than refuse it.
-
-        Returns:
-            (H, W) uint8.
-
-        Raises:
-            DataError: The file is damaged, of another kind, or holds what the rule does not know.
-        """
-        return self._make(pair, ignore_unknown)
-
-    @abstractmethod
-    def _make(self, pair: Pair, ignore_unknown: bool) -> np.ndarray: ...
+What the rule does not know becomes 255 if the second argument is true (--ignore-unknown), else it is a DataError too.
+"""
 
 
 @dataclass(frozen=True)
-class Threshold(LabelRule):
-    """Mask of one class: below the threshold 0, else 1.
+class Threshold:
+    """Mask of one class: below the threshold 0, else 1."""
 
-    Attributes:
-        threshold: In [1, 255].
-        is_brightness: The threshold is on the brightness as shown (palettes looked up); else on the file's numbers.
-    """
+    threshold: int = 128  # in [1, 255]
+    is_brightness: bool = True  # of the brightness as shown (palettes looked up); else of the file's numbers
 
-    threshold: int = 128
-    is_brightness: bool = True
-
-    def _make(self, pair: Pair, ignore_unknown: bool) -> np.ndarray:
-        read = _read_brightness if self.is_brightness else _read_ids
-        values = read(pair.label.content())
+    def __call__(self, pair: Pair, ignore_unknown: bool = False) -> np.ndarray:
+        """Makes the label of an image, 0 and 1; --ignore-unknown changes nothing."""
+        values = (_read_brightness if self.is_brightness else _read_ids)(pair.label.content())
         if self.is_brightness and values.max(initial=0) == 1 and pair.label.suffix not in LOSSY_SUFFIXES:
             raise DataError(
                 f'{pair.label} holds 0 and 1, not black and white (0 and 255): it seems to be converted already. '
@@ -71,16 +49,13 @@ class Threshold(LabelRule):
 
 
 @dataclass(frozen=True)
-class Colours(LabelRule):
-    """Mask of one colour a class.
+class Colours:
+    """Mask of one colour a class."""
 
-    Attributes:
-        ids: Colour (red, green, blue) to id; several colours may share one.
-    """
+    ids: tuple[tuple[Colour, int], ...]  # colour to id; several colours may share one
 
-    ids: tuple[tuple[Colour, int], ...]
-
-    def _make(self, pair: Pair, ignore_unknown: bool) -> np.ndarray:
+    def __call__(self, pair: Pair, ignore_unknown: bool = False) -> np.ndarray:
+        """Makes the label of an image."""
         bands = _read_bands(pair.label.content()).astype(np.uint32)
         if len(bands) < 3:
             raise DataError(f'{pair.label} is grey; expected one colour a class. Give the label files as downloaded')
@@ -94,26 +69,22 @@ class Colours(LabelRule):
 
 
 @dataclass(frozen=True)
-class Ids(LabelRule):
-    """Mask that holds ids already.
+class Ids:
+    """Mask that holds ids already."""
 
-    Attributes:
-        num_ids: Published ids are 0 to ``num_ids - 1``, and 255 for pixels to ignore.
-        new_ids: Published id to ours; published ids that are not named become 255. None keeps all.
-    """
+    num_ids: int  # published ids are 0 to num_ids - 1, and 255 for pixels to ignore
+    new_ids: tuple[tuple[int, int], ...] | None = None  # published id to ours, others to 255; None keeps all
 
-    num_ids: int
-    new_ids: tuple[tuple[int, int], ...] | None = None
-
-    def _make(self, pair: Pair, ignore_unknown: bool) -> np.ndarray:
+    def __call__(self, pair: Pair, ignore_unknown: bool = False) -> np.ndarray:
+        """Makes the label of an image."""
         ids = _read_ids(pair.label.content())
         present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256))
         wrong = [int(number) for number in present if self.num_ids <= number != IGNORE_INDEX]
         if wrong and not ignore_unknown:
-            shown = ', '.join(map(str, wrong[:MAX_SHOWN])) + (', ...' if len(wrong) > MAX_SHOWN else '')
             raise DataError(
-                f'{pair.label} holds the ids {shown}; published are 0 to {self.num_ids - 1}. Is it another data set, '
-                'or a picture of the labels? If these pixels are to be left out: --ignore-unknown writes 255 there'
+                f'{pair.label} holds the ids {shorten(wrong, MAX_SHOWN)}; published are 0 to {self.num_ids - 1}. Is it '
+                'another data set, or a picture of the labels? If these pixels are to be left out: --ignore-unknown '
+                'writes 255 there'
             )
         table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
         for published, number in self.new_ids or [(number, number) for number in range(self.num_ids)]:
@@ -122,13 +93,14 @@ class Ids(LabelRule):
 
 
 @dataclass(frozen=True)
-class Polygons(LabelRule):
+class Polygons:
     """Outlines in the format of COCO, one file for all images: 1 within a polygon, else 0.
 
     Pixels belong to a polygon if their centre lies within it or on its outline.
     """
 
-    def _make(self, pair: Pair, ignore_unknown: bool) -> np.ndarray:
+    def __call__(self, pair: Pair, ignore_unknown: bool = False) -> np.ndarray:
+        """Makes the label of an image, 0 and 1; --ignore-unknown changes nothing."""
         height, width = pair.image.image_size()
         mask = Image.new('L', (width, height))
         draw = ImageDraw.Draw(mask)
@@ -140,11 +112,7 @@ class Polygons(LabelRule):
 
 @lru_cache(maxsize=1)
 def read_polygons(member: Member) -> dict[str, list[list[float]]]:
-    """Polygons (x1, y1, x2, y2, ... in pixels) of each image, by its name without suffix, from COCO's format.
-
-    Raises:
-        DataError: The file is not of that format.
-    """
+    """Polygons (x1, y1, x2, y2, ... in pixels) of each image, by its name without suffix, from COCO's format."""
     file = member.content()
     try:
         content = json.load(file)
@@ -154,18 +122,12 @@ def read_polygons(member: Member) -> dict[str, list[list[float]]]:
             polygons = [[float(number) for number in part] for part in annotation['segmentation']]
             found[names[annotation['image_id']]] += polygons
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f'{member} is no file of polygons in the format of COCO: {type(error).__name__} {error}'
-        ) from error
+        raise DataError(f'{member} is no file of polygons in COCO format: {type(error).__name__} {error}') from error
     return found
 
 
 def read_picture(file: FileContent) -> np.ndarray:
-    """Reads an image as (H, W, 3) uint8, RGB: palettes looked up, grey repeated, bands after the third dropped.
-
-    Raises:
-        DataError: Damaged, truncated, of an unknown format, or not 8 bits a band.
-    """
+    """Reads an image as (H, W, 3) uint8, RGB: palettes looked up, grey repeated, bands after the third dropped."""
     bands = _read_bands(file)
     return np.stack(list(bands[:3]) if len(bands) >= 3 else [bands[0]] * 3, axis=-1)
 
@@ -200,14 +162,13 @@ def _colour_table(ids: tuple[tuple[Colour, int], ...]) -> np.ndarray:
 
 def _tell_unknown(member: Member, packed: np.ndarray, num_pixels: int) -> str:
     values, counts = np.unique(packed, return_counts=True)
-    order = np.argsort(-counts)[:MAX_SHOWN]
-    shown = ', '.join(
+    order = np.argsort(-counts)[: MAX_SHOWN + 1]  # one more, for the dots
+    shown = [
         f'({value >> 16}, {value >> 8 & 255}, {value & 255}) {count} times'
         for value, count in zip(values[order].tolist(), counts[order].tolist(), strict=True)
-    )
-    more = ', ...' if len(values) > MAX_SHOWN else ''
+    ]
     return (
-        f'{member} has {len(values)} unknown colours in {packed.size} of {num_pixels} pixels: {shown}{more}. It is '
-        'not a label of this data set, or was saved with loss (JPEG, resized). If these pixels are to be left out: '
-        '--ignore-unknown writes 255 there'
+        f'{member} has {len(values)} unknown colours in {packed.size} of {num_pixels} pixels: '
+        f'{shorten(shown, MAX_SHOWN)}. It is not a label of this data set, or was saved with loss (JPEG, resized). If '
+        'these pixels are to be left out: --ignore-unknown writes 255 there'
     )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from segearth.errors import DataError, MissingFileError
+from segearth.errors import DataError, MissingFileError, shorten
 from segearth.preparation.label_rules import Polygons, read_polygons
 from segearth.preparation.recipe import Recipe
 from segearth.preparation.sources import Member, Pair
@@ -19,19 +19,10 @@ PICTURE_SUFFIXES = frozenset({'.png', '.jpg', '.jpeg', '.tif', '.tiff'})  # endi
 def find_pairs(
     recipe: Recipe, members: Sequence[Member], names: Sequence[str] | None = None, allow_missing: bool = False
 ) -> list[Pair]:
-    """Finds the images and labels of a data set among files.
+    """Finds the images wanted and their labels among the files of the source, sorted by name.
 
-    Args:
-        recipe: The data set.
-        members: All files of the source.
-        names: The images wanted; None for the recipe's own choice.
-        allow_missing: Leave out images that are wanted but not there, or without label.
-
-    Returns:
-        Pairs, sorted by name.
-
-    Raises:
-        DataError: Nothing found, an image without label, a name found twice, a wanted image not found.
+    Without `names` the recipe says which are wanted. A wanted image that is not there or has no label is a DataError,
+    unless `allow_missing` leaves it out.
     """
     images = _by_name(recipe, recipe.image, recipe.image_suffix, members)
     outlines = _find_outlines(recipe, members)
@@ -55,15 +46,7 @@ def find_pairs(
 
 
 def find_names(recipe: Recipe, members: Iterable[Member], list_file: str | os.PathLike[str] | None) -> list[str] | None:
-    """Reads the list of wanted images: the user's, else the one in the source.
-
-    Returns:
-        Names without folder and suffix, each once; None without a list.
-
-    Raises:
-        DataError: Empty list, or several lists in the source.
-        MissingFileError: No such file, or the data set needs a list and there is none.
-    """
+    """Names of the wanted images without folder and suffix, from the user's list, else the source's; None without."""
     if list_file is not None:
         path = Path(list_file)
         if not path.is_file():
@@ -76,8 +59,10 @@ def find_names(recipe: Recipe, members: Iterable[Member], list_file: str | os.Pa
         return None
     lists = [member for member in members if PurePosixPath(member.path).name == recipe.list_name]
     if len(lists) > 1:
-        shown = ', '.join(map(str, lists[:MAX_SHOWN]))
-        raise DataError(f'{recipe.title}: several lists {recipe.list_name} ({shown}): choose one with --list FILE')
+        raise DataError(
+            f'{recipe.title}: several lists {recipe.list_name} ({shorten(lists, MAX_SHOWN)}): choose one with '
+            '--list FILE'
+        )
     if not lists and recipe.is_list_required:
         raise MissingFileError(
             f'{recipe.title}: {recipe.list_name} is not in the source, so it is not known which images belong to the '
@@ -134,22 +119,21 @@ def _rank(member: Member, suffix: str) -> tuple[bool, bool]:
 
 def _check_none(recipe: Recipe, names: Sequence[str], what: str, allow: bool) -> None:
     if names and not allow:
-        shown = ', '.join(names[:MAX_SHOWN]) + (', ...' if len(names) > MAX_SHOWN else '')
         note = f' {recipe.note}.' if recipe.note else ''
         raise DataError(
-            f'{recipe.title}: {len(names)} {what}: {shown}. Expected: {recipe.source}.{note} To go on without these: '
-            '--allow-missing'
+            f'{recipe.title}: {len(names)} {what}: {shorten(names, MAX_SHOWN)}. Expected: {recipe.source}.{note} To go '
+            'on without these: --allow-missing'
         )
 
 
 def _tell_nothing_found(recipe: Recipe, members: Sequence[Member], num_images: int, num_labels: int) -> str:
-    seen = ', '.join(member.path for member in members[:MAX_SHOWN]) or 'nothing at all'
+    seen = shorten([member.path for member in members], MAX_SHOWN) or 'nothing at all'
     archive = next((member for member in members if member.is_archive), None)
     unpack = f'. {archive} is an archive that is not looked into: unpack it first' if archive else ''
     note = f'. {recipe.note}' if recipe.note else ''
     return (
         f'{recipe.title}: found {num_images} images and {num_labels} labels. Expected: {recipe.source}. The source '
-        f'has {len(members)} files: {seen}{", ..." if len(members) > MAX_SHOWN else ""}{unpack}{note}'
+        f'has {len(members)} files: {seen}{unpack}{note}'
     )
 
 

@@ -1,7 +1,4 @@
-"""Preparing one data set from start to end: find, convert in several processes, write the list, count.
-
-It can be stopped at any moment and gone on with: a second run writes nothing that is there.
-"""
+"""Preparing one data set: find, convert in several processes, write the list, count; a second run does the rest."""
 
 from __future__ import annotations
 
@@ -11,11 +8,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,7 +21,7 @@ from filelock import FileLock, Timeout
 from segearth.errors import DataError
 from segearth.io.atomic import remove_left_over, write_bytes
 from segearth.io.outputs import writing
-from segearth.preparation.conversion import DEFAULTS, GO_ON, Options, Outcome, convert_pair, is_written
+from segearth.preparation.conversion import GO_ON, Outcome, convert_pair, is_written
 from segearth.preparation.label_rules import read_polygons
 from segearth.preparation.pairing import find_names, find_pairs
 from segearth.preparation.recipe import Recipe
@@ -32,6 +30,7 @@ from segearth.progress import Report
 
 logger = logging.getLogger(__name__)
 
+Converter = Callable[[Pair], Outcome]
 LOCK_NAME = '.preparing.lock'
 MAX_FAILURES = 20  # files that cannot be converted before the run is given up
 MAX_SHOWN = 5  # of them named in the message
@@ -39,17 +38,11 @@ MAX_SHOWN = 5  # of them named in the message
 
 @dataclass(frozen=True)
 class Summary:
-    """What a data set has now.
+    """What a data set has now."""
 
-    Attributes:
-        num_pairs: Images and labels of the source.
-        outcome: Results written and found.
-        is_whole_source: No list said which images to take, though the data set is evaluated on a list.
-    """
-
-    num_pairs: int
+    num_pairs: int  # in the source
     outcome: Outcome
-    is_whole_source: bool
+    is_whole_source: bool  # no list said which images to take, though the data set is evaluated on a list
 
     @property
     def num_results(self) -> int:
@@ -61,30 +54,17 @@ def prepare(
     recipe: Recipe,
     sources: Sequence[str | os.PathLike[str]],
     all_data: Path,
-    options: Options = DEFAULTS,
+    ignore_unknown: bool = False,
+    link_images: bool = False,
     list_file: str | os.PathLike[str] | None = None,
     allow_missing: bool = False,
     num_jobs: int = 1,
     report: Report = lambda done, total: None,
 ) -> Summary:
-    """Prepares a data set; may be stopped at any moment and called again.
+    """Prepares a data set below the folder of all data sets, from folders and zip archives as downloaded.
 
-    Args:
-        recipe: The data set.
-        sources: Folders and zip archives as downloaded.
-        all_data: Folder of all data sets.
-        options: Choices about single files.
-        list_file: Names of the images wanted, one a line.
-        allow_missing: Leave out images that are wanted but not there, or without label.
-        num_jobs: Processes; 1 for none besides this one.
-        report: Told how many pairs are done, and how many there are.
-
-    Raises:
-        DataError: The source is not what the recipe expects, files in it are damaged or hold unknown colours (all
-            others are converted), the folders hold images of another origin, another process prepares this data set,
-            or a process was killed.
-        MissingFileError: A source or a list does not exist.
-        ResultsError: The disk is full, or the folder cannot be written.
+    The other arguments are options of the programs (program.py says what they do). What is wrong with the source, with
+    files in it (after all others are converted) or with the folders is a DataError.
     """
     close_archives()  # an earlier call may have read other files of these names
     read_polygons.cache_clear()
@@ -92,10 +72,11 @@ def prepare(
     names = find_names(recipe, members, list_file)
     pairs = find_pairs(recipe, members, names, allow_missing)
     folder = all_data / recipe.data_folder
+    convert = partial(convert_pair, recipe, folder=folder, ignore_unknown=ignore_unknown, link_images=link_images)
     with _locked(folder):
         remove_left_over(folder / recipe.image_folder)
         remove_left_over(folder / recipe.label_folder)
-        outcome = _convert_all(recipe, pairs, folder, options, num_jobs, report)
+        outcome = _convert_all(convert, pairs, num_jobs, report)
         if recipe.written_list is not None:
             _write_list(folder / recipe.written_list, [pair.name for pair in pairs], names is not None)
     summary = Summary(len(pairs), outcome, recipe.written_list is not None and names is None)
@@ -119,11 +100,9 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _convert_all(
-    recipe: Recipe, pairs: Sequence[Pair], folder: Path, options: Options, num_jobs: int, report: Report
-) -> Outcome:
+def _convert_all(convert: Converter, pairs: Sequence[Pair], num_jobs: int, report: Report) -> Outcome:
     total = Outcome()
-    with closing(_outcomes(recipe, pairs, folder, options, num_jobs)) as outcomes:
+    with closing(_outcomes(convert, pairs, num_jobs)) as outcomes:
         for done, outcome in enumerate(outcomes, 1):
             total += outcome
             report(done, len(pairs))
@@ -140,19 +119,16 @@ def _convert_all(
     return total
 
 
-def _outcomes(
-    recipe: Recipe, pairs: Sequence[Pair], folder: Path, options: Options, num_jobs: int
-) -> Generator[Outcome]:
+def _outcomes(convert: Converter, pairs: Sequence[Pair], num_jobs: int) -> Generator[Outcome]:
     if num_jobs <= 1 or len(pairs) <= 1:
-        for pair in pairs:
-            yield convert_pair(recipe, pair, folder, options)
+        yield from map(convert, pairs)
         return
     # A fork starts at once; the other way, each process would import everything anew.
     context = multiprocessing.get_context('fork' if sys.platform == 'linux' else 'spawn')
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(min(num_jobs, len(pairs)), context, _begin_process) as pool:
         try:
-            futures = [pool.submit(convert_pair, recipe, pair, folder, options) for pair in pairs]
+            futures = [pool.submit(convert, pair) for pair in pairs]
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:

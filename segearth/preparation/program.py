@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
+from segearth.cli import build_parser, run_cli
 from segearth.preparation.catalogue import PROGRAMS
-from segearth.preparation.conversion import Options
 from segearth.preparation.prepare import Summary, prepare
 from segearth.preparation.recipe import Recipe
 from segearth.progress import progress_bar
@@ -20,26 +20,25 @@ The result goes where configs/ expect it: below --out, by default $SEGEARTH_DATA
 """
 
 
-def run_converter(program: str, description: str, arguments: Sequence[str] | None = None) -> None:
-    """Reads the command line, prepares a data set and says what it has now.
+def run_converter(program: str, description: str) -> NoReturn:
+    """Prepares a data set as the command line says, and ends the process (:func:`segearth.cli.run_cli`).
 
     Args:
         program: Which of :data:`segearth.preparation.catalogue.PROGRAMS`.
         description: For the help.
-        arguments: Command line; None for that of the process.
 
     Raises:
-        UserError: The source cannot be used, or the result cannot be written (:func:`~.prepare.prepare`).
+        SystemExit: Always.
     """
-    recipes = PROGRAMS[program]
-    chosen = _build_parser(recipes, description).parse_args(arguments)
-    recipe = recipes[chosen.name]
-    options = Options(ignore_unknown=chosen.ignore_unknown, link_images=chosen.link)
+    run_cli(lambda: _prepare(PROGRAMS[program], description))
+
+
+def _prepare(recipes: dict[str, Recipe], description: str) -> None:
+    choices = vars(_build_parser(recipes, description).parse_args())
+    recipe = recipes[choices.pop('name')]
     with progress_bar(recipe.title, 'images') as report:
-        summary = prepare(
-            recipe, chosen.sources, chosen.out, options, chosen.list, chosen.allow_missing, chosen.jobs, report
-        )
-    print(_describe(recipe, summary, chosen.out / recipe.data_folder))
+        summary = prepare(recipe, **choices, report=report)
+    print(_describe(recipe, summary, choices['all_data'] / recipe.data_folder))
 
 
 def positive(text: str) -> int:
@@ -51,8 +50,8 @@ def positive(text: str) -> int:
 
 
 def _build_parser(recipes: dict[str, Recipe], description: str) -> argparse.ArgumentParser:
-    """The command line of a converter; with a single recipe there is no NAME to give."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """The command line of a converter, for :func:`prepare`; with a single recipe there is no NAME to give."""
+    parser = build_parser(description)
     if len(recipes) > 1:
         width = max(map(len, recipes))
         rows = [f'  {name:{width}}  {recipe.title}. Give {recipe.source}' for name, recipe in recipes.items()]
@@ -62,16 +61,15 @@ def _build_parser(recipes: dict[str, Recipe], description: str) -> argparse.Argu
         name, recipe = next(iter(recipes.items()))
         parser.epilog = f'Give {recipe.source}.\n{EPILOG}'
         parser.set_defaults(name=name)
-    data = Path(os.environ.get('SEGEARTH_DATA') or 'data')
-    parser.add_argument('sources', nargs='+', metavar='SOURCE', help='folder or zip archive as downloaded')
-    parser.add_argument('--out', type=Path, default=data, metavar='FOLDER', help='folder of all data sets')
-    parser.add_argument('--jobs', type=positive, default=os.cpu_count() or 1, help='processes (default: all cores)')
-    parser.add_argument('--list', metavar='FILE', help='names of the images to take, one a line')
-    parser.add_argument('--link', action='store_true', help='link to images that need no change rather than copy them')
-    parser.add_argument(
-        '--allow-missing', action='store_true', help='leave out images that are not there or unlabelled'
-    )
-    parser.add_argument('--ignore-unknown', action='store_true', help='write 255 for unknown colours or ids')
+    data, cores = Path(os.environ.get('SEGEARTH_DATA') or 'data'), os.cpu_count() or 1
+    add = parser.add_argument
+    add('sources', nargs='+', metavar='SOURCE', help='folder or zip archive as downloaded')
+    add('--out', dest='all_data', type=Path, default=data, metavar='FOLDER', help='folder of all data sets')
+    add('--jobs', dest='num_jobs', type=positive, default=cores, metavar='JOBS', help='processes (default: all cores)')
+    add('--list', dest='list_file', metavar='FILE', help='names of the images to take, one a line')
+    add('--link', dest='link_images', action='store_true', help='link to images that need no change, copy only others')
+    add('--allow-missing', action='store_true', help='leave out images that are not there or unlabelled')
+    add('--ignore-unknown', action='store_true', help='write 255 for unknown colours or ids')
     return parser
 
 

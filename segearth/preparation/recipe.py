@@ -4,58 +4,81 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from segearth.errors import ConfigError
 from segearth.preparation.label_rules import LabelRule, Threshold
-from segearth.preparation.tiling import Tiling
+
+Box = tuple[int, int, int, int]  # (y1, x1, y2, x2) in pixels, y2 and x2 exclusive
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How large images are cut: windows on a grid, the last one of a row or column moved back to the edge.
+
+    Source: mmsegmentation's converters of Potsdam, Vaihingen and iSAID, whose windows these are (where theirs visit a
+    window twice, it is here once).
+    """
+
+    window: tuple[int, int]  # (height, width) in pixels
+    stride: tuple[int, int]  # (height, width) between windows
+    tile_name: str = '{name}_{x1}_{y1}_{x2}_{y2}'  # without suffix
+    is_padded: bool = False  # smaller images are filled up at the bottom and on the right; else windows are as small
+
+    def __post_init__(self) -> None:
+        for side, step in zip(self.window, self.stride, strict=True):
+            if not 0 < step <= side:
+                raise ConfigError(f'a window of {side} pixels with stride {step}: allowed are 1 to {side}')
+
+    def boxes(self, size: tuple[int, int]) -> list[Box]:
+        """Windows that cover an image of a size (height, width), in row-major order, each once."""
+        height, width = (max(pair) if self.is_padded else pair[0] for pair in zip(size, self.window, strict=True))
+        window_height, window_width = min(self.window[0], height), min(self.window[1], width)
+        return [
+            (y, x, y + window_height, x + window_width)
+            for y in _starts(height - window_height, self.stride[0])
+            for x in _starts(width - window_width, self.stride[1])
+        ]
+
+    def names(self, name: str, size: tuple[int, int]) -> dict[str, Box]:
+        """Names of the pieces of one image, with their boxes."""
+        return {
+            self.tile_name.format(name=name, y1=y1, x1=x1, y2=y2, x2=x2): (y1, x1, y2, x2)
+            for y1, x1, y2, x2 in self.boxes(size)
+        }
+
+
+def _starts(last: int, stride: int) -> list[int]:
+    return [*range(0, last, stride), last]
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Preparation of one data set.
 
-    Attributes:
-        name: Name of the set on the command line.
-        title: Name of the set in messages.
-        source: What to give to the program, for the help and for messages.
-        image: Regular expression for the paths of the images, small and capital letters alike. It is tried at the
-            end of the path, from the beginning of a folder's or file's name on, and its named groups make the name.
-        label: Regular expression for the paths of the labels; for :class:`Polygons`, for the one file of all labels.
-        data_folder: Folder of the set, below the folder of all data sets.
-        image_folder: Folder of the images, below `data_folder`.
-        label_folder: Folder of the labels, below `data_folder`.
-        rule: What makes class ids of the published mask; by default that is of one class, black and white.
-        config: Config that reads the result, below configs/; ``cfg_NAME.py`` if empty.
-        image_suffix: Ending of the images written; images with this ending are copied, others encoded anew.
-        label_suffix: Ending of the labels written.
-        pair_name: Template over the named groups; image and label of the same name are a pair.
-        tiling: How images are cut; None to leave them whole.
-        names: The images of the split that is evaluated; None for all.
-        list_name: File in the source that lists the names.
-        is_list_required: Without a list (from the source or by --list) nothing is converted.
-        written_list: File below `data_folder` that gets the names, for the config.
-        is_benchmark: The result is what the published figures are of; False for variants.
-        note: What the user has to know besides.
+    `image` and `label` are regular expressions for paths, small and capital letters alike. They are tried at the end of
+    a path, from the beginning of a folder's or file's name on, and their named groups make the name of the image. For
+    :class:`~segearth.preparation.label_rules.Polygons`, `label` is for the one file of all labels.
     """
 
-    name: str
-    title: str
-    source: str
+    name: str  # on the command line
+    title: str  # in messages
+    source: str  # what to give to the program, for the help and for messages
     image: str
     label: str
-    data_folder: str
-    image_folder: str
+    data_folder: str  # below the folder of all data sets
+    image_folder: str  # below data_folder, as those that follow
     label_folder: str
-    rule: LabelRule = Threshold(128)
-    config: str = ''
-    image_suffix: str = '.png'
-    label_suffix: str = '.png'
-    pair_name: str = '{key}'
-    tiling: Tiling | None = None
-    names: frozenset[str] | None = None
-    list_name: str | None = None
-    is_list_required: bool = False
-    written_list: str | None = None
-    is_benchmark: bool = True
-    note: str = ''
+    rule: LabelRule = Threshold(128)  # by default for masks of one class, black and white
+    config: str = ''  # file below configs/ that reads the result; cfg_NAME.py if empty
+    image_suffix: str = '.png'  # of the images written; images with this ending are copied, others encoded anew
+    label_suffix: str = '.png'  # of the labels written
+    pair_name: str = '{key}'  # template over the named groups; image and label of the same name are a pair
+    tiling: Tiling | None = None  # None leaves images whole
+    names: frozenset[str] | None = None  # images of the split that is evaluated; None for all
+    list_name: str | None = None  # file in the source that lists the names
+    is_list_required: bool = False  # without a list (from the source or by --list) nothing is converted
+    written_list: str | None = None  # file below data_folder that gets the names, for the config
+    is_benchmark: bool = True  # the published figures are of the result; False for variants
+    note: str = ''  # what the user has to know besides
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'config', self.config or f'cfg_{self.name}.py')

@@ -1,7 +1,4 @@
-"""What a data set looks like when it was downloaded: folders, zip archives, and folders of zip archives.
-
-Archives are read member by member; nothing is unpacked.
-"""
+"""Files of a data set as downloaded: in folders and in zip archives, which are read member by member, not unpacked."""
 
 from __future__ import annotations
 
@@ -28,15 +25,12 @@ READ_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError
 class Member:
     """One file of a source.
 
-    Attributes:
-        container: The file itself, or the archive that holds it.
-        inner: Name within the archive; None for a plain file.
-        path: What patterns are matched with: path with forward slashes, beginning with the name of the source that
-            the user gave, archives counting as folders without their suffix.
+    Patterns are matched with `path`: with forward slashes, beginning with the name of the source that the user gave,
+    archives counting as folders without their suffix.
     """
 
-    container: str
-    inner: str | None
+    container: str  # the file itself, or the archive that holds it
+    inner: str | None  # name within the archive; None for a plain file
     path: str
 
     def __str__(self) -> str:
@@ -57,20 +51,12 @@ class Member:
         return open(self.container, 'rb') if self.inner is None else _open_archive(self.container).open(self.inner)
 
     def content(self) -> FileContent:
-        """The whole file, as readers of images take it.
-
-        Raises:
-            DataError: The file or the archive around it is damaged, encrypted or cannot be read.
-        """
+        """The whole file, as readers of images take it."""
         with self._telling(), self.stream() as stream:
             return FileContent(stream.read(), str(self))
 
     def image_size(self) -> tuple[int, int]:
-        """(height, width) of an image in pixels, from the header alone.
-
-        Raises:
-            DataError: The header cannot be read.
-        """
+        """(height, width) of an image in pixels, from the header alone."""
         with self._telling(), self.stream() as stream, Image.open(stream) as image:
             return image.height, image.width
 
@@ -94,17 +80,7 @@ class Pair:
 
 
 def list_members(sources: Sequence[str | os.PathLike[str]]) -> list[Member]:
-    """Lists the files of folders and zip archives; archives inside folders are looked into.
-
-    Hidden files and the ``__MACOSX`` folders of some archives are left out.
-
-    Args:
-        sources: Folders and zip archives.
-
-    Raises:
-        DataError: An archive is damaged or of another kind than zip.
-        MissingFileError: A source does not exist.
-    """
+    """Lists the files of folders and zip archives, those in the folders too; not hidden ones, nor ``__MACOSX``."""
     members: list[Member] = []
     for source in sources:
         path = Path(source).expanduser().resolve()

@@ -1,12 +1,9 @@
 """Table of encoders: which architecture, which weights, which activation, from where, under which licence.
 
-First thing looked up by :mod:`segearth.models.build`; ``tools/download_weights.py`` reads the same records. A new
-encoder is a new row, never a branch. The activation is part of the record because weights do not carry it and
-open_clip builds plain GELU for ``ViT-B-16`` whatever the weights were trained with: each row states what the
-original effectively ran, which is not always what the weights were trained with (CLIPSelf).
-
-Licences: as published beside the weights; where that was not certain the row says "unknown" and names the page.
-Checksums: none of the publishers' sha256 is known to us except where a row states one; none is guessed.
+A new encoder is a new row, never a branch. The activation is part of the record because weights do not carry it and
+open_clip builds plain GELU for ``ViT-B-16`` whatever the weights were trained with: each row states what the original
+effectively ran, which is not always what the weights were trained with (CLIPSelf). Licences are as published beside the
+weights; where that was not certain the row says "unknown" and names the page. No checksum is guessed.
 
 Source: SegEarth-OV-2 (arXiv 2508.18067), its list of encoders, pretrained tags and file names.
 """
@@ -23,32 +20,21 @@ import open_clip
 from segearth.errors import ConfigError, did_you_mean
 from segearth.weights.records import HUGGING_FACE, OURS, WeightRecord
 
-ANY_SIZE = 'any'
-"""vit_type of the encoders that exist in one size and stand in for every size that a config asks for."""
-TOKENIZER = WeightRecord(
-    name='BERT-tokenizer', group='BERT-tokenizer', file='bert-base-uncased/vocab.txt',
+ANY_SIZE = 'any'  # vit_type of encoders that exist in one size and stand in for every size that a config asks for
+TOKENIZER = WeightRecord(  # what BLIP needs beside its weights
+    name='BERT-tokenizer', group='BERT-tokenizer', file='bert-base-uncased/vocab.txt', licence='Apache-2.0',
     hub='google-bert/bert-base-uncased/vocab.txt', home=f'{HUGGING_FACE}/google-bert/bert-base-uncased',
-    licence='Apache-2.0',
 )  # fmt: skip
-"""What BLIP needs beside its weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderRecord(WeightRecord):
-    """One encoder in one size; its ``group`` is the config key ``clip_type``.
+    """One encoder in one size; its ``group`` is the config key ``clip_type``."""
 
-    Attributes:
-        vit_type: Size as in the config key ``vit_type`` ("ViT-B/16"; "base" and "large" for BLIP).
-        patch_size: Side of a square patch in pixels; 0 where the architecture says it.
-        quick_gelu: Whether the original ran QuickGELU (``x * sigmoid(1.702 x)``) rather than GELU.
-        model_config: JSON file of an architecture of our own, relative to a weights folder, in the format of
-            open_clip's model configs.
-    """
-
-    vit_type: str
-    patch_size: int
-    quick_gelu: bool
-    model_config: str | None = None
+    vit_type: str  # size, as in the config key: "ViT-B/16"; "base" and "large" for BLIP
+    patch_size: int  # side of a square patch in pixels; 0 where the architecture says it
+    quick_gelu: bool  # whether the original ran QuickGELU (``x * sigmoid(1.702 x)``) rather than GELU
+    model_config: str | None = None  # file of an architecture of our own, in the format of open_clip's model configs
 
     @property
     def clip_type(self) -> str:
@@ -62,8 +48,7 @@ class EncoderRecord(WeightRecord):
 
 
 def _encoder(clip_type: str, vit_type: str, **facts: Any) -> EncoderRecord:
-    has_one_size = vit_type in (ANY_SIZE, clip_type)
-    name = clip_type if has_one_size else f'{clip_type}-{vit_type.replace("/", "-")}'
+    name = clip_type if vit_type in (ANY_SIZE, clip_type) else f'{clip_type}-{vit_type.replace("/", "-")}'
     return EncoderRecord(name=name, group=clip_type, vit_type=vit_type, **facts)
 
 
@@ -80,6 +65,7 @@ OPEN_CLIP_SIZES: dict[str, dict[str, Any]] = {
     size: {'architecture': size.replace('/', '-'), 'patch_size': int(size[-2:])} for size in (B16, B32, L14, H14)
 }
 _SKYSCRIPT_FILES = 'https://opendatasharing.s3.us-west-2.amazonaws.com/SkyScript/ckpt'
+_SKYSCRIPT = {B32: 'SkyCLIP_ViT_B32_top50pct', L14: 'SkyCLIP_ViT_L14_top30pct_filtered_by_CLIP_laion_RS'}
 _BLIP_FILES = 'https://storage.googleapis.com/sfr-vision-language-research/BLIP/models'
 _DEMO: dict[str, Any] = dict(
     patch_size=0, quick_gelu=False, model_config='demo/demo_clip.json', home=OURS, licence='Apache-2.0',
@@ -87,64 +73,40 @@ _DEMO: dict[str, Any] = dict(
 )  # fmt: skip
 
 ENCODERS: tuple[EncoderRecord, ...] = (
-    *_encoders(
-        'CLIP', {B16: {}, L14: {}}, tag='openai', quick_gelu=True,
-        home='https://github.com/openai/CLIP', licence='MIT', paper='CLIP, arXiv 2103.00020',
-    ),
-    *_encoders(
-        'OpenCLIP', {B16: {'tag': 'laion2b_s34b_b88k'}, L14: {'tag': 'laion2b_s32b_b82k'}}, quick_gelu=False,
-        home='https://github.com/mlfoundations/open_clip', licence='MIT', paper='OpenCLIP, arXiv 2212.07143',
-    ),
-    *_encoders(
-        'MetaCLIP', {B16: {}, L14: {}}, tag='metaclip_fullcc', quick_gelu=True,
-        home='https://github.com/facebookresearch/MetaCLIP', licence='CC-BY-NC-4.0', paper='MetaCLIP, arXiv 2309.16671',
-    ),
-    *_encoders(
-        'CLIPSelf', {B16: {'file': 'openai_vitb16_coco_clipself_patches.pt'}}, quick_gelu=False,
-        home='https://github.com/wusize/CLIPSelf', paper='CLIPSelf, arXiv 2310.01403',
-    ),
-    *_encoders(
-        'AlignEarth', {B16: {'file': 'AlignEarth-SAR-ViT-B-16.pt'}}, quick_gelu=False,
-        hub='likyoo/AlignEarth-SAR-ViT-B-16/AlignEarth-SAR-ViT-B-16.pt',
-        home='https://github.com/earth-insights/SegEarth-OV-2',
-        licence=f'unknown, see {HUGGING_FACE}/likyoo/AlignEarth-SAR-ViT-B-16',
-        paper='SegEarth-OV-2, arXiv 2508.18067',
-    ),
-    *_encoders(
-        'RemoteCLIP', {
-            B32: {'file': 'RemoteCLIP-ViT-B-32.pt', 'hub': 'chendelong/RemoteCLIP/RemoteCLIP-ViT-B-32.pt'},
-            L14: {'file': 'RemoteCLIP-ViT-L-14.pt', 'hub': 'chendelong/RemoteCLIP/RemoteCLIP-ViT-L-14.pt'},
-        }, quick_gelu=False,
-        home='https://github.com/ChenDelong1999/RemoteCLIP', licence='Apache-2.0', paper='RemoteCLIP, arXiv 2306.11029',
-    ),
-    *_encoders(
-        'GeoRSCLIP', {
-            B32: {'file': 'RS5M_ViT-B-32.pt', 'hub': 'Zilun/GeoRSCLIP/ckpt/RS5M_ViT-B-32.pt'},
-            L14: {'file': 'RS5M_ViT-L-14.pt', 'hub': 'Zilun/GeoRSCLIP/ckpt/RS5M_ViT-L-14.pt'},
-            H14: {'file': 'RS5M_ViT-H-14.pt', 'hub': 'Zilun/GeoRSCLIP/ckpt/RS5M_ViT-H-14.pt'},
-        }, quick_gelu=False,
-        home='https://github.com/om-ai-lab/RS5M', licence=f'unknown, see {HUGGING_FACE}/Zilun/GeoRSCLIP',
-        paper='RS5M and GeoRSCLIP, arXiv 2306.11300',
-    ),
-    *_encoders(
-        'SkyCLIP', {
-            size: {'file': f'{name}/epoch_20.pt', 'url': f'{_SKYSCRIPT_FILES}/{name}.zip'} for size, name in {
-                B32: 'SkyCLIP_ViT_B32_top50pct', L14: 'SkyCLIP_ViT_L14_top30pct_filtered_by_CLIP_laion_RS',
-            }.items()
-        }, quick_gelu=False,
-        home='https://github.com/wangzhecheng/SkyScript', paper='SkyScript, arXiv 2312.12856',
-    ),
-    *_encoders(
-        'ALIP', {B32: {'file': 'ALIP_YFCC15M_B32.pt'}}, quick_gelu=False,
-        home='https://github.com/deepglint/ALIP', paper='ALIP, arXiv 2308.08428',
-    ),
-    *_encoders(
-        'BLIP', {
-            'base': {'file': 'model_base_14M.pth', 'url': f'{_BLIP_FILES}/model_base_14M.pth'},
-            'large': {'file': 'model_large.pth', 'url': f'{_BLIP_FILES}/model_large.pth'},
-        }, patch_size=16, quick_gelu=False, needs=(TOKENIZER.name,),
-        home='https://github.com/salesforce/BLIP', licence='BSD-3-Clause', paper='BLIP, arXiv 2201.12086',
-    ),
+    *_encoders('CLIP', {B16: {}, L14: {}}, tag='openai', quick_gelu=True, home='https://github.com/openai/CLIP',
+               licence='MIT', paper='CLIP, arXiv 2103.00020'),
+    *_encoders('OpenCLIP', {B16: {'tag': 'laion2b_s34b_b88k'}, L14: {'tag': 'laion2b_s32b_b82k'}}, quick_gelu=False,
+               home='https://github.com/mlfoundations/open_clip', licence='MIT', paper='OpenCLIP, arXiv 2212.07143'),
+    *_encoders('MetaCLIP', {B16: {}, L14: {}}, tag='metaclip_fullcc', quick_gelu=True, licence='CC-BY-NC-4.0',
+               home='https://github.com/facebookresearch/MetaCLIP', paper='MetaCLIP, arXiv 2309.16671'),
+    *_encoders('CLIPSelf', {B16: {'file': 'openai_vitb16_coco_clipself_patches.pt'}}, quick_gelu=False,
+               home='https://github.com/wusize/CLIPSelf', paper='CLIPSelf, arXiv 2310.01403'),
+    *_encoders('AlignEarth', {B16: {'file': 'AlignEarth-SAR-ViT-B-16.pt'}}, quick_gelu=False,
+               hub='likyoo/AlignEarth-SAR-ViT-B-16/AlignEarth-SAR-ViT-B-16.pt',
+               licence=f'unknown, see {HUGGING_FACE}/likyoo/AlignEarth-SAR-ViT-B-16',
+               home='https://github.com/earth-insights/SegEarth-OV-2', paper='SegEarth-OV-2, arXiv 2508.18067'),
+    *_encoders('RemoteCLIP', {
+        B32: {'file': 'RemoteCLIP-ViT-B-32.pt', 'hub': 'chendelong/RemoteCLIP/RemoteCLIP-ViT-B-32.pt'},
+        L14: {'file': 'RemoteCLIP-ViT-L-14.pt', 'hub': 'chendelong/RemoteCLIP/RemoteCLIP-ViT-L-14.pt'},
+    }, quick_gelu=False, home='https://github.com/ChenDelong1999/RemoteCLIP', licence='Apache-2.0',
+               paper='RemoteCLIP, arXiv 2306.11029'),
+    *_encoders('GeoRSCLIP', {
+        B32: {'file': 'RS5M_ViT-B-32.pt', 'hub': 'Zilun/GeoRSCLIP/ckpt/RS5M_ViT-B-32.pt'},
+        L14: {'file': 'RS5M_ViT-L-14.pt', 'hub': 'Zilun/GeoRSCLIP/ckpt/RS5M_ViT-L-14.pt'},
+        H14: {'file': 'RS5M_ViT-H-14.pt', 'hub': 'Zilun/GeoRSCLIP/ckpt/RS5M_ViT-H-14.pt'},
+    }, quick_gelu=False, home='https://github.com/om-ai-lab/RS5M', paper='RS5M and GeoRSCLIP, arXiv 2306.11300',
+               licence=f'unknown, see {HUGGING_FACE}/Zilun/GeoRSCLIP'),
+    *_encoders('SkyCLIP', {
+        size: {'file': f'{name}/epoch_20.pt', 'url': f'{_SKYSCRIPT_FILES}/{name}.zip'}
+        for size, name in _SKYSCRIPT.items()
+    }, quick_gelu=False, home='https://github.com/wangzhecheng/SkyScript', paper='SkyScript, arXiv 2312.12856'),
+    *_encoders('ALIP', {B32: {'file': 'ALIP_YFCC15M_B32.pt'}}, quick_gelu=False,
+               home='https://github.com/deepglint/ALIP', paper='ALIP, arXiv 2308.08428'),
+    *_encoders('BLIP', {
+        'base': {'file': 'model_base_14M.pth', 'url': f'{_BLIP_FILES}/model_base_14M.pth'},
+        'large': {'file': 'model_large.pth', 'url': f'{_BLIP_FILES}/model_large.pth'},
+    }, patch_size=16, quick_gelu=False, needs=(TOKENIZER.name,), home='https://github.com/salesforce/BLIP',
+               licence='BSD-3-Clause', paper='BLIP, arXiv 2201.12086'),
     *_encoders('Demo', {ANY_SIZE: {'file': 'demo/demo_clip.safetensors'}}, **_DEMO),
     *_encoders('DemoSAR', {ANY_SIZE: {'file': 'demo/demo_sar.safetensors'}}, **_DEMO),
 )  # fmt: skip

@@ -12,14 +12,14 @@ mirrors of Hugging Face (HF_ENDPOINT) and offline mode (HF_HUB_OFFLINE=1) are ho
 again.
 
 The licences are those of the publishers and differ: they are printed. None of the addresses could be tried where this
-program was written (no network there); if one has moved, the message names the page of the project.
+program was written; if one has moved, the message names the page of the project.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -34,12 +34,7 @@ EXIT_FAILED = 1
 
 
 def run(arguments: Sequence[str] | None = None, program: str | None = None) -> int:
-    """Runs the program; returns 1 if any file could not be fetched or is damaged.
-
-    Args:
-        arguments: None for those of the process.
-        program: Name for the usage line; None for that of the file.
-    """
+    """Runs the program, under another name for its usage line; 1 if a file could not be fetched or is damaged."""
     parser = argparse.ArgumentParser(
         prog=program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -56,14 +51,16 @@ def run(arguments: Sequence[str] | None = None, program: str | None = None) -> i
     if options.list:
         return _list(console, records)
     if options.check:
-        return _check(console, records if options.names or options.all else [one for one in records if locate(one)])
+        if not (options.names or options.all):
+            records = [one for one in records if locate(one)]
+        return _each(console, records, check, 'as they should be')
     if not options.names and not options.all:
         parser.print_usage(sys.stderr)
         print('name what to fetch, or use --list, --all or --check', file=sys.stderr)
         return 2
     if options.all:
         records = [one for one in records if one.source in INSTALLERS]
-    return _fetch(console, records)
+    return _each(console, records, _fetch, 'there')
 
 
 def _list(console: Console, records: list[WeightRecord]) -> int:
@@ -79,29 +76,21 @@ def _list(console: Console, records: list[WeightRecord]) -> int:
     return 0
 
 
-def _check(console: Console, records: list[WeightRecord]) -> int:
-    failed = 0
-    for record in records:
-        try:
-            console.print(f'{record.name}: {check(record)}')
-        except UserError as error:
-            failed += 1
-            console.print(f'{record.name}: {error}', style='red', markup=False)
-    console.print(f'{len(records)} checked, {failed} not as they should be')
-    return EXIT_FAILED if failed else 0
+def _fetch(record: WeightRecord) -> str:
+    note = 'already there: ' if locate(record) else ''
+    with progress_bar(' ', BYTES, is_passing=True) as progress:
+        return f'{note}{install(record, progress)}'
 
 
-def _fetch(console: Console, records: list[WeightRecord]) -> int:
+def _each(console: Console, records: list[WeightRecord], action: Callable[[WeightRecord], str], closing: str) -> int:
+    """Shows what the action says of each record; ``closing`` is said of those that it did not fail with."""
     failed = 0
     for number, record in enumerate(records, 1):
         console.print(f'{number}/{len(records)} {record.name}, licence: {record.licence}', markup=False)
         try:
-            note = 'already there: ' if locate(record) else ''
-            with progress_bar(' ', BYTES, is_passing=True) as progress:
-                path = install(record, progress)
-            console.print(f'  {note}{path}', markup=False)
+            console.print(f'  {action(record)}', markup=False)
         except UserError as error:
             failed += 1
             console.print(f'  {error}', style='red', markup=False)
-    console.print(f'{len(records) - failed} of {len(records)} there')
+    console.print(f'{len(records) - failed} of {len(records)} {closing}')
     return EXIT_FAILED if failed else 0

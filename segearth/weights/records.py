@@ -21,50 +21,28 @@ PAGE = 'by hand'  # published where no program can fetch it
 
 @dataclass(frozen=True)
 class Checksum:
-    """What is known of a file's content.
+    """What is known of a file's content."""
 
-    Attributes:
-        kind: "sha256", or "git blob": SHA-1 of a header with the size and the content, as git names files.
-        value: Hexadecimal digits.
-    """
-
-    kind: str
-    value: str
+    kind: str  # "sha256", or "git blob": SHA-1 of a header with the size and the content, as git names files
+    value: str  # hexadecimal digits
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightRecord:
-    """One file to fetch.
+    """One file to fetch."""
 
-    Attributes:
-        name: Name for people and command lines, such as RemoteCLIP-ViT-B-32.
-        group: Name that stands for several: the config key ``clip_type``, or ``model_name`` of an upsampler.
-        file: Where it goes, relative to a weights folder; None with a tag or where ``clip_path`` must be given.
-        architecture: open_clip architecture name; None for other networks.
-        tag: Pretrained tag of open_clip.
-        hub: "owner/name/file" on Hugging Face.
-        url: Address of the weights elsewhere; a .zip holds the file as a member.
-        home: Page of the project that publishes it.
-        licence: Licence of the weights.
-        paper: Where it is described.
-        sha256: Checksum of the file where it is known.
-        git_blob: Identity of the file in git where that is known.
-        needs: Names of records that are useless without each other (a tokenizer).
-    """
-
-    name: str
-    group: str
-    file: str | None = None
-    architecture: str | None = None
-    tag: str | None = None
-    hub: str | None = None
-    url: str | None = None
-    home: str = ''
-    licence: str = ''
+    name: str  # for people and command lines, such as RemoteCLIP-ViT-B-32
+    group: str  # stands for several: the config key ``clip_type``, or ``model_name`` of an upsampler
+    file: str | None = None  # relative to a weights folder; None with a tag or where ``clip_path`` must be given
+    architecture: str | None = None  # name in open_clip; None for other networks
+    tag: str | None = None  # open_clip's, of pretrained weights
+    hub: str | None = None  # "owner/name/file" on Hugging Face
+    url: str | None = None  # elsewhere; a .zip holds the file as a member
+    home: str = ''  # page of the project that publishes it
+    licence: str = ''  # of the weights
     paper: str = ''
-    sha256: str | None = None
-    git_blob: str | None = None
-    needs: tuple[str, ...] = ()
+    checksum: Checksum | None = None  # what its publisher says of the content
+    needs: tuple[str, ...] = ()  # names of the records without which it is useless, such as a tokenizer
 
     @property
     def source(self) -> str:
@@ -79,12 +57,6 @@ class WeightRecord:
     def origin(self) -> str:
         """The address, "owner/name/file" on Hugging Face, the tag, or the page."""
         return f'{self.architecture}, tag {self.tag}' if self.tag else self.hub or self.url or self.home
-
-    @property
-    def checksum(self) -> Checksum | None:
-        """What its publisher says of the content."""
-        known = {'sha256': self.sha256, 'git blob': self.git_blob}
-        return next((Checksum(kind, value) for kind, value in known.items() if value), None)
 
     @property
     def remedy(self) -> str:

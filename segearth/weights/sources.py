@@ -23,26 +23,14 @@ from huggingface_hub.errors import EntryNotFoundError
 from segearth.errors import CheckpointError, ConfigError, MissingFileError, UserError, did_you_mean
 from segearth.io.atomic import replacing
 from segearth.paths import download_folder, find_file, weights_folders
+from segearth.progress import Report
+from segearth.weights import transfer
 from segearth.weights.encoders import ENCODERS, TOKENIZER
 from segearth.weights.records import ADDRESS, ARCHIVE, HUB, TAG, Checksum, WeightRecord
-from segearth.weights.transfer import (
-    FULL_DISK,
-    DownloadError,
-    Progress,
-    disk_errors_named,
-    fetch,
-    one_process,
-    read_note,
-    refuse_offline,
-    verify,
-    write_note,
-)
 from segearth.weights.upsamplers import UPSAMPLER_WEIGHTS
 
-STAGING = '.fetching'
-"""Folder below the weights folder for files of Hugging Face that are on their way."""
-TAG_FILES = ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin')
-"""What open_clip looks for in a repository, in its order."""
+STAGING = '.fetching'  # below the weights folder, for files of Hugging Face that are on their way
+TAG_FILES = ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin')  # what open_clip looks for, in its order
 
 
 def catalogue() -> tuple[WeightRecord, ...]:
@@ -51,11 +39,7 @@ def catalogue() -> tuple[WeightRecord, ...]:
 
 
 def select(names: Sequence[str]) -> list[WeightRecord]:
-    """Records by name or group, each once, with what they need.
-
-    Raises:
-        ConfigError: A name is neither; the message lists the known ones.
-    """
+    """Records by name or group, each once, with what they need; a ConfigError lists the known names."""
     records = {record.name: record for record in catalogue()}
     chosen: dict[str, WeightRecord] = {}
     for name in names:
@@ -80,70 +64,46 @@ def locate(record: WeightRecord) -> Path | None:
 
 
 def check(record: WeightRecord) -> str:
-    """Verifies a file that is there, by what the publisher says or else by the note of its download.
-
-    Returns:
-        What could be said: "sha256 as published", "sha256 as fetched" or "no checksum known".
-
-    Raises:
-        MissingFileError: The file is not there.
-        CheckpointError: It is damaged.
-    """
+    """Verifies a file by what the publisher says or else by the note of its download, and says by which of them."""
     path = locate(record)
     if path is None:
         raise MissingFileError(f'not there. {record.remedy}')
     cached = _as_sha256(path.resolve().name) if record.source == TAG else None  # how the cache names large files
-    for checksum, origin in ((record.checksum or cached, 'published'), (read_note(path), 'fetched')):
+    for checksum, origin in ((record.checksum or cached, 'published'), (transfer.read_note(path), 'fetched')):
         if checksum is not None:
-            verify(path, checksum)
+            transfer.verify(path, checksum)
             return f'{checksum.kind} as {origin}'
     return 'no checksum known'
 
 
-def install(record: WeightRecord, progress: Progress = lambda *_: None) -> Path:
-    """Fetches a file unless it is there.
-
-    Args:
-        record: What to fetch.
-        progress: Told how far it is (files on Hugging Face show the progress of its own client instead).
-
-    Returns:
-        The file.
-
-    Raises:
-        DownloadError: It could not be fetched, or no program can fetch it; the message says what to do.
-        CheckpointError: What was fetched, or what was there, is not the published file.
-    """
+def install(record: WeightRecord, progress: Report = lambda *_: None) -> Path:
+    """Fetches a file unless it is there, from Hugging Face with the progress of its own client, and gives its path."""
     path = locate(record)
     if path is not None:
-        verify(path, record.checksum)
+        transfer.verify(path, record.checksum)
         return path
     if record.source not in INSTALLERS:
-        raise DownloadError(record.remedy)
+        raise transfer.DownloadError(record.remedy)
     target = download_folder() / (record.file or '')
     try:
-        with disk_errors_named(download_folder()):
+        with transfer.disk_errors_named(download_folder()):
             path = INSTALLERS[record.source](record, target, progress)
             if record.file:
-                write_note(path)
+                transfer.write_note(path)
             return path
     except UserError as error:
         raise type(error)(f"{str(error).rstrip('.')}. The project's page: {record.home}") from error
 
 
 def fetch_tag(record: WeightRecord) -> Path:
-    """The weights of an open_clip tag, from the cache, else through Hugging Face's client.
-
-    Raises:
-        DownloadError: They could not be fetched.
-    """
+    """The weights of an open_clip tag, from the cache, else through Hugging Face's client; else a DownloadError."""
     repository = _tag_repository(record)
     what = f"open_clip's tag {record.tag!r} of {record.architecture} ({repository})"
     return locate(record) or _from_hub(what, repository, TAG_FILES)[0]
 
 
-def _fetch_archive(record: WeightRecord, target: Path, progress: Progress) -> Path:
-    archive = fetch(record.origin, download_folder() / record.origin.rsplit('/', 1)[1], progress=progress)
+def _fetch_archive(record: WeightRecord, target: Path, progress: Report) -> Path:
+    archive = transfer.fetch(record.origin, download_folder() / record.origin.rsplit('/', 1)[1], progress=progress)
     try:
         with zipfile.ZipFile(archive) as content:
             members = [name for name in content.namelist() if name.rsplit('/', 1)[-1] == target.name]
@@ -152,7 +112,7 @@ def _fetch_archive(record: WeightRecord, target: Path, progress: Progress) -> Pa
             with replacing(target) as part:
                 with content.open(members[0]) as source, part.open('wb') as file:
                     shutil.copyfileobj(source, file)
-                verify(part, record.checksum)
+                transfer.verify(part, record.checksum)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         archive.unlink()
         raise CheckpointError(f'{archive} is no whole zip archive and was thrown away; run again') from error
@@ -160,15 +120,15 @@ def _fetch_archive(record: WeightRecord, target: Path, progress: Progress) -> Pa
     return target
 
 
-def _fetch_hub_file(record: WeightRecord, target: Path, _: Progress) -> Path:
+def _fetch_hub_file(record: WeightRecord, target: Path, _: Report) -> Path:
     owner, name, file = record.origin.split('/', 2)
     staging = download_folder() / STAGING / record.name  # what the client finds there of an earlier try it resumes
-    with one_process(staging.with_name(f'{record.name}.lock')):
+    with transfer.one_process(staging.with_name(f'{record.name}.lock')):
         if target.is_file():
             return target
         fetched, published = _from_hub(record.origin, f'{owner}/{name}', [file], local_dir=staging)
         try:
-            verify(fetched, record.checksum or published)
+            transfer.verify(fetched, record.checksum or published)
         except CheckpointError as error:
             shutil.rmtree(staging)
             raise CheckpointError(f'fetched from Hugging Face and thrown away: {error}') from error
@@ -183,7 +143,7 @@ def _from_hub(what: str, repository: str, names: Sequence[str], **place: Any) ->
 
     The metadata are asked for first: without a network the download itself fails only after most of a minute.
     """
-    refuse_offline(what)
+    transfer.refuse_offline(what)
     try:
         *others, held = names
         for name in others:
@@ -193,10 +153,10 @@ def _from_hub(what: str, repository: str, names: Sequence[str], **place: Any) ->
         published = _as_sha256(get_hf_file_metadata(hf_hub_url(repository, held)).etag or '')
         return Path(hf_hub_download(repository, held, **place)), published
     except Exception as error:  # the client and its HTTP client have no base class in common
-        if isinstance(error, PermissionError) or getattr(error, 'errno', None) in FULL_DISK:
+        if isinstance(error, PermissionError) or getattr(error, 'errno', None) in transfer.FULL_DISK:
             raise
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise DownloadError(f'{what} could not be fetched from Hugging Face ({reason})') from error
+        raise transfer.DownloadError(f'{what} could not be fetched from Hugging Face ({reason})') from error
 
 
 def _as_sha256(text: str) -> Checksum | None:
@@ -208,9 +168,9 @@ def _tag_repository(record: WeightRecord) -> str:
     return open_clip.get_pretrained_cfg(record.architecture, record.tag)['hf_hub'].strip('/')
 
 
-INSTALLERS: dict[str, Callable[[WeightRecord, Path, Progress], Path]] = {
+INSTALLERS: dict[str, Callable[[WeightRecord, Path, Report], Path]] = {
     TAG: lambda record, *_: fetch_tag(record),
     HUB: _fetch_hub_file,
-    ADDRESS: lambda record, target, progress: fetch(record.origin, target, record.checksum, progress),
+    ADDRESS: lambda record, target, progress: transfer.fetch(record.origin, target, record.checksum, progress),
     ARCHIVE: _fetch_archive,
 }

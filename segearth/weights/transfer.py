@@ -1,10 +1,9 @@
 """One file over HTTP: resumed after an interruption, checked, and in place only when it is whole.
 
 A second run continues ``FILE.part`` if the server says, by the validator (ETag or Last-Modified) that was kept, that it
-still serves the same content; or, without one, if a checksum will tell at the end. (Hugging Face's client, which
-sources.py takes for the files there, resumes others unasked, pooch and torch.hub none.) Publishers state a sha256, a
-git blob id, or nothing: what is known is compared, and of every fetched file the sha256 is written beside it
-(``FILE.sha256``, for ``sha256sum -c``), so that later damage shows even where the publisher states nothing.
+still serves the same content; or, without one, if a checksum will tell at the end (Hugging Face's client resumes others
+unasked, pooch and torch.hub none). Publishers state a sha256, a git blob id, or nothing: what is known is compared, and
+the sha256 of a fetched file is written beside it (for ``sha256sum -c``), so that later damage shows in any case.
 
 Source: RFC 9110, section 14 (range requests) and section 13.1.5 (If-Range).
 """
@@ -22,7 +21,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from segearth.errors import CheckpointError, UserError
 from segearth.io.atomic import write_bytes
+from segearth.progress import Report
 from segearth.weights.records import Checksum
 
 logger = logging.getLogger(__name__)
@@ -43,9 +43,6 @@ CHUNK = 1 << 20  # bytes
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
-Progress = Callable[[int, int | None], None]
-"""Told after each piece: bytes there are, and bytes there will be (None if the server does not say)."""
-
 
 class DownloadError(UserError, OSError):
     """A file could not be fetched."""
@@ -55,22 +52,11 @@ class _Interrupted(Exception):
     """The connection broke; another attempt may continue."""
 
 
-def fetch(url: str, target: Path, checksum: Checksum | None = None, progress: Progress = lambda *_: None) -> Path:
-    """Fetches a file unless it is there.
+def fetch(url: str, target: Path, checksum: Checksum | None = None, progress: Report = lambda *_: None) -> Path:
+    """Fetches a file (http or https) to ``target`` unless it is there, and gives that path.
 
-    Args:
-        url: http or https address.
-        target: Where the file goes. If it exists it is left as it is.
-        checksum: What the content must be; None if that is not known.
-        progress: Told how far it is.
-
-    Returns:
-        ``target``.
-
-    Raises:
-        DownloadError: The address does not answer or answers with an error, the disk is full, or offline mode is on.
-            What had arrived is kept, and the next call continues there.
-        CheckpointError: The content is not what it must be; it is thrown away.
+    After a :class:`DownloadError` the next call continues with what had arrived; content that is not what it must be,
+    which a CheckpointError says, is thrown away.
     """
     if target.is_file():
         return target
@@ -128,11 +114,7 @@ def digest(path: Path, kind: str) -> str:
 
 
 def verify(path: Path, checksum: Checksum | None) -> None:
-    """Compares a file with what is known of it; nothing is known if ``checksum`` is None.
-
-    Raises:
-        CheckpointError: The file is another one, or damaged.
-    """
+    """Raises a CheckpointError if a file is not what is known of it; nothing is known if ``checksum`` is None."""
     if checksum is not None and (found := digest(path, checksum.kind)) != checksum.value:
         raise CheckpointError(
             f'{path} is damaged or not the published file: its {checksum.kind} is {found}, expected {checksum.value}'
@@ -183,7 +165,7 @@ class _Part:
         self._validator.unlink(missing_ok=True)
 
 
-def _fetch_with_retries(url: str, part: _Part, is_verified: bool, progress: Progress) -> None:
+def _fetch_with_retries(url: str, part: _Part, is_verified: bool, progress: Report) -> None:
     failures, largest = 0, 0
     while True:
         try:
@@ -200,7 +182,7 @@ def _fetch_with_retries(url: str, part: _Part, is_verified: bool, progress: Prog
             time.sleep(FIRST_PAUSE * 2 ** (failures - 1))
 
 
-def _fetch_once(url: str, part: _Part, is_verified: bool, progress: Progress) -> None:
+def _fetch_once(url: str, part: _Part, is_verified: bool, progress: Report) -> None:
     offset = part.size if part.validator or is_verified else 0
     headers = {'User-Agent': 'segearth-download', 'Accept-Encoding': 'identity'}
     if offset:
@@ -226,7 +208,7 @@ def _fetch_once(url: str, part: _Part, is_verified: bool, progress: Progress) ->
         raise _Interrupted(str(reason) or type(error).__name__) from error
 
 
-def _receive(response: http.client.HTTPResponse, part: _Part, offset: int, progress: Progress) -> None:
+def _receive(response: http.client.HTTPResponse, part: _Part, offset: int, progress: Report) -> None:
     there = offset if response.status == http.client.PARTIAL_CONTENT else 0  # a server may send everything all the same
     if there and not response.headers.get('Content-Range', '').startswith(f'bytes {offset}-'):
         raise _Interrupted('the server sent another range than was asked for')

@@ -1,8 +1,5 @@
 """Table of upsampler weights: which file, for which encoder's features, from where, under which licence.
 
-:mod:`segearth.models.feature_up` reads it to say where a missing file comes from, ``tools/download_weights.py`` to
-fetch it. The networks themselves are in :mod:`simfeatup`.
-
 Source: SegEarth-OV (arXiv 2410.01768) for jbu_one, FeatUp (arXiv 2403.10516) for jbu_stack.
 """
 
@@ -13,22 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segearth.weights.records import OURS, WeightRecord
+from segearth.weights.records import OURS, Checksum, WeightRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpsamplerRecord(WeightRecord):
-    """One weight file of an upsampler; its ``group`` is a key of :data:`simfeatup.UPSAMPLERS`.
-
-    Attributes:
-        file: Weight file, relative to a weights folder.
-        dim: Channels of the features it was trained for.
-        encoder: Encoder whose features it was trained on.
-    """
+    """One weight file of an upsampler; its ``group`` is a key of :data:`simfeatup.UPSAMPLERS`."""
 
     file: str
-    dim: int
-    encoder: str
+    dim: int  # channels of the features it was trained for
+    encoder: str  # whose features it was trained on
 
 
 _FEATUP_FILES = 'https://marhamilresearch4.blob.core.windows.net/feature-upsampling-public/pretrained'
@@ -40,16 +31,16 @@ _FEATUP: dict[str, Any] = dict(
 UPSAMPLER_WEIGHTS: tuple[UpsamplerRecord, ...] = (
     UpsamplerRecord(
         name='SimFeatUp-jbu_one', group='jbu_one', file='xclip_jbu_one_million_aid.ckpt', dim=512,
-        encoder='CLIP ViT-B/16',
+        encoder='CLIP ViT-B/16', paper='SegEarth-OV, arXiv 2410.01768',
         # HEAD is whatever branch the repository shows first
         url='https://raw.githubusercontent.com/likyoo/SegEarth-OV/HEAD/simfeatup_dev/weights/xclip_jbu_one_million_aid.ckpt',
         home='https://github.com/likyoo/SegEarth-OV', licence='unknown, see https://github.com/likyoo/SegEarth-OV',
-        paper='SegEarth-OV, arXiv 2410.01768', git_blob='d40f00838331331faa04a926ea5991f5203f91a8',
+        checksum=Checksum('git blob', 'd40f00838331331faa04a926ea5991f5203f91a8'),
     ),
     UpsamplerRecord(
         **_FEATUP, name='FeatUp-jbu_stack-CLIP', file='clip_jbu_stack_cocostuff.ckpt', encoder='CLIP ViT-B/16',
-        url=f'{_FEATUP_FILES}/clip_jbu_stack_cocostuff.ckpt',
-        sha256='38ce7487c648d01cf37beb005f464410c498008fea03e6a68a269d79e4e29622',  # of a copy of the release
+        url=f'{_FEATUP_FILES}/clip_jbu_stack_cocostuff.ckpt',  # the checksum is of a copy of the release
+        checksum=Checksum('sha256', '38ce7487c648d01cf37beb005f464410c498008fea03e6a68a269d79e4e29622'),
     ),
     UpsamplerRecord(
         **_FEATUP, name='FeatUp-jbu_stack-MaskCLIP', file='maskclip_jbu_stack_cocostuff.ckpt',
@@ -63,10 +54,5 @@ UPSAMPLER_WEIGHTS: tuple[UpsamplerRecord, ...] = (
 
 
 def upsampler_record(path: str | os.PathLike[str]) -> UpsamplerRecord | None:
-    """The record of a released file, by its name; None for any other file.
-
-    Args:
-        path: As in ``feature_up_cfg.model_path``; only the file name counts, because the original's configs name the
-            file in a folder of its own repository.
-    """
+    """The record of a released file, by its name alone (the original's configs name another folder), or None."""
     return next((record for record in UPSAMPLER_WEIGHTS if Path(record.file).name == Path(path).name), None)

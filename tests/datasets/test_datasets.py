@@ -7,9 +7,8 @@ import pytest
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, TRANSFORMS
 
-from segearth.datasets.base import RemoteSensingDataset
 from segearth.datasets.checks import check_files_exist, check_headers, find_broken
-from segearth.datasets.sets import WaterDataset, WHUDataset, WHUSARDataset
+from segearth.datasets.sets import RemoteSensingDataset, WaterDataset, WHUDataset, WHUSARDataset
 from segearth.datasets.transforms import class_table
 from segearth.errors import ConfigError, DataError, MissingFileError
 

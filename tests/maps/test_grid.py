@@ -2,7 +2,7 @@ import pytest
 
 from segearth.errors import ConfigError
 from segearth.inference.sliding_window import window_boxes
-from segearth.maps.grid import WindowGrid
+from segearth.maps.labelling import WindowGrid
 
 SHAPES = [(100, 130), (32, 500), (20, 20), (33, 31), (145, 144)]
 

@@ -130,12 +130,11 @@ def kill_at(monkeypatch, number):
 
         monkeypatch.setattr(owner, name, step)
 
-    from segearth.maps import polygons, results
+    from segearth.maps import results
 
     steps(os, 'replace')
     steps(shutil, 'rmtree')
-    steps(polygons, 'write_polygons')
-    for name in ('write_blocks', 'describe_classes', 'draw_quicklook', 'write_areas', 'optimise',
+    for name in ('write_blocks', 'describe_classes', 'draw_quicklook', 'write_areas', 'write_polygons', 'optimise',
                  'write_legend'):  # fmt: skip
         steps(results, name)
 

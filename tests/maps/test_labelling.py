@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from segearth.inference.sliding_window import slide
-from segearth.maps.grid import WindowGrid
-from segearth.maps.labelling import NO_DATA, SegmenterModel, label_block
+from segearth.maps.labelling import NO_DATA, SegmenterModel, WindowGrid, label_block
 from tests.maps.conftest import smooth_picture
 from tests.maps.stand_in import StandInModel
 

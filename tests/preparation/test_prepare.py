@@ -14,7 +14,7 @@ from filelock import FileLock
 from segearth.errors import DataError, ResultsError
 from segearth.preparation import prepare as preparing
 from segearth.preparation.catalogue import LOVEDA, PROGRAMS
-from segearth.preparation.conversion import Options, Outcome
+from segearth.preparation.conversion import Outcome
 from segearth.preparation.prepare import LOCK_NAME, MAX_FAILURES, prepare
 from segearth.preparation.sources import Pair
 
@@ -95,7 +95,7 @@ def test_killed_process_is_told(tmp_path: Path, source: Path, monkeypatch: pytes
         prepare(WHU, [source], tmp_path / 'data', num_jobs=2)
 
 
-def _die(*_: object) -> None:
+def _die(*_: object, **__: object) -> None:
     os._exit(9)
 
 
@@ -111,7 +111,7 @@ def test_interruption_ends_the_processes_at_once(tmp_path: Path, source: Path, m
     assert time.monotonic() - start < 30
 
 
-def _sleep_but_first(_, pair: Pair, *__: object) -> Outcome:
+def _sleep_but_first(_, pair: Pair, **__: object) -> Outcome:
     time.sleep(0 if pair.name == '0' else 60)
     return Outcome(written=1)
 
@@ -133,7 +133,7 @@ def test_in_place_with_images_of_another_format_twice(tmp_path: Path, save, mask
 
 
 def test_links_in_place_of_copies(tmp_path: Path, source: Path) -> None:
-    prepare(WHU, [source], tmp_path / 'data', Options(link_images=True))
+    prepare(WHU, [source], tmp_path / 'data', link_images=True)
     assert (tmp_path / 'data' / FOLDER / 'image' / '1.png').readlink() == source / 'val/image/1.png'
 
 

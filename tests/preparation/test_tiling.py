@@ -5,7 +5,8 @@ import pytest
 
 from segearth.errors import ConfigError
 from segearth.preparation.catalogue import POTSDAM_TEST, PROGRAMS, VAIHINGEN_TEST
-from segearth.preparation.tiling import Tiling, cut
+from segearth.preparation.conversion import cut
+from segearth.preparation.recipe import Tiling
 from segearth.published import published_images
 
 BINARY_SETS, COLOUR_SETS = PROGRAMS['binary_masks'], PROGRAMS['colour_tiles']

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 from mmseg.datasets import LoveDADataset
 from PIL import Image
-from studies.data_inspection import class_of_id, inspect_dataset, share_ignored
-from studies.data_report import compare_count, describe_inspection, draw_contact_sheet, spread
+from studies.data_inspection import (
+    class_of_id,
+    compare_count,
+    describe_inspection,
+    draw_contact_sheet,
+    inspect_dataset,
+    share_ignored,
+    spread,
+)
 
 from segearth.datasets.sets import WHUDataset
 from segearth.datasets.transforms import LoadOpticalImage, LoadSegLabel

@@ -41,7 +41,8 @@ def test_the_table_holds_every_encoder_in_its_sizes():
 def test_every_record_is_complete(record):
     assert record.licence and record.paper and record.home and record.remedy
     assert bool(record.tag) != bool(record.file), 'either a pretrained tag or a file'
-    assert record.sha256 is None or len(record.sha256) == 64
+    checksum = record.checksum
+    assert checksum is None or len(checksum.value) == {'sha256': 64, 'git blob': 40}[checksum.kind]
 
 
 @pytest.mark.parametrize('record', OPEN_CLIP_RECORDS, ids=lambda record: record.name)

@@ -17,6 +17,7 @@ from segearth.weights.transfer import DownloadError, verify
 from segearth.weights.upsamplers import UPSAMPLER_WEIGHTS, upsampler_record
 
 CONTENT = b'tensors ' * 5000
+CHECKSUM = Checksum('sha256', hashlib.sha256(CONTENT).hexdigest())
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_the_released_upsampler_is_known_by_its_git_blob():
 
 def test_the_checksum_of_a_release_at_hand(shared):
     record = upsampler_record('clip_jbu_stack_cocostuff.ckpt')
-    verify(shared / 'weights' / record.file, Checksum('sha256', record.sha256))
+    verify(shared / 'weights' / record.file, record.checksum)
 
 
 def test_select():
@@ -86,7 +87,7 @@ def test_an_address(server, folder):
     assert path == folder / 'some.pt'
     assert path.read_bytes() == CONTENT
     assert sources.check(record) == 'sha256 as fetched'
-    assert sources.check(replace(record, sha256=hashlib.sha256(CONTENT).hexdigest())) == ('sha256 as published')
+    assert sources.check(replace(record, checksum=CHECKSUM)) == 'sha256 as published'
     assert sources.install(record) == path
     assert len(server.requests) == 1, 'nothing that is there is fetched again'
     path.write_bytes(CONTENT[:-1])
@@ -97,7 +98,7 @@ def test_an_address(server, folder):
 def test_a_damaged_file_that_is_there_is_reported_and_kept(server, folder):
     folder.mkdir()
     (folder / 'some.pt').write_bytes(b'mine')
-    record = address_record(server, sha256=hashlib.sha256(CONTENT).hexdigest())
+    record = address_record(server, checksum=CHECKSUM)
     with pytest.raises(CheckpointError, match='damaged or not the published file'):
         sources.install(record)
     assert (folder / 'some.pt').read_bytes() == b'mine'
@@ -112,7 +113,7 @@ def test_errors_name_the_page_of_the_project(server, folder):
         sources.install(address_record(server))
     server.files['/some.pt'] = CONTENT
     with pytest.raises(CheckpointError, match=r'thrown away.*page: https://home$'):
-        sources.install(address_record(server, git_blob='0' * 40))
+        sources.install(address_record(server, checksum=Checksum('git blob', '0' * 40)))
     assert not (folder / 'some.pt').exists()
 
 
@@ -245,9 +246,10 @@ def test_program_fetches_says_licences_and_counts_failures(program, server, fold
     assert program.run(['Some', 'Other']) == 0
     assert 'already there' in capsys.readouterr().out
     assert program.run(['--check']) == 0
-    assert '2 checked, 0 not as they should be' in capsys.readouterr().out
+    assert '2 of 2 as they should be' in capsys.readouterr().out
     (folder / 'other.pt').write_bytes(b'')
     assert program.run(['--check']) == 1
+    assert '1 of 2 as they should be' in capsys.readouterr().out
     (folder / 'other.pt').unlink()
     assert program.run(['--check']) == 0, 'what was never fetched is no fault'
     assert program.run(['--check', 'Other']) == 1, 'unless it is named'

@@ -1,15 +1,11 @@
-"""Prepares OpenEarthMap.
-
-Takes the images that val.txt names out of the folders of the regions.
-"""
+"""Prepares OpenEarthMap: takes the images that val.txt names out of the folders of the regions."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout; it need not be installed
 
-from segearth.cli import run_cli
 from segearth.preparation.program import run_converter
 
 if __name__ == '__main__':
-    run_cli(lambda: run_converter('openearthmap', __doc__))
+    run_converter('openearthmap', __doc__)

@@ -1,15 +1,11 @@
-"""Prepares YESeg-OPT-SAR.
-
-Of the eight published ids six become classes; the others are not evaluated.
-"""
+"""Prepares YESeg-OPT-SAR: of the eight published ids six become classes; the others are not evaluated."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout; it need not be installed
 
-from segearth.cli import run_cli
 from segearth.preparation.program import run_converter
 
 if __name__ == '__main__':
-    run_cli(lambda: run_converter('yeseg', __doc__))
+    run_converter('yeseg', __doc__)

@@ -1,7 +1,8 @@
-"""Looking at a prepared data set, file by file: what is there, what is wrong, how its classes are spread."""
+"""Looking at a prepared data set, file by file: what is there, what is wrong, in words and as a picture."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -16,39 +17,35 @@ from PIL import Image
 
 from segearth.datasets.checks import label_loader, num_ids_of
 from segearth.datasets.transforms import NUM_IDS, LoadSegLabel, class_table
-from segearth.errors import UserError
+from segearth.errors import UserError, shorten
 from segearth.io.labels import IGNORE_INDEX, check_sizes, read_label
+from segearth.io.panels import IGNORED_COLOUR, colour_map, default_palette, draw_panels
 from segearth.io.raster import read_info
 from segearth.progress import Report
+from segearth.published import PublishedCount
+
+logger = logging.getLogger(__name__)
 
 MAX_SHOWN = 5  # messages of one kind, names in a message
+MAX_LISTED = 4  # sizes or modes
+OUTSIDE = 'outside the classes'
+THUMBNAIL = 240  # pixels, the longer side
+MAX_TITLE = 26  # characters that fit above a thumbnail
 
 
 @dataclass
 class Inspection:
-    """What a data set has.
+    """What a data set has."""
 
-    Attributes:
-        num_pairs: Images of the data set, labelled or not.
-        num_sound: Pairs that were looked at and have no fault.
-        image_modes: How many images of each mode, in Pillow's words (RGB, L, P, F, ...).
-        label_modes: How many labels of each mode.
-        sizes: How many images of each size (height, width).
-        pixels: (256,) pixels of each label id.
-        images: (256,) images that have it.
-        errors: What stands against an evaluation.
-        remarks: What one should know.
-    """
-
-    num_pairs: int = 0
-    num_sound: int = 0
-    image_modes: Counter[str] = field(default_factory=Counter)
+    num_pairs: int = 0  # images of the data set, labelled or not
+    num_sound: int = 0  # pairs that were looked at and have no fault
+    image_modes: Counter[str] = field(default_factory=Counter)  # images of each mode, in Pillow's words (RGB, L, ...)
     label_modes: Counter[str] = field(default_factory=Counter)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros(NUM_IDS, dtype=np.int64))
-    images: np.ndarray = field(default_factory=lambda: np.zeros(NUM_IDS, dtype=np.int64))
-    errors: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # images of each (height, width)
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(NUM_IDS, dtype=np.int64))  # of each label id
+    images: np.ndarray = field(default_factory=lambda: np.zeros(NUM_IDS, dtype=np.int64))  # that have the id
+    errors: list[str] = field(default_factory=list)  # what stands against an evaluation
+    remarks: list[str] = field(default_factory=list)  # what one should know
 
     def add(self, pair: Inspection) -> None:
         """Adds what was found of one pair, but for its errors."""
@@ -66,17 +63,7 @@ def inspect_dataset(
     num_threads: int = 8,
     report: Report = lambda done, total: None,
 ) -> Inspection:
-    """Reads the headers of the images and all of the labels.
-
-    Args:
-        dataset: A data set of this project or of mmseg.
-        indices: Places to look at; None for all.
-        num_threads: Files read at once.
-        report: Told how many pairs are read, and how many there are.
-
-    Returns:
-        Findings; files that cannot be used are among its errors.
-    """
+    """Reads the headers of the images and all of the labels, or those at some places; `num_threads` files at once."""
     found = Inspection(num_pairs=len(dataset))
     samples = [dataset.get_data_info(index) for index in range(len(dataset))]
     pairs = [(sample['img_path'], sample.get('seg_map_path')) for sample in samples]
@@ -165,5 +152,91 @@ def _remark_on_classes(found: Inspection, dataset: BaseDataset) -> None:
 
 def _note(notes: list[str], names: Sequence[str], what: str) -> None:
     if names:
-        shown = ', '.join(names[:MAX_SHOWN]) + (', ...' if len(names) > MAX_SHOWN else '')
-        notes.append(f'{len(names)} {what}: {shown}')
+        notes.append(f'{len(names)} {what}: {shorten(names, MAX_SHOWN)}')
+
+
+def compare_count(found: Inspection, published: PublishedCount | None, is_other_place: bool) -> None:
+    """Adds an error where the number of images is not the published one; a remark where the user chose the place."""
+    if published is None or published.count == found.num_pairs:
+        return
+    text = f'{found.num_pairs} images; published: {published.count} ({published.source})'
+    (found.remarks if is_other_place else found.errors).append(text)
+
+
+def describe_inspection(
+    found: Inspection, dataset: BaseDataset, published: PublishedCount | None, picture: Path | None
+) -> str:
+    """Several lines: files, counts, sizes, label ids with their shares, the contact sheet, and what is wrong."""
+    lines = [
+        f'  images     {dataset.data_prefix.get("img_path")}: {found.num_pairs}, {_list(found.image_modes)}',
+        f'  labels     {dataset.data_prefix.get("seg_map_path")}: {_list(found.label_modes)}',
+        f'  published  {f"{published.count} images, {published.source}" if published else "not known"}',
+        f'  sizes      {_list(Counter({f"{h} x {w}": n for (h, w), n in found.sizes.items()}))}; height x width',
+    ]
+    if found.pixels.any():
+        lines += _describe_ids(found, dataset)
+    if found.num_sound < found.num_pairs:
+        lines.append(f'  sound      {found.num_sound} of {found.num_pairs} images with their labels')
+    if picture is not None:
+        lines.append(f'  picture    {picture}')
+    lines += [f'  note       {remark}' for remark in found.remarks]
+    lines += [f'  ERROR      {error}' for error in found.errors]
+    return '\n'.join(lines)
+
+
+def _describe_ids(found: Inspection, dataset: BaseDataset) -> list[str]:
+    names, table, num_ids = dataset.metainfo['classes'], class_of_id(dataset), num_ids_of(dataset)
+    total = found.pixels.sum()
+    width = max(len(OUTSIDE), *map(len, names))
+    lines = [f'  {"id":>9}  {"class":{width}}  {"pixels":>8}  {"images":>6}']
+    for number in range(len(table)):
+        is_class = table[number] != IGNORE_INDEX
+        if not is_class and not found.pixels[number]:
+            continue
+        name = names[table[number]] if is_class else OUTSIDE if num_ids <= number < IGNORE_INDEX else 'not evaluated'
+        share = found.pixels[number] / total
+        lines.append(f'  {number:>9}  {name:{width}}  {share:>8.2%}  {found.images[number]:>6}')
+    return [*lines, f'  unlabelled {share_ignored(found, dataset):.2%} of the pixels']
+
+
+def _list(counts: Counter[str]) -> str:
+    shown = ', '.join(f'{name} ({count})' for name, count in counts.most_common(MAX_LISTED))
+    return (shown or 'none read') + (f', and {len(counts) - MAX_LISTED} more' if len(counts) > MAX_LISTED else '')
+
+
+def draw_contact_sheet(dataset: BaseDataset, indices: Sequence[int]) -> Image.Image | None:
+    """Draws images above their labels, with a legend of the classes; None if none of them can be read.
+
+    The first step of the data set's pipeline loads the images.
+    """
+    names = [*dataset.metainfo['classes'], 'not evaluated']
+    palette = [*(dataset.metainfo.get('palette') or default_palette(len(names) - 1)), IGNORED_COLOUR]
+    load, table = dataset.pipeline.transforms[0], class_of_id(dataset)
+    panels = []
+    for index in indices:
+        sample = dataset.get_data_info(index)
+        try:
+            image = load({'img_path': sample['img_path']})['img'][..., ::-1].astype(np.uint8)
+            labels = table[read_label(sample['seg_map_path'], accept_palette=True, accept_mask_255=True)]
+        except UserError as error:
+            logger.info('left out of the picture: %s', error)
+            continue
+        colours = colour_map(labels, palette[:-1])
+        pair = [_thumbnail(image, Image.Resampling.BILINEAR), _thumbnail(colours, Image.Resampling.NEAREST)]
+        title = Path(sample['img_path']).stem
+        panels.append((title if len(title) <= MAX_TITLE else f'...{title[3 - MAX_TITLE :]}', np.concatenate(pair)))
+    return draw_panels(panels, names, palette) if panels else None
+
+
+def spread(total: int, count: int) -> list[int]:
+    """Up to `count` places out of `total`, evenly spread."""
+    return sorted({round(place) for place in np.linspace(0, total - 1, min(count, total))}) if total else []
+
+
+def _thumbnail(image: np.ndarray, resampling: Image.Resampling) -> np.ndarray:
+    """(THUMBNAIL, THUMBNAIL, 3) with the image in the upper left and white around it."""
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL), resampling)
+    canvas = Image.new('RGB', (THUMBNAIL, THUMBNAIL), 'white')
+    canvas.paste(picture)
+    return np.array(canvas)
