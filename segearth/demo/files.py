@@ -135,12 +135,18 @@ def _ensure(
             return
         logger.info('drawing %d scenes into %s, one to two seconds each', num_scenes, marker.parent)
         for number in range(num_scenes):
-            drawn = views(BENCHMARK_SEED + number, size)
-            for place, part in cut_tiles(size, tile):
-                for folder, pixels in drawn.items():
-                    with replacing(marker.parent / folder / f'scene_{number:02d}_{place}.png') as file:
-                        Image.fromarray(pixels[part]).save(file, format='PNG')
+            _write_tiles(marker.parent, number, views, size, tile)
         write_bytes(marker, content.encode())
+
+
+def _write_tiles(
+    root: Path, number: int, views: Callable[[int, int], Mapping[str, np.ndarray]], size: int, tile: int
+) -> None:
+    drawn = views(BENCHMARK_SEED + number, size)
+    for place, part in cut_tiles(size, tile):
+        for folder, pixels in drawn.items():
+            with replacing(root / folder / f'scene_{number:02d}_{place}.png') as file:
+                Image.fromarray(pixels[part]).save(file, format='PNG')
 
 
 def _holds(marker: Path, content: str) -> bool:
