@@ -1,11 +1,14 @@
 """Evaluates a config on its data set: python eval.py --help tells how. The code is segearth/evaluation/program.py."""
 
-from __future__ import annotations
-
 from segearth.cli import run_cli
-from segearth.evaluation.program import main, run
 
-__all__ = ['main']
+
+def run() -> None:
+    """Runs the program; what it needs is imported late, after :func:`segearth.cli.run_cli` has set up the process."""
+    from segearth.evaluation.program import run as evaluate
+
+    evaluate()
+
 
 if __name__ == '__main__':
     run_cli(run)

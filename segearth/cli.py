@@ -21,6 +21,9 @@ EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 TOLD_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """What schedulers and closed terminals send; Slurm's --signal=USR1@60 is a warning before the time is up."""
+SPIN_COUNT = ('GOMP_SPINCOUNT', '10000')
+"""Setting of programs, which torch's OpenMP reads when it is loaded, here or in a process that is started from here: by
+default idle threads spin for milliseconds on cores that numba's threads want (docs/performance.md)."""
 _program: int | None = None  # its process; forks of it inherit the handlers
 
 
@@ -38,6 +41,7 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
     The code is 2 after a :class:`segearth.errors.UserError` or :class:`simfeatup.errors.UpsamplerError`, whose message
     goes to stderr, and 130 after an interruption, such as a signal that tells the process to end.
     """
+    os.environ.setdefault(*SPIN_COUNT)
     try:
         interrupt_when_told_to_end()
         code = main()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from segearth.demo import benchmark
+from segearth.demo import files as demo_files
 from segearth.paths import PROJECT_ROOT
 
 FILES = ('pyproject.toml', 'requirements.txt', 'README.md', 'LICENSE', 'weights/README.md')
@@ -114,9 +114,9 @@ def test_segmenter_maps_page_and_configs_from_an_empty_folder(installed, tmp_pat
 
 
 def test_the_evaluation_command_from_a_folder_of_data_alone(installed, tmp_path, monkeypatch):
-    draw = benchmark._write_tiles
-    monkeypatch.setattr(benchmark, '_write_tiles', lambda root, number, *sizes: number or draw(root, number, *sizes))
-    benchmark.ensure_benchmark(tmp_path / 'data' / 'demo')  # one scene of all of them, to save time
+    draw = demo_files._write_tiles
+    monkeypatch.setattr(demo_files, '_write_tiles', lambda root, number, *sizes: number or draw(root, number, *sizes))
+    demo_files.ensure_benchmark(tmp_path / 'data' / 'demo')  # one scene of all of them, to save time
     programs, package = installed
     before = files(package)
     quick = ('--cfg-options', 'model.feature_up=False', 'model.slide_stride=224')

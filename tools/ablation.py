@@ -14,48 +14,54 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import torch
 from rich.console import Console
 from rich.progress import track
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-from studies.ablation_report import (
+from studies.ablation_measures import (
     CEILING,
     FLOOR,
+    LAMBDAS,
     Outcomes,
-    attention_table,
-    draw_curves,
-    draw_points,
-    sar_table,
+    Tally,
+    draw_tiles,
+    label_tile,
+    report_attention,
+    report_sar,
+    report_upsampling,
     update_page,
-    upsampling_table,
 )
-from studies.ablation_runs import PART_CONFIGS, VARIANTS, train_missing, weight_files
-from studies.ablation_tiles import LAMBDAS, Tally, draw_tiles, label_tile
 
-from segearth.cli import run_cli
-from segearth.demo.benchmark import BENCHMARK_SEED, NUM_SCENES, VALIDATION_SEED
+from segearth.cli import build_parser, run_cli
 from segearth.demo.classes import CLASSES
+from segearth.demo.files import BENCHMARK_SEED, NUM_SCENES, VALIDATION_SEED
 from segearth.errors import ConfigError
 from segearth.models.build import Encoder, build_encoder, weights_file
 from segearth.models.dense_clip import GEM
 from segearth.text.bank import embed_queries
+from segearth.training.engine import train
+from segearth.weights.encoders import get_record
 from simfeatup import build_upsampler, load_upsampler
 
 SPLITS = {'validation': VALIDATION_SEED, 'benchmark': BENCHMARK_SEED}
 ATTENTIONS = ('vanilla', 'MaskCLIP', 'ClearCLIP', 'SCLIP', 'NACLIP', GEM, 'SegEarth')
 WITHOUT_WEIGHTS = ('bilinear', 'joint_bilateral')
+WEIGHTS = 'last.safetensors'  # what a finished training leaves in its work folder
 STEPS = {'upsampling': 300, 'sar': 200, 'sar_long': 800}
 
 Trained = dict[str, list[Path]]
-"""Variant of studies.ablation_runs -> weights of its trainings."""
+"""Key of TRAININGS -> weights of its trainings."""
 Variants = dict[str, tuple[list[tuple[nn.Module, nn.Module | None]], bool]]
 """Name -> (dense tower and upsampler of each training, whether the radar image is shown)."""
 
@@ -66,9 +72,52 @@ brackets: 95 %, bootstrap over scenes and trainings. What follows from the figur
 [training.md](training.md)."""
 
 
+@dataclass(frozen=True)
+class Training:
+    """A config of configs/ with a few settings changed, trained with several seeds for the same number of steps."""
+
+    part: str  # key of PART_CONFIGS
+    label: str  # for people
+    kind: str = ''  # of the upsampler
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # dotted key of the config -> value
+    config: str = ''  # below configs/; '' for that of the part
+
+
+PART_CONFIGS = {'upsampling': 'simfeatup/demo.py', 'sar': 'alignearth/demo.py', 'sar_long': 'alignearth/demo.py'}
+SAR_SETTINGS = {'optim_wrapper.optimizer.lr': 3e-4, 'train_dataloader.dataset.num_scenes': 64}  # shorter trainings
+LAST_BLOCK, STACK = {'model.features': 'last_block_input'}, {'model.upsampler.name': 'jbu_stack'}
+DEMO_FRESH, WINDOW = 'simfeatup/demo_fresh.py', 'a window of 1 cell, shifted by up to 16 px'
+NOT_TRAINED = {'train_cfg.max_iters': 1, 'optim_wrapper.optimizer.lr': 0.0}
+SHIFT = 'train_dataloader.dataset.augmentation.max_shift'
+
+
+def _losses(**weights: float) -> dict[str, float]:
+    names = ('global_cosine', 'dense', 'info_nce', 'relational')
+    return {f'model.loss_weights.{name}': weights.get(name, 0.0) for name in names}
+
+
+TRAININGS: dict[str, Training] = {
+    'jbu_one_start': Training('upsampling', 'jbu_one as it starts, no feature seen', 'jbu_one', NOT_TRAINED),
+    'jbu_one': Training('upsampling', 'jbu_one, trained on the read-out', 'jbu_one'),
+    'jbu_one_last_block': Training('upsampling', "jbu_one, trained on the last block's input", 'jbu_one', LAST_BLOCK),
+    'jbu_one_fresh': Training('upsampling', 'jbu_one from fresh weights, read-out', 'jbu_one', {}, DEMO_FRESH),
+    'jbu_stack': Training('upsampling', 'jbu_stack, trained on the read-out', 'jbu_stack', STACK),
+    'sar_global': Training('sar', '[CLS] cosine alone', overrides=_losses(global_cosine=1)),
+    'sar_info_nce': Training('sar', 'InfoNCE alone', overrides=_losses(info_nce=1)),
+    'sar_dense': Training('sar', 'dense alone', overrides=_losses(dense=1)),
+    'sar_relational': Training('sar', 'relational alone', overrides=_losses(relational=1)),
+    'sar_default': Training('sar', '[CLS] cosine + dense, pairs shifted by up to 4 px (default)'),
+    'sar_shift_0': Training('sar', 'the default, pairs not shifted', overrides={SHIFT: 0}),
+    'sar_shift_8': Training('sar', 'the default, shifted by up to 8 px', overrides={SHIFT: 8}),
+    'sar_shift_16': Training('sar', 'the default, shifted by up to 16 px', overrides={SHIFT: 16}),
+    'sar_shift_16_window': Training('sar', f'the default with {WINDOW}', overrides={SHIFT: 16, 'model.radius': 1}),
+    'sar_long': Training('sar_long', '[CLS] cosine + dense, pairs shifted by up to 4 px (default)'),
+}
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = build_parser(__doc__)
     parser.add_argument('--split', choices=SPLITS, default='benchmark', help='scenes (default: %(default)s)')
     parser.add_argument('--num-scenes', type=int, default=NUM_SCENES, help='first so many (default: %(default)s)')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS), help='what to measure (default: all)')
@@ -87,25 +136,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains, measures, writes.
-
-    Raises:
-        UserError: Anything a user can mend.
-    """
+    """Trains, measures, writes."""
     options = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     steps = {part: getattr(options, f'{part}_steps') for part in STEPS}
     if min(options.num_scenes, options.num_workers, *steps.values()) < 1:
         names = ', '.join(f'--{part.replace("_", "-")}-steps' for part in STEPS)
         raise ConfigError(f'--num-scenes, --num-workers, {names} must be 1 or more')
-    if not options.without_training:
-        train_missing(options.work_dir, options.parts, steps, options.seeds, options.num_workers)
     files = weight_files(options.work_dir, options.parts, steps, options.seeds)
+    if not options.without_training:
+        train_missing(files, steps, options.seeds, options.num_workers)
     there = {name: [path for path in paths if path.is_file()] for name, paths in files.items()}
     sections = {}
     for name in options.parts:
         part = PARTS[name]
-        trained = {variant: paths for variant, paths in there.items() if paths and VARIANTS[variant].part == name}
+        trained = {variant: paths for variant, paths in there.items() if paths and TRAININGS[variant].part == name}
         outcomes = measure(options, name, trained)
         picture = options.out.with_name(f'{options.out.stem}_{name}.png')
         table = part.report(outcomes, picture)
@@ -155,7 +200,7 @@ def upsampling_variants(options: argparse.Namespace, optical: Encoder, trained: 
     upsamplers: dict[str, list[nn.Module | None]] = {'none (interpolated scores)': [None]}
     upsamplers |= {name: [build_upsampler(name, dim).eval()] for name in WITHOUT_WEIGHTS}
     for name, paths in trained.items():
-        upsamplers[VARIANTS[name].label] = [load_upsampler(VARIANTS[name].kind, dim, path) for path in paths]
+        upsamplers[TRAININGS[name].label] = [load_upsampler(TRAININGS[name].kind, dim, path) for path in paths]
     for kind, path in named(options.upsampler, '--upsampler').items():
         upsamplers[f'{kind} ({path})'] = [load_upsampler(kind, dim, path)]
     return {name: ([(optical.visual, each) for each in runs], False) for name, runs in upsamplers.items()}
@@ -164,66 +209,86 @@ def upsampling_variants(options: argparse.Namespace, optical: Encoder, trained: 
 def sar_variants(options: argparse.Namespace, optical: Encoder, trained: Trained) -> Variants:
     """Encoders on the radar image, read out as the demo configs do, between floor and ceiling; scores interpolated."""
     variants: Variants = {FLOOR: ([(optical.visual, None)], True), CEILING: ([(optical.visual, None)], False)}
-    towers = {VARIANTS[name].label: [load_student(path) for path in paths] for name, paths in trained.items()}
-    towers['weights/demo/demo_sar.safetensors'] = [build_encoder('DemoSAR').visual]
-    towers |= {name: [load_student(path)] for name, path in named(options.sar, '--sar').items()}
+    files = {TRAININGS[name].label: paths for name, paths in trained.items()}
+    files['weights/demo/demo_sar.safetensors'] = [weights_file(get_record('DemoSAR'))]
+    files |= {name: [Path(path)] for name, path in named(options.sar, '--sar').items()}
+    towers = {
+        name: [build_encoder('Demo', clip_path=str(path)).visual for path in paths] for name, paths in files.items()
+    }
     return variants | {name: ([(tower, None) for tower in runs], True) for name, runs in towers.items()}
 
 
-def load_student(path: str | Path) -> nn.Module:
-    """A SAR encoder's dense tower."""
-    return build_encoder('Demo', clip_path=str(path)).visual
+def weight_files(folder: Path, parts: Sequence[str], steps: Mapping[str, int], seeds: Sequence[int]) -> Trained:
+    """Weights of each training of some parts, one file a seed, in its work folder; they may not be there yet."""
+    return {
+        name: [folder / f'{name}_seed{seed}_{steps[training.part]}' / WEIGHTS for seed in seeds]
+        for name, training in TRAININGS.items()
+        if training.part in parts
+    }
 
 
-def report_attention(outcomes: Outcomes, picture: Path) -> str:
-    """Draws the curves over lambda; returns the table."""
-    curves = {name: {value: outcomes[f'{name}:{value}'] for value in LAMBDAS} for name in ATTENTIONS}
-    draw_curves(curves, picture)
-    return attention_table(curves)
+def train_missing(files: Trained, steps: Mapping[str, int], seeds: Sequence[int], num_workers: int) -> None:
+    """Trains what is not there yet, so many at a time, each on one core; one that was cut off goes on."""
+    tasks = [
+        (name, seed, steps[TRAININGS[name].part], paths[index].parent)
+        for index, seed in enumerate(seeds)
+        for name, paths in files.items()
+        if not paths[index].is_file()
+    ]
+    context = multiprocessing.get_context('spawn')  # threads and a fork do not go together
+    with ProcessPoolExecutor(num_workers, mp_context=context) as workers:
+        futures = [workers.submit(_train, *task) for task in tasks]
+        try:
+            for future in track(as_completed(futures), 'trainings', len(futures), console=Console(stderr=True)):
+                future.result()
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def report_outcomes(table: Callable[[Outcomes], str], outcomes: Outcomes, picture: Path) -> str:
-    """Draws the variants with their intervals; returns the table."""
-    draw_points(outcomes, picture)
-    return table(outcomes)
+def training_overrides(name: str, seed: int, num_steps: int) -> dict[str, Any]:
+    """Settings of one training in place of its config's."""
+    training = TRAININGS[name]
+    scheduler, warm_up = (0, 0) if training.part == 'upsampling' else (1, 20)
+    settings: dict[str, Any] = {
+        'randomness.seed': seed,
+        'custom_hooks.0.seed': seed,  # SeedSteps
+        'train_dataloader.dataset.seed': seed,
+        'train_cfg.max_iters': num_steps,
+        f'param_scheduler.{scheduler}.end': num_steps,
+        f'param_scheduler.{scheduler}.T_max': max(num_steps - warm_up, 1),
+    }
+    return settings | (SAR_SETTINGS if training.part == 'sar' else {}) | dict(training.overrides)
 
 
-@dataclass(frozen=True)
-class Part:
-    """A section of the page.
+def _train(name: str, seed: int, num_steps: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    config = TRAININGS[name].config or PART_CONFIGS[TRAININGS[name].part]
+    train(config, folder, training_overrides(name, seed, num_steps), resume=True)
 
-    Attributes:
-        title: Its heading.
-        lambdas: Weights of Global Bias Alleviation that are measured.
-        variants: What is compared.
-        report: Draws the picture and makes the table.
-        changed: What differs from the config of the trainings, for the page.
-    """
+
+class Part(NamedTuple):
+    """A section of the page."""
 
     title: str
-    lambdas: tuple[float, ...]
+    lambdas: tuple[float, ...]  # weights of Global Bias Alleviation that are measured
     variants: Callable[[argparse.Namespace, Encoder, Trained], Variants]
-    report: Callable[[Outcomes, Path], str]
-    changed: str = ''
+    report: Callable[[Outcomes, Path], str]  # draws the picture and makes the table
+    changed: str = ''  # against the config of the trainings
 
 
-REPORT_SAR = partial(report_outcomes, sar_table)
 PARTS = {
     'attention': Part('Attention', LAMBDAS, attention_variants, report_attention),
-    'upsampling': Part('Upsampling', (-0.3,), upsampling_variants, partial(report_outcomes, upsampling_table)),
+    'upsampling': Part('Upsampling', (-0.3,), upsampling_variants, report_upsampling),
     'sar': Part(
-        'SAR: losses and misregistration', (0.0,), sar_variants, REPORT_SAR, ' but learning rate 3e-4, 64 scenes'
+        'SAR: losses and misregistration', (0.0,), sar_variants, report_sar, ' but learning rate 3e-4, 64 scenes'
     ),
-    'sar_long': Part('SAR: full length', (0.0,), sar_variants, REPORT_SAR),
+    'sar_long': Part('SAR: full length', (0.0,), sar_variants, report_sar),
 }
 
 
 def named(pairs: Sequence[str], option: str) -> dict[str, str]:
-    """NAME=FILE of an option.
-
-    Raises:
-        ConfigError: One is not of this form.
-    """
+    """Name -> file of an option's NAME=FILE."""
     wrong = [pair for pair in pairs if '=' not in pair]
     if wrong:
         raise ConfigError(f'{option}: {wrong[0]!r} is not of the form NAME=FILE')

@@ -10,37 +10,67 @@ Prints a table and writes benchmark.json and benchmark.png into --out.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
 import platform
+import resource
+import statistics
 import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import open_clip
 import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from open_clip.model import CLIP
+from PIL import Image
 from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-from studies.benchmark_stages import PLAIN, VARIANTS, Settings, build_table, measure, save_chart, upsampling_share
-
-from segearth.cli import run_cli
+from segearth.cli import build_parser, run_cli
 from segearth.device import choose_device
 from segearth.errors import ConfigError
-from segearth.io.atomic import write_bytes
+from segearth.inference.settings import InferenceSettings
+from segearth.inference.sliding_window import window_boxes
+from segearth.io.atomic import replacing, write_bytes
+from segearth.io.pictures import read_optical
+from segearth.models.build import resolve_precision
+from segearth.models.dense_clip import DenseCLIP
+from segearth.models.open_vocabulary import OpenVocabularySegmenter
+from segearth.paths import find_file, weights_folders
+from segearth.weights.encoders import get_record
+from simfeatup import build_upsampler
+from simfeatup.ops.adaptive_conv import adaptive_conv_norm
+from simfeatup.scoring import coordinates
+from simfeatup.upsamplers.base import LinearUpsampler
 
+WHOLE = 'not split'  # what is measured as a whole
+COLOURS = {  # of the stages, told apart without colour vision too
+    'decode': '#999999', 'ViT': '#0072b2', 'kernels': '#e69f00', 'apply': '#d55e00', 'score': '#009e73',
+    'post-process': '#cc79a7', WHOLE: '#555555',
+}  # fmt: skip
+PLAIN = 'jbu_one plain'  # by the plain path: slow, so measured once, without warm-up, and as a whole
+UPSAMPLERS = ('jbu_one', 'jbu_stack', 'joint_bilateral', 'bilinear')
+VARIANTS: dict[str, str | None] = {name: name for name in UPSAMPLERS} | {PLAIN: 'jbu_one', 'none': None}
+"""Way of scoring -> name of its upsampler; None for scores interpolated without one."""
 DEFAULT_VARIANTS = ('jbu_one', 'bilinear', 'none', PLAIN)
 
 
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
-    summary, _, examples = __doc__.partition('\n\n')
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_parser(__doc__)
     parser.add_argument('--encoder', default='ViT-B-16', help='open_clip architecture, or Demo')
     parser.add_argument('--size', type=int, nargs='+', default=[448], help='side, or height and width, in pixels')
     parser.add_argument('--words', type=int, default=9, help='number of text queries')
@@ -56,59 +86,37 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Runs the program."""
+    """Measures each variant in a process of its own, so that its peak memory is its own, and writes the figures."""
     options = parse_arguments()
     if options.threads:
         torch.set_num_threads(options.threads)
-    settings = _settings(options)
+    if len(options.size) > 2 or min(*options.size, options.words, options.repeats) < 1:
+        raise ConfigError('--size takes one or two positive numbers, --words and --repeats positive ones')
     unknown = [name for name in options.variants if name not in VARIANTS and not options.hook]
     if unknown:
         raise ConfigError(f'unknown variant {unknown[0]!r}; known: {", ".join(VARIANTS)}, or any name with --hook')
-    console = Console()
-    results = []
+    options.size = (options.size[0], options.size[-1])
+    options.device = str(choose_device(options.device))
+    if options.window_batch_size.isdigit():
+        options.window_batch_size = int(options.window_batch_size)
+    console, context, results = Console(), multiprocessing.get_context('spawn'), []
+    threads = (torch.get_num_threads(),)
     for name in options.variants:
-        with console.status(f'measuring {name} ({len(results) + 1} of {len(options.variants)})'):
-            results.append(_measure_apart(name, settings))
+        with (
+            console.status(f'measuring {name} ({len(results) + 1} of {len(options.variants)})'),
+            ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=threads) as worker,
+        ):
+            try:
+                results.append(worker.submit(measure, name, options).result())
+            except BrokenProcessPool as error:
+                raise ConfigError(f'measuring {name} ended early: too little memory? Give a smaller --size') from error
     console.print(build_table(results))
     for result in results:
-        share = upsampling_share(result)
-        if share is not None:
+        if 'ViT' in result['stages']:
+            seconds = sum(result['stages'].get(stage, 0.0) for stage in ('kernels', 'apply', 'score'))
+            share = seconds / result['stages']['ViT']
             console.print(f'{result["name"]}: upsampling and scoring take {share:.2f} x the time of the ViT')
-    document = {'conditions': _conditions(settings), 'results': results}
-    write_bytes(options.out / 'benchmark.json', json.dumps(document, indent=1).encode())
-    save_chart(results, options.out / 'benchmark.png')
-    console.print(f'wrote {options.out}/benchmark.json and benchmark.png')
-
-
-def _settings(options: argparse.Namespace) -> Settings:
-    if len(options.size) > 2 or min(options.size) < 1 or options.words < 1 or options.repeats < 1:
-        raise ConfigError('--size takes one or two positive numbers, --words and --repeats positive ones')
-    batch = options.window_batch_size
-    return Settings(
-        encoder=options.encoder,
-        size=(options.size[0], options.size[-1]),
-        num_words=options.words,
-        device=str(choose_device(options.device)),
-        precision=options.precision,
-        repeats=options.repeats,
-        window_batch_size=int(batch) if batch.isdigit() else batch,
-        hook=options.hook,
-    )
-
-
-def _measure_apart(name: str, settings: Settings) -> dict:
-    """Measures one variant in a process of its own, so that its peak memory is its own."""
-    threads = (torch.get_num_threads(),)
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=threads) as worker:
-        try:
-            return worker.submit(measure, name, settings).result()
-        except BrokenProcessPool as error:
-            raise ConfigError(f'measuring {name} ended early: is there memory enough? --size smaller ones') from error
-
-
-def _conditions(settings: Settings) -> dict:
-    return asdict(settings) | {
+    conditions = vars(options) | {
         'torch': torch.__version__,
         'threads': torch.get_num_threads(),
         'cores': os.cpu_count(),
@@ -116,6 +124,155 @@ def _conditions(settings: Settings) -> dict:
         'instructions': torch.backends.cpu.get_cpu_capability(),
         'load': os.getloadavg()[0],
     }
+    document = {'conditions': conditions, 'results': results}
+    write_bytes(options.out / 'benchmark.json', json.dumps(document, indent=1, default=str).encode())
+    save_chart(results, options.out / 'benchmark.png')
+    console.print(f'wrote {options.out}/benchmark.json and benchmark.png')
+
+
+def measure(name: str, options: argparse.Namespace) -> dict:
+    """Measures a variant of :data:`VARIANTS` or, under any other name, of the hook, by what the options say.
+
+    Returned are name, image_seconds (median), stages (seconds an image by name), peak_bytes of the process, windows.
+    """
+    device = torch.device(options.device)
+    torch.manual_seed(0)
+    tower = _random_encoder(options.encoder, resolve_precision(options.precision, device)).to(device)
+    dim = tower.embed_dim
+    kind = VARIANTS.get(name)
+    upsampler = build_upsampler(kind, dim).eval() if kind else None
+    if name not in VARIANTS:
+        upsampler = load_hook(options.hook)(dim)
+    is_slow = name == PLAIN
+    model = OpenVocabularySegmenter(
+        tower,
+        F.normalize(torch.randn(options.words, dim), dim=-1),
+        torch.arange(options.words),
+        upsampler,
+        InferenceSettings(exact_reference=is_slow, window_batch_size=options.window_batch_size),
+    ).to(device)
+    timer = partial(_median_seconds, device=device, repeats=1 if is_slow else options.repeats, warm_up=not is_slow)
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        path = Path(folder) / 'image.png'
+        noise = np.random.default_rng(0).integers(0, 256, (*options.size, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+        image = torch.from_numpy(noise).permute(2, 0, 1)[None].to(device)
+        whole = timer(lambda: model(image))
+        stages = {'decode': timer(lambda: read_optical(path))}
+        if not is_slow:
+            stages |= _stages(model, model.normalise(image), timer)
+    return {
+        'name': name,
+        'image_seconds': whole,
+        'stages': stages,
+        'peak_bytes': _peak_memory(device),
+        'windows': len(window_boxes(*options.size, model.settings.crop_size, model.settings.stride)),
+    }
+
+
+def build_table(results: Sequence[Mapping]) -> Table:
+    """Rows: seconds and share of each stage, images a second, peak memory, one column a variant."""
+    table = Table(title='Seconds an image (median; share of the image in brackets)')
+    table.add_column('')
+    for result in results:
+        table.add_column(result['name'], justify='right')
+    for stage in COLOURS:
+        parts = [(result['stages'].get(stage), result['image_seconds']) for result in results]
+        if any(seconds is not None for seconds, _ in parts):
+            table.add_row(
+                stage, *('-' if part is None else f'{part:.3f} ({part / whole:.0%})' for part, whole in parts)
+            )
+    table.add_row('whole image', *(f'{result["image_seconds"]:.3f}' for result in results))
+    table.add_row('images a second', *(f'{1 / result["image_seconds"]:.2f}' for result in results))
+    table.add_row('peak memory (GiB)', *(f'{result["peak_bytes"] / 2**30:.2f}' for result in results))
+    return table
+
+
+def save_chart(results: Sequence[Mapping], path: Path) -> None:
+    """Stacked bars of the stages; a variant without stages (the plain path) as one bar."""
+    figure = Figure(figsize=(9, 0.6 * len(results) + 1.6), layout='constrained')
+    axes = figure.subplots()
+    left = np.zeros(len(results))
+    bars = [result['stages'] if 'ViT' in result['stages'] else {WHOLE: result['image_seconds']} for result in results]
+    for stage, colour in COLOURS.items():
+        widths = [bar.get(stage, 0.0) for bar in bars]
+        axes.barh(range(len(results)), widths, left=left, color=colour, label=stage)
+        left += widths
+    for row, result in enumerate(results):
+        seconds = result['image_seconds']
+        axes.annotate(f' {seconds:.2f} s', (max(left[row], seconds), row), va='center', annotation_clip=False)
+    axes.set_yticks(range(len(results)), [result['name'] for result in results])
+    axes.invert_yaxis()
+    axes.set_xlabel('seconds an image')
+    axes.margins(x=0.15)
+    axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=len(COLOURS), fontsize='small')
+    with replacing(path) as part:
+        figure.savefig(part, format='png', dpi=110)
+
+
+def load_hook(hook: str | None) -> Callable[[int], nn.Module]:
+    """The function behind ``module:function``."""
+    module, _, function = (hook or '').partition(':')
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f'--hook is {hook!r}; expected module:function that can be imported ({error})') from None
+
+
+def _stages(model: OpenVocabularySegmenter, image: Tensor, timer: Callable[[Callable], float]) -> dict[str, float]:
+    """Seconds of encoder, upsampling kernels, their application, the rest of scoring, and post-processing."""
+    height, width = image.shape[-2:]
+    boxes = window_boxes(height, width, model.settings.crop_size, model.settings.stride)
+    window = image[..., : boxes[0][2], : boxes[0][3]].contiguous()
+    count = len(boxes)
+    stages = {'ViT': timer(lambda: model.encoder(window)) * count}
+    all_of_scoring = timer(lambda: model.score_windows(window)) * count - stages['ViT']
+    upsampler = model.upsampler
+    if isinstance(upsampler, LinearUpsampler):
+        tokens = model.encoder(window)[1].float()
+        grid = model.encoder.grid_size(*window.shape[-2:])
+        kernels = upsampler.stages(window, grid)
+        channels = torch.cat([tokens @ model.text_embeddings.T, coordinates(tokens)], 2).transpose(1, 2)
+        channels = channels.unflatten(2, grid).contiguous()
+        stages['kernels'] = timer(lambda: upsampler.stages(window, grid)) * count
+        stages['apply'] = timer(lambda: adaptive_conv_norm(channels, kernels, len(model.text_embeddings))) * count
+    rest = all_of_scoring - stages.get('kernels', 0) - stages.get('apply', 0)
+    stages['score'] = max(rest, 0.0)
+    logits = torch.randn(len(model.text_embeddings), height, width, device=image.device)
+    stages['post-process'] = timer(lambda: model.classify(logits))
+    return stages
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Largest memory in bytes: of the process on a CPU, of the allocator on CUDA."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == 'darwin' else peak * 1024  # Linux counts KiB
+
+
+def _random_encoder(name: str, dtype: torch.dtype) -> DenseCLIP:
+    record = get_record(name)
+    if record.model_config:
+        path = find_file(record.model_config, weights_folders(), f'model config of {record.name}', record.remedy)
+        config = json.loads(path.read_text())
+    else:
+        config = open_clip.get_model_config(record.architecture)
+    config['text_cfg'] = {'context_length': 8, 'vocab_size': 8, 'width': 8, 'heads': 1, 'layers': 1}  # not measured
+    return DenseCLIP(CLIP(**config).visual.to(dtype).eval())
+
+
+def _median_seconds(run: Callable[[], object], device: torch.device, repeats: int, warm_up: bool) -> float:
+    synchronise = partial(torch.cuda.synchronize, device) if device.type == 'cuda' else lambda: None
+    seconds = []
+    for index in range(repeats + warm_up):
+        synchronise()
+        started = time.perf_counter()
+        run()
+        synchronise()
+        if index >= warm_up:
+            seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
 
 
 if __name__ == '__main__':

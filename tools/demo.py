@@ -11,6 +11,7 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -23,7 +24,9 @@ from segearth.io.gdal_files import local_name, name_of_results
 from segearth.io.outputs import check_results, make_folder, writing
 from segearth.io.pictures import READERS
 from segearth.io.raster import read_band_numbers
-from segearth.segmenter import Segmentation, Segmenter
+
+if TYPE_CHECKING:
+    from segearth.segmenter import Segmentation
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -52,6 +55,10 @@ def main() -> None:
     taken = [str(path) for paths in outputs for path in paths if path.exists()]
     if taken and not arguments.overwrite:
         raise ConfigError(f'results exist already: {", ".join(taken)}; give --overwrite or another --out')
+    from segearth.freed_memory import keep_freed_memory  # late: torch reads settings of the process when it is loaded
+    from segearth.segmenter import Segmenter
+
+    keep_freed_memory(limited=True)
     segmenter = Segmenter(
         arguments.classes,
         resize=None if arguments.full_size else (448, 448),

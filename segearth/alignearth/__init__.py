@@ -7,7 +7,6 @@ Source: the idea is AlignEarth's (SegEarth-OV-2, arXiv 2508.18067, section 3.4).
 public: everything here is a design of our own, and each part names what it builds on.
 """
 
-from segearth.alignearth.model import AlignEarthModel
-from segearth.alignearth.pair_data import PairDataset
+from segearth.alignearth import model, pair_data
 
-__all__ = ['AlignEarthModel', 'PairDataset']
+__all__ = ['model', 'pair_data']

@@ -2,52 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from mmengine.registry import DATASETS
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from segearth.alignearth.pair_data import build_augmentation, to_sample
 from segearth.alignearth.pairs import Pair
-from segearth.demo.scene import SCENE_SIZE
-from segearth.demo.store import image_and_radar, store_scenes
+from segearth.demo.files import image_and_radar
 from segearth.training.data import draw_index
+from segearth.training.generated import StoredScenes
 
 AUGMENTATION = {'looks': (1.0, 4.0), 'speckle_chance': 1.0, 'gain_db': 1.5}  # the stored scenes have no speckle
 
 
 @DATASETS.register_module()
-class DemoPairs(Dataset):
-    """Crops of generated pairs; drawn into a folder when first used.
+@dataclass(eq=False)
+class DemoPairs(StoredScenes):
+    """Crops of generated pairs."""
 
-    Args:
-        folder: Where the pairs are kept between runs.
-        num_scenes: How many.
-        first_seed: 0 for training, :data:`segearth.demo.benchmark.VALIDATION_SEED` for validation.
-        size: Side of the crops in pixels.
-        augmentation: Arguments of :class:`segearth.alignearth.pair_data.Augmentation` in place of the usual.
-        scene_size: Side of the scenes in pixels.
-        seed: Of crops and augmentation.
-    """
+    augmentation: dict[str, Any] | None = None  # settings of Augmentation in place of the usual
+    layers = staticmethod(image_and_radar)
 
-    def __init__(
-        self,
-        folder: str,
-        num_scenes: int = 64,
-        first_seed: int = 0,
-        size: int = 224,
-        augmentation: dict[str, Any] | None = None,
-        scene_size: int = SCENE_SIZE,
-        seed: int = 0,
-    ) -> None:
-        self.files = store_scenes(folder, range(first_seed, first_seed + num_scenes), image_and_radar, scene_size)
-        self.augment = build_augmentation(AUGMENTATION | (augmentation or {}))
-        self.size, self.seed = size, seed
-
-    def __len__(self) -> int:
-        return len(self.files)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.augment = build_augmentation(AUGMENTATION | (self.augmentation or {}))
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         """Sample ``number``, see :func:`segearth.alignearth.pair_data.to_sample`."""

@@ -10,7 +10,8 @@ as in soft alignment by log-sum-exp.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, distributed
+from mmengine.dist import all_gather, get_rank
+from torch import Tensor
 from torch.nn import functional as F
 
 CONTRAST_TEMPERATURE = 0.07  # CLIP's first value
@@ -22,46 +23,33 @@ def global_cosine(student: Tensor, teacher: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(student, teacher.detach(), dim=-1).mean()
 
 
-def info_nce(student: Tensor, teacher: Tensor, temperature: float = CONTRAST_TEMPERATURE) -> Tensor:
+def info_nce(student: Tensor, teacher: Tensor) -> Tensor:
     """Symmetric cross-entropy of matching pairs in a batch of [CLS] tokens (B, C), all processes' together.
 
     Gradients flow through a process's own students only, which averaged over the processes is the gradient of the
     whole batch up to the factor of the number of processes.
     """
     student, teacher = F.normalize(student, dim=-1), F.normalize(teacher.detach(), dim=-1)
-    all_students, all_teachers, first = _gather(student), _gather(teacher), 0
-    if len(all_students) > len(student):
-        first = distributed.get_rank() * len(student)
-        own = [all_students[:first], student, all_students[first + len(student) :]]
-        all_students = torch.cat(own)
-    logits = all_students @ all_teachers.T / temperature
+    students = all_gather(student.detach().contiguous())
+    students[get_rank()] = student
+    logits = torch.cat(students) @ torch.cat(all_gather(teacher.contiguous())).T / CONTRAST_TEMPERATURE
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def dense_alignment(
-    student: Tensor,
-    teacher: Tensor,
-    valid: Tensor | None = None,
-    radius: int = 0,
-    temperature: float = MATCH_TEMPERATURE,
-) -> Tensor:
+def dense_alignment(student: Tensor, teacher: Tensor, valid: Tensor | None = None, radius: int = 0) -> Tensor:
     """``mean(1 - cos)`` of patch tokens; within a window, the best match counts, softly.
 
     A student token i is compared with the teacher tokens j at most ``radius`` cells away:
-    ``1 - tau log(sum_j p_j exp(cos_ij / tau))``, p a Gaussian of the distance with deviation (radius + 1) / 2 that sums
-    to 1 over the valid j. Without a window, or where all j are alike, that is ``1 - cos``; pairs that are shifted or
-    changed are not forced together.
+    ``1 - tau log(sum_j p_j exp(cos_ij / tau))``, tau :data:`MATCH_TEMPERATURE`, p a Gaussian of the distance with
+    deviation (radius + 1) / 2 that sums to 1 over the valid j. Without a window, or where all j are alike, that is
+    ``1 - cos``; pairs that are shifted or changed are not forced together.
 
     Args:
         student: (B, C, h, w).
         teacher: (B, C, h, w).
-        valid: (B, h, w) bool, cells that show ground in both images; None for all.
+        valid: (B, h, w) bool, cells that show ground in both images; None for all. Without any the loss is 0.
         radius: Of the window in cells.
-        temperature: tau, above 0.
-
-    Returns:
-        Scalar; 0 where nothing is valid.
     """
     student, teacher = F.normalize(student, dim=1), F.normalize(teacher.detach(), dim=1)
     if valid is None:
@@ -80,17 +68,14 @@ def dense_alignment(
     usable = valid & prior.isfinite().any(1)
     # cells without a valid neighbour are left out below; their infinities must not reach the gradient
     prior = torch.where(usable[:, None], prior, 0.0).log_softmax(1)
-    losses = 1 - temperature * torch.logsumexp(cosine / temperature + prior, 1)
+    losses = 1 - MATCH_TEMPERATURE * torch.logsumexp(cosine / MATCH_TEMPERATURE + prior, 1)
     return losses[usable].sum() / usable.sum().clamp_min(1)
 
 
 def relational(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean squared difference of the token-token cosines within each image.
+    """Mean squared difference of the token-token cosines within each image, over valid cells (B, h, w).
 
-    Args:
-        student: (B, C, h, w).
-        teacher: (B, D, h, w); D may differ from C.
-        valid: (B, h, w) bool; None for all.
+    Student (B, C, h, w) and teacher (B, D, h, w) may have unlike numbers of channels.
     """
     relations = [
         torch.einsum('bcn,bcm->bnm', tokens, tokens)
@@ -104,15 +89,6 @@ def relational(student: Tensor, teacher: Tensor, valid: Tensor | None = None) ->
     return (squared * weights).sum() / weights.sum().clamp_min(1)
 
 
-def valid_cells(valid: Tensor, grid: tuple[int, int], share: float = 0.5) -> Tensor:
-    """Cells with at least this share of valid pixels: (B, H, W) bool -> (B, h, w) bool."""
-    return F.adaptive_avg_pool2d(valid.float()[:, None], grid)[:, 0] >= share
-
-
-def _gather(features: Tensor) -> Tensor:
-    """Features (B, C) of all processes, in their order, without gradients; the same size in each."""
-    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return features
-    parts = [torch.empty_like(features) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, features.detach().contiguous())
-    return torch.cat(parts)
+def valid_cells(valid: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Cells of which half the pixels or more are valid: (B, H, W) bool -> (B, h, w) bool."""
+    return F.adaptive_avg_pool2d(valid.float()[:, None], grid)[:, 0] >= 0.5

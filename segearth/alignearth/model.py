@@ -1,26 +1,23 @@
-"""AlignEarth as mmengine trains it: teacher, student, weighted losses."""
+"""AlignEarth as mmengine trains it: a teacher, its copy with the parts that are trained, weighted losses.
+
+Source of the adapters: LoRA (Hu et al., arXiv 2106.09685); they are merged into the weights before saving, so that
+the file is a plain open_clip model.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from mmengine.registry import MODELS
-from torch import Tensor
+from open_clip.transformer import QuickGELU
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from segearth.alignearth.losses import (
-    CONTRAST_TEMPERATURE,
-    MATCH_TEMPERATURE,
-    dense_alignment,
-    global_cosine,
-    info_nce,
-    relational,
-    valid_cells,
-)
-from segearth.alignearth.student import build_student, merged_state
+from segearth.alignearth.losses import dense_alignment, global_cosine, info_nce, relational, valid_cells
 from segearth.errors import ConfigError
 from segearth.io.atomic import write_bytes
 from segearth.models.build import ClipTextTower, build_encoder, weights_file
@@ -28,14 +25,15 @@ from segearth.models.dense_clip import DenseCLIP
 from segearth.training.checkpoints import save_weights
 from segearth.training.data import normalise
 from segearth.training.monitor import PictureRow, principal_components, to_picture
-from segearth.training.upsampler import autocast_dtype, grid_of
+from segearth.training.upsampler import FrozenEncoderModel
 
 LOSSES = ('global_cosine', 'info_nce', 'dense', 'relational', 'blocks')
 DEFAULT_WEIGHTS = {'global_cosine': 1.0, 'dense': 1.0}
+ACTIVATIONS = {'gelu': nn.GELU, 'quick_gelu': QuickGELU}
 
 
 @MODELS.register_module()
-class AlignEarthModel(BaseModel):
+class AlignEarthModel(FrozenEncoderModel):
     """Distils an optical encoder into a SAR encoder.
 
     Args:
@@ -47,16 +45,18 @@ class AlignEarthModel(BaseModel):
             tokens at the read-out, 'blocks' the tokens after :attr:`blocks`.
         blocks: Numbers of blocks, from 1, for the 'blocks' loss; the last one has no output of its own.
         radius: Window of the soft matching, in cells of the grid; 0 for none.
-        match_temperature: See :func:`segearth.alignearth.losses.dense_alignment`.
-        contrast_temperature: See :func:`segearth.alignearth.losses.info_nce`.
-        trainable: See :func:`segearth.alignearth.student.build_student`.
-        activation: See :func:`segearth.alignearth.student.build_student`.
+        trainable: 'all'; n for the last n blocks with ``ln_post`` and projection; or {'lora': rank} for adapters on
+            all blocks.
+        activation: 'gelu' or 'quick_gelu'; None for the teacher's. A file is run with the activation of the record
+            that it is loaded by: AlignEarth's says GELU, whatever the teacher had.
         size: Side of the training images in pixels, a multiple of the patch.
-        precision: As for :class:`segearth.training.upsampler.SimFeatUpModel`.
+        precision: fp32, bf16 or fp16 of the computation (mixed; the last with ``AmpOptimWrapper`` on CUDA only).
 
     Raises:
         UserError: Settings that cannot be used.
     """
+
+    frozen, trained = 'teacher', 'student'
 
     def __init__(
         self,
@@ -65,15 +65,13 @@ class AlignEarthModel(BaseModel):
         loss_weights: Mapping[str, float] | None = None,
         blocks: tuple[int, ...] = (),
         radius: int = 0,
-        match_temperature: float = MATCH_TEMPERATURE,
-        contrast_temperature: float = CONTRAST_TEMPERATURE,
         trainable: str | int | Mapping[str, int] = 'all',
         activation: str | None = None,
         size: int = 224,
         precision: str = 'fp32',
     ) -> None:
-        super().__init__()
         encoder = build_encoder(**teacher, precision='fp32')
+        super().__init__(encoder.visual, size, precision)
         if not isinstance(encoder.visual, DenseCLIP):
             raise ConfigError(f'the teacher must be an open_clip ViT; {encoder.record.name} is none')
         self.teacher = encoder.visual
@@ -89,47 +87,27 @@ class AlignEarthModel(BaseModel):
         self.model_config = config if encoder.record.model_config and config.is_file() else None
         self.loss_weights = _check_weights(loss_weights or DEFAULT_WEIGHTS, blocks, self.teacher)
         self.blocks, self.radius = tuple(blocks), radius
-        self.match_temperature, self.contrast_temperature = match_temperature, contrast_temperature
-        grid_of(self.teacher, size)  # the size must fit
-        self.dtype = autocast_dtype(precision)
-
-    def train(self, mode: bool = True) -> AlignEarthModel:
-        """Sets the mode of the student; the teacher stays in eval mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def forward(self, optical: Tensor, sar: Tensor, valid: Tensor, mode: str = 'loss') -> dict[str, Tensor]:
-        """The weighted losses.
-
-        Args:
-            optical: (B, 3, H, W) uint8, RGB.
-            sar: (B, 3, H, W) uint8, as :mod:`segearth.io.pictures` makes it.
-            valid: (B, H, W) bool, pixels with data in both.
-            mode: 'loss'; mmengine asks for nothing else.
-        """
-        with torch.autocast(sar.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        """The weighted losses of images (B, 3, H, W) uint8 and (B, H, W) bool, pixels with data in both."""
+        with self.autocast(sar):
             with torch.no_grad():
                 teacher_cls, teacher_tokens, teacher_blocks = self._encode(self.teacher, optical)
             student_cls, student_tokens, student_blocks = self._encode(self.student, sar)
         height, width = student_tokens.shape[2:]
         cells = valid_cells(valid, (height, width))
-        window = (cells, self.radius, self.match_temperature)
+        window = (cells, self.radius)
         terms = {
             'global_cosine': lambda: global_cosine(student_cls, teacher_cls),
-            'info_nce': lambda: info_nce(student_cls, teacher_cls, self.contrast_temperature),
+            'info_nce': lambda: info_nce(student_cls, teacher_cls),
             'dense': lambda: dense_alignment(student_tokens, teacher_tokens, *window),
             'relational': lambda: relational(student_tokens, teacher_tokens, cells),
             'blocks': lambda: self._align_blocks(student_blocks, teacher_blocks, window),
         }
         return {f'loss_{name}': weight * terms[name]() for name, weight in self.loss_weights.items()}
 
-    def trained_state(self) -> dict[str, Tensor]:
-        """What a checkpoint of the training holds: the student."""
-        return {f'student.{name}': value for name, value in self.student.state_dict().items()}
-
     def export(self, folder: Path, name: str) -> list[Path]:
-        """Writes the whole open_clip model, the teacher's text tower included: NAME.pt and NAME.safetensors.
+        """Writes NAME.pt and NAME.safetensors, the whole open_clip model with the teacher's text tower.
 
         For an architecture of our own its model config goes beside them.
         """
@@ -179,3 +157,64 @@ def _check_weights(weights: Mapping[str, float], blocks: tuple[int, ...], teache
     if 'blocks' in used and (not blocks or not all(1 <= number <= last for number in blocks)):
         raise ConfigError(f"the loss 'blocks' needs blocks, numbers from 1 to {last}; got {tuple(blocks)}")
     return used
+
+
+def build_student(
+    teacher: DenseCLIP,
+    readout: Mapping[str, Any],
+    trainable: str | int | Mapping[str, int] = 'all',
+    activation: str | None = None,
+) -> DenseCLIP:
+    """Copies a teacher, by the settings of :class:`AlignEarthModel`."""
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ConfigError(f'unknown activation {activation!r}; known: {", ".join(ACTIVATIONS)}, or None')
+    visual = copy.deepcopy(teacher.visual)
+    if activation is not None:
+        for block in visual.transformer.resblocks:
+            block.mlp.gelu = ACTIVATIONS[activation]()
+    student = DenseCLIP(visual, **readout).requires_grad_(False)
+    blocks = list(visual.transformer.resblocks)
+    if trainable == 'all':
+        visual.requires_grad_(True)
+    elif isinstance(trainable, int) and not isinstance(trainable, bool) and 1 <= trainable <= len(blocks):
+        for module in (*blocks[-trainable:], visual.ln_post):
+            module.requires_grad_(True)
+        if visual.proj is not None:
+            visual.proj.requires_grad_(True)
+    elif isinstance(trainable, Mapping) and set(trainable) == {'lora'} and trainable['lora'] >= 1:
+        for block in blocks:
+            weights = ((block.attn, 'in_proj_weight'), (block.mlp.c_fc, 'weight'), (block.mlp.c_proj, 'weight'))
+            for module, name in weights:
+                parametrize.register_parametrization(module, name, LowRank(getattr(module, name), trainable['lora']))
+    else:
+        raise ConfigError(
+            f"trainable is {trainable!r}; allowed: 'all', a number of last blocks from 1 to {len(blocks)}, or "
+            'dict(lora=RANK) with a rank of 1 or more'
+        )
+    return student
+
+
+class LowRank(nn.Module):
+    """``W + B A``: a weight (out, in) with an adapter of some rank; B begins at 0."""
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.randn(rank, weight.shape[1]) / weight.shape[1] ** 0.5)
+        self.up = nn.Parameter(torch.zeros(weight.shape[0], rank))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The adapted weight."""
+        return weight + self.up @ self.down
+
+
+def merged_state(visual: nn.Module) -> dict[str, Tensor]:
+    """A tower's state dict in which adapters are part of the weights, under the names of a plain tower."""
+    state = {}
+    for name, value in visual.state_dict().items():
+        module_name, is_adapted, part = name.partition('.parametrizations.')
+        if not is_adapted:
+            state[name] = value
+        elif part.endswith('.original'):
+            weight = part.removesuffix('.original')
+            state[f'{module_name}.{weight}'] = getattr(visual.get_submodule(module_name), weight).detach()
+    return state

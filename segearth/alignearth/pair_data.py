@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,23 +22,14 @@ WANTED_SHARE = 0.6  # of valid pixels in a crop; the best of the tried ones othe
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random crops and variations of pairs.
+    """Random crops and variations of pairs."""
 
-    Attributes:
-        turns: Quarter turns and flips; off where the direction of radar look or sun must stay.
-        looks: (least, most) number of looks of the added speckle, drawn evenly in the logarithm; None for none. Added
-            to what the image has, so few looks are much.
-        gain_db: Largest change of brightness, in decibels either way.
-        speckle_chance: Share of the images that get speckle.
-        max_shift: Pixels by which the SAR crop is shifted against the optical one at most; for experiments, as
-            simulated misregistration.
-    """
-
-    turns: bool = True
+    turns: bool = True  # quarter turns and flips; off where the direction of radar look or sun must stay
+    # (least, most) number of looks of the speckle, drawn evenly in the logarithm, or None; the image keeps its own too
     looks: tuple[float, float] | None = (4.0, 32.0)
-    gain_db: float = 2.0
-    speckle_chance: float = 0.5
-    max_shift: int = 0
+    gain_db: float = 2.0  # largest change of brightness, in decibels either way
+    speckle_chance: float = 0.5  # share of the images that get speckle
+    max_shift: int = 0  # pixels between the SAR crop and the optical one at most, as simulated misregistration
 
     def __call__(self, pair: Pair, size: int, rng: Generator) -> Pair:
         """Crops a pair of any size to (size, size) and varies it; smaller ones are reflected at their borders."""
@@ -76,81 +66,54 @@ class Augmentation:
 
 
 def build_augmentation(settings: dict | None) -> Augmentation:
-    """An augmentation from a config's settings.
-
-    Raises:
-        ConfigError: Unknown or impossible settings.
-    """
-    settings = dict(settings or {})
-    unknown = sorted(set(settings) - set(Augmentation.__dataclass_fields__))
+    """An augmentation from a config's settings."""
+    unknown = sorted(set(settings or {}) - set(Augmentation.__dataclass_fields__))
     if unknown:
         known = ', '.join(Augmentation.__dataclass_fields__)
         raise ConfigError(f'unknown keys in augmentation: {", ".join(unknown)}; known: {known}')
-    looks = settings.get('looks')
-    if looks is not None and not 0 < min(looks) <= max(looks):
-        raise ConfigError(f'looks must be two numbers above 0, the least first; got {looks}')
-    return Augmentation(**settings)
+    augmentation = Augmentation(**(settings or {}))
+    if augmentation.looks is not None and not 0 < min(augmentation.looks) <= max(augmentation.looks):
+        raise ConfigError(f'looks must be two numbers above 0, the least first; got {augmentation.looks}')
+    return augmentation
 
 
 @DATASETS.register_module()
+@dataclass(eq=False)
 class PairDataset(Dataset):
     """Optical-SAR pairs, from two folders or from a list.
 
     A file is read anew for each crop: cut whole scenes into tiles of one or two thousand pixels first.
-
-    Args:
-        optical: Folder of the optical images; with ``sar``.
-        sar: Folder of the SAR images.
-        pairs: List file instead, see :func:`segearth.alignearth.pairs.read_list`.
-        optical_ending: End of the optical stems that is not compared, such as ``_S2Hand``.
-        sar_ending: The same for SAR.
-        optical_bands: Numbers of red, green and blue, from 1.
-        sar_bands: Numbers of one or two bands, co-polarised first.
-        sar_scale: What SAR numbers mean, a scale of :func:`segearth.io.pictures.sar_to_rgb`.
-        size: Side of the crops in pixels.
-        augmentation: Arguments of :class:`Augmentation`.
-        seed: Of order, crops and augmentation.
-
-    Raises:
-        UserError: Pairs that cannot be found, or settings that cannot be used.
     """
 
-    def __init__(
-        self,
-        optical: str | None = None,
-        sar: str | None = None,
-        pairs: str | None = None,
-        optical_ending: str = '',
-        sar_ending: str = '',
-        optical_bands: tuple[int, ...] | None = None,
-        sar_bands: tuple[int, ...] | None = None,
-        sar_scale: str = 'auto',
-        size: int = 224,
-        augmentation: dict[str, Any] | None = None,
-        seed: int = 0,
-    ) -> None:
-        if pairs is not None and optical is None and sar is None:
-            self.pairs = read_list(pairs)
-        elif pairs is None and optical is not None and sar is not None:
-            self.pairs = match_folders(optical, sar, optical_ending, sar_ending)
+    optical: str | None = None  # folder of the optical images; with sar
+    sar: str | None = None  # folder of the SAR images
+    pairs: str | None = None  # list file instead, see segearth.alignearth.pairs.read_list
+    optical_ending: str = ''  # end of the optical stems that is not compared, such as _S2Hand
+    sar_ending: str = ''
+    optical_bands: tuple[int, ...] | None = None  # numbers of red, green and blue, from 1
+    sar_bands: tuple[int, ...] | None = None  # numbers of one or two bands, co-polarised first
+    sar_scale: str = 'auto'  # what SAR numbers mean, a scale of segearth.io.pictures.sar_to_rgb
+    size: int = 224  # side of the crops in pixels
+    augmentation: dict[str, Any] | None = None  # settings of Augmentation
+    seed: int = 0  # of order, crops and augmentation
+
+    def __post_init__(self) -> None:
+        if self.pairs is not None and self.optical is None and self.sar is None:
+            self.files = read_list(self.pairs)
+        elif self.pairs is None and self.optical is not None and self.sar is not None:
+            self.files = match_folders(self.optical, self.sar, self.optical_ending, self.sar_ending)
         else:
             raise ConfigError('give either optical and sar, two folders, or pairs, a list file')
-        self.read = partial(
-            read_pair,
-            optical_bands=tuple(optical_bands) if optical_bands else None,
-            sar_bands=tuple(sar_bands) if sar_bands else None,
-            sar_scale=sar_scale,
-        )
-        self.size, self.seed = size, seed
-        self.augment = build_augmentation(augmentation)
+        self.augment = build_augmentation(self.augmentation)
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.files)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         """Sample ``number``, see :func:`segearth.training.data.draw_index` and :func:`to_sample`."""
-        index, rng = draw_index(number, len(self.pairs), self.seed)
-        return to_sample(self.augment(self.read(*self.pairs[index]), self.size, rng))
+        index, rng = draw_index(number, len(self.files), self.seed)
+        pair = read_pair(*self.files[index], self.optical_bands, self.sar_bands, self.sar_scale)
+        return to_sample(self.augment(pair, self.size, rng))
 
 
 def to_sample(pair: Pair) -> dict[str, Tensor]:

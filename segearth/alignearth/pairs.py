@@ -30,39 +30,25 @@ from segearth.training.data import list_images
 SHOWN = 5  # names listed in a message
 ROUNDING = 1e-3  # of a pixel, in coordinates that went through a projection
 PairOfPaths = tuple[Path, Path]  # optical, SAR
-Selections = tuple[tuple[int, ...] | None, tuple[int, ...] | None]  # their band numbers, from 1; None for all
+Selections = tuple[tuple[int, ...] | None, ...]  # their band numbers, from 1; None for all
 Layers = tuple[np.ndarray, np.ndarray]  # bands (B, H, W) and where they are valid (H, W)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images of one place on one grid.
+    """Two images of one place on one grid."""
 
-    Attributes:
-        optical: (H, W, 3) uint8, RGB.
-        sar: (H, W, 3) uint8, as :func:`segearth.io.pictures.sar_to_rgb` makes it.
-        valid: (H, W) bool, pixels with data in both.
-    """
-
-    optical: np.ndarray
-    sar: np.ndarray
-    valid: np.ndarray
+    optical: np.ndarray  # (H, W, 3) uint8, RGB
+    sar: np.ndarray  # (H, W, 3) uint8, as segearth.io.pictures.sar_to_rgb makes it
+    valid: np.ndarray  # (H, W) bool, pixels with data in both
 
 
 def match_folders(
     optical: str | os.PathLike[str], sar: str | os.PathLike[str], optical_ending: str = '', sar_ending: str = ''
 ) -> list[PairOfPaths]:
-    """Pairs files of two folder trees by their path below the folder, without suffix.
+    """Pairs files of two folder trees by their path below the folder, without suffix and ending (``_S2Hand``).
 
-    Args:
-        optical: Folder of the optical images.
-        sar: Folder of the SAR images; may be the same, if the endings tell the files apart.
-        optical_ending: End of the optical stems that is not compared, such as ``_S2Hand``; other files are left out.
-        sar_ending: The same for SAR.
-
-    Raises:
-        MissingFileError: A folder does not exist.
-        DataError: Files without a partner, twice the same stem, or nothing to pair.
+    Files of other endings are left out, so both folders may be the same.
     """
     optical_files, sar_files = _stems(optical, optical_ending), _stems(sar, sar_ending)
     lonely = [str(path) for name, path in optical_files.items() if name not in sar_files]
@@ -77,12 +63,7 @@ def match_folders(
 
 
 def read_list(path: str | os.PathLike[str]) -> list[PairOfPaths]:
-    """Pairs of a list file: one a line, the optical file first, a comma or tab between; relative to the list's folder.
-
-    Raises:
-        MissingFileError: The list or a file in it does not exist.
-        DataError: A line is no pair, or there are none.
-    """
+    """Pairs of a list file: one a line, optical first, a comma or tab between, relative to the list's folder."""
     path = Path(path).expanduser()
     if not path.is_file():
         raise MissingFileError(f'list of pairs not found: {path}')
@@ -110,20 +91,8 @@ def read_pair(
     sar_bands: tuple[int, ...] | None = None,
     sar_scale: str = 'auto',
 ) -> Pair:
-    """Reads two images of one place.
-
-    Args:
-        optical: File of the optical image.
-        sar: File of the SAR image.
-        optical_bands: Red, green and blue, from 1; None as in :func:`segearth.io.pictures.read_optical`.
-        sar_bands: One or two bands, co-polarised first; None for all.
-        sar_scale: See :func:`segearth.io.pictures.sar_to_rgb`.
-
-    Raises:
-        DataError: A file cannot be read, the images do not overlap, differ in size, or show no data in common.
-        MissingFileError: There is no such file.
-    """
-    paths, selections = (optical, sar), (optical_bands, sar_bands)
+    """Reads two images of one place; bands and scale as for :class:`segearth.alignearth.pair_data.PairDataset`."""
+    paths, selections = (optical, sar), tuple(tuple(bands) if bands else None for bands in (optical_bands, sar_bands))
     for path in paths:
         if not path.is_file():
             raise MissingFileError(f'file not found: {path}')
@@ -136,20 +105,15 @@ def read_pair(
         radar = sar_to_rgb(sar_values, sar_scale)
     except DataError as error:
         raise DataError(f'{sar}: {error}') from error
-    return Pair(_to_picture(optical, optical_values, optical_valid), radar, valid)
-
-
-def _to_picture(path: Path, bands: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    bands = bands[:3] if len(bands) == 4 else bands
-    if len(bands) not in (1, 3):
+    colours = optical_values[:3] if len(optical_values) == 4 else optical_values
+    if len(colours) not in (1, 3):
         raise DataError(
-            f'{path} has {len(bands)} bands: say which are red, green and blue, as in optical_bands=(4, 3, 2) for '
+            f'{optical} has {len(colours)} bands: say which are red, green and blue, as in optical_bands=(4, 3, 2) for '
             'Sentinel-2'
         )
-    if bands.dtype != np.uint8:
-        bands = stretch_to_uint8(np.where(valid, bands.astype(np.float32), np.nan))
-    picture = bands.transpose(1, 2, 0)
-    return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+    if colours.dtype != np.uint8:
+        colours = stretch_to_uint8(np.where(optical_valid, colours.astype(np.float32), np.nan))
+    return Pair(np.broadcast_to(colours, (3, *valid.shape)).transpose(1, 2, 0).copy(), radar, valid)
 
 
 def _stems(folder: str | os.PathLike[str], ending: str) -> dict[str, Path]:

@@ -33,9 +33,9 @@ class DemoDataset(RemoteSensingDataset):
             raise ConfigError(
                 f'{type(self).__name__} needs data_root, the folder to draw the benchmark into: data_root={self.FOLDER}'
             )
-        from segearth.demo import benchmark  # late: drawing scenes needs what evaluation does not
+        from segearth.demo import files  # late: drawing scenes needs what evaluation does not
 
-        getattr(benchmark, self.DRAWN_BY)(Path(root))
+        getattr(files, self.DRAWN_BY)(Path(root))
         super().__init__(**settings)
 
 

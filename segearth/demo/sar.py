@@ -25,9 +25,8 @@ from numpy.random import Generator
 from scipy import ndimage
 
 from segearth.demo.classes import BARELAND, BUILDING, CROPLAND, GRASS, ROAD, TREE, WATER
-from segearth.demo.objects import cast_shadow
+from segearth.demo.painting import cast_shadow, fractal_noise, smooth_noise
 from segearth.demo.scene import Scene
-from segearth.demo.surfaces import fractal_noise, smooth_noise
 from segearth.errors import ConfigError
 from segearth.io.pictures import DB_RANGES
 
@@ -48,26 +47,17 @@ LOWEST_DB, HIGHEST_DB = DB_RANGES[0]
 
 @dataclass(frozen=True)
 class SarScene:
-    """A scene as the radar meets it, before speckle.
+    """A scene as the radar meets it, before speckle; all layers (H, W)."""
 
-    Attributes:
-        intensity: (H, W) float32, mean backscatter, linear.
-        labels: (H, W) uint8, the covers at the radar's date.
-        changed: (H, W) bool, where they differ from the optical date.
-    """
-
-    intensity: np.ndarray
-    labels: np.ndarray
-    changed: np.ndarray
+    intensity: np.ndarray  # float32, mean backscatter, linear
+    labels: np.ndarray  # uint8, the covers at the radar's date
+    changed: np.ndarray  # bool, where they differ from the optical date
 
 
 def simulate_sar(scene: Scene, seed: int, num_changes: int = 3) -> SarScene:
-    """Simulates the radar partner of a scene.
+    """Simulates the radar partner of a scene, in which some places have changed.
 
-    Args:
-        scene: Of :func:`segearth.demo.scene.make_scene`.
-        seed: Of look direction, incidence, texture and changes.
-        num_changes: Places that may have changed between the dates.
+    The seed is that of look direction, incidence, texture and changes.
     """
     rng = np.random.default_rng([21, seed])
     angle, incidence = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(*INCIDENCE))
@@ -94,13 +84,8 @@ def add_speckle(intensity: np.ndarray, rng: Generator, looks: float) -> np.ndarr
 def sar_output(intensity: np.ndarray, kind: str = 'db') -> np.ndarray:
     """Linear intensity (H, W) as a sensor's product.
 
-    Args:
-        intensity: As of :class:`SarScene`, with or without speckle.
-        kind: 'db', decibels as float32; 'amplitude', its square root as float32; 'picture', uint8 of the display
-            range of :mod:`segearth.io.pictures`, never 0 because that means no data.
-
-    Raises:
-        ConfigError: Unknown kind.
+    Kinds: 'db', decibels as float32; 'amplitude', the square root as float32; 'picture', uint8 of the display range of
+    :mod:`segearth.io.pictures`, never 0 because that means no data.
     """
     if kind == 'amplitude':
         return np.sqrt(intensity).astype(np.float32)

@@ -16,21 +16,20 @@ from numpy.random import Generator
 from scipy import ndimage
 
 from segearth.demo.classes import BARELAND, BUILDING, CROPLAND, GRASS, ROAD, TREE, WATER
-from segearth.demo.objects import (
+from segearth.demo.painting import (
     Building,
+    Frame,
     Strip,
     cast_shadow,
     draw_curve,
     draw_street_grid,
-    paint_building,
-    paint_crowns,
-    paint_road,
-)
-from segearth.demo.surfaces import (
     fractal_noise,
     paint_bareland,
+    paint_building,
     paint_cropland,
+    paint_crowns,
     paint_grass,
+    paint_road,
     paint_water,
     voronoi_cells,
 )
@@ -51,28 +50,16 @@ _KINDS: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Scene:
-    """One generated aerial scene, north up, all layers (H, W).
+    """One generated aerial scene, north up, all layers (H, W)."""
 
-    Attributes:
-        image: (H, W, 3) uint8, RGB.
-        labels: uint8 ids into :data:`segearth.demo.classes.CLASSES`.
-        height: float32, metres of buildings and trees above the ground.
-        row_direction: float32, radians in [0, pi) of the crop rows; NaN where there is no cropland.
-    """
-
-    image: np.ndarray
-    labels: np.ndarray
-    height: np.ndarray
-    row_direction: np.ndarray
+    image: np.ndarray  # (H, W, 3) uint8, RGB
+    labels: np.ndarray  # uint8 ids into segearth.demo.classes.CLASSES
+    height: np.ndarray  # float32, metres of buildings and trees above the ground
+    row_direction: np.ndarray  # float32, radians in [0, pi) of the crop rows; NaN where there is no cropland
 
 
 def make_scene(seed: int, size: int = SCENE_SIZE) -> Scene:
-    """Generates the scene of `seed`; the same numbers in, the same pixels out.
-
-    Args:
-        seed: Any non-negative integer.
-        size: Side in pixels, at least 64.
-    """
+    """Generates the scene of a seed, `size` pixels (64 or more) a side; the same numbers in, the same pixels out."""
     rng = np.random.default_rng([20, seed])
     shape = (size, size)
     kind = _KINDS[rng.integers(len(_KINDS))]
@@ -90,9 +77,9 @@ def make_scene(seed: int, size: int = SCENE_SIZE) -> Scene:
     for strip, mask in strips:
         paint_road(rng, image, strip, mask & is_road, with_lines=strip.width > 20 and rng.random() < 0.75)
     height = np.zeros(shape, np.float32)
-    for building in buildings:
-        paint_building(rng, image, building, light)
-        _stamp(height, building, building.height)
+    for building, (box, u, v) in buildings:
+        paint_building(rng, image, building, (box, u, v), light)
+        height[box][building.footprint(u, v)] = building.height
     if len(points):
         crowns, dome, reach = paint_crowns(rng, shape, points, radii, light)
         alone = (reach < 1) & ~np.isin(labels, (BUILDING, ROAD, WATER)) & _grow(points[~is_forest_tree], shape, 40)
@@ -155,7 +142,7 @@ def _lay_roads(
 
 def _place_buildings(
     rng: Generator, labels: np.ndarray, is_town: np.ndarray, strips: list[tuple[Strip, np.ndarray]], scale: float
-) -> list[Building]:
+) -> list[tuple[Building, Frame]]:
     """Buildings on lots along the towns' street grid, and a few farms elsewhere; writes BUILDING into `labels`."""
     shape = labels.shape
     angle = rng.uniform(0, np.pi)
@@ -193,7 +180,7 @@ def _place_buildings(
             if is_free[box][around].all():
                 is_free[box][around] = False
                 labels[box][building.footprint(u, v)] = BUILDING
-                buildings.append(building)
+                buildings.append((building, frame))
                 break
     return buildings
 
@@ -231,13 +218,6 @@ def _paint_ground(rng: Generator, labels: np.ndarray, zones: np.ndarray, scale: 
     image *= tint.astype(np.float32)[zones]
     image[is_water] = paint_water(rng, shape, scale)[is_water]
     return image, row_direction
-
-
-def _stamp(layer: np.ndarray, building: Building, value: float) -> None:
-    frame = building.local_frame(layer.shape)
-    if frame is not None:
-        box, u, v = frame
-        layer[box][building.footprint(u, v)] = value
 
 
 def _grow(points: np.ndarray, shape: tuple[int, int], reach: int) -> np.ndarray:

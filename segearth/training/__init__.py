@@ -3,21 +3,6 @@
 Importing the package registers its models, data sets, samplers and hooks with mmengine.
 """
 
-from segearth.training.checkpoints import Checkpoints
-from segearth.training.data import ImageFolder, StepSampler
-from segearth.training.hooks import Calibration, ClipFirstSteps, SeedSteps, StartAsFilter
-from segearth.training.monitor import Monitor, Pictures
-from segearth.training.upsampler import SimFeatUpModel
+from segearth.training import checkpoints, data, monitor, upsampler
 
-__all__ = [
-    'Calibration',
-    'Checkpoints',
-    'ClipFirstSteps',
-    'ImageFolder',
-    'Monitor',
-    'Pictures',
-    'SeedSteps',
-    'SimFeatUpModel',
-    'StartAsFilter',
-    'StepSampler',
-]
+__all__ = ['checkpoints', 'data', 'monitor', 'upsampler']

@@ -6,15 +6,15 @@ mmengine's own hook does not serve here: its files hold the frozen encoder too, 
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -23,10 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
-from segearth.io.atomic import replacing, write_bytes
+from segearth.io.atomic import replacing
 
 STEP_FILE = re.compile(r'step_(\d+)\.pt')
 PARTS = ('model', 'optimizer', 'schedulers', 'step', 'hooks')
+STEP_PRIME = 1_000_003  # spreads seeds, steps and ranks over torch's seeds
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -48,12 +49,7 @@ def save_weights(folder: Path, names: tuple[str, ...], weights: Mapping[str, Ten
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads what :func:`save_checkpoint` wrote, on the CPU.
-
-    Raises:
-        MissingFileError: There is no such file.
-        CheckpointError: It is damaged or no checkpoint of a training.
-    """
+    """Reads what :func:`save_checkpoint` wrote, on the CPU; a file that is no such thing is a CheckpointError."""
     if not path.is_file():
         raise MissingFileError(f'checkpoint not found: {path}')
     try:
@@ -76,11 +72,7 @@ def last_checkpoint(work_dir: str | Path) -> Path | None:
 
 
 def restore(runner: Runner, path: Path) -> None:
-    """Puts a checkpoint into a runner whose optimiser and schedulers are built.
-
-    Raises:
-        CheckpointError: It belongs to other settings.
-    """
+    """Puts a checkpoint into a runner whose optimiser and schedulers are built; it must be of the same settings."""
     state = read_checkpoint(path)
     missing = [part for part in PARTS if part not in state]
     if missing:
@@ -102,33 +94,31 @@ def restore(runner: Runner, path: Path) -> None:
 
 
 @HOOKS.register_module()
+@dataclass(eq=False)
+class SeedSteps(Hook):
+    """Seeds torch before every step from the run's seed, step and process, so that a resumed run draws the same."""
+
+    seed: int = 0
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Seeds the generators of the CPU and of CUDA."""
+        torch.manual_seed((self.seed * STEP_PRIME + batch_idx) * STEP_PRIME + get_rank())
+
+
+@HOOKS.register_module()
+@dataclass(eq=False)
 class Checkpoints(Hook):
-    """Saves step_N.pt every so often and at the end, and the trained weights of the best validation.
+    """Saves step_N.pt every so often, and at the end too the weights ``last.*``, by the model's ``export``."""
 
-    Written are ``step_N.pt`` (the last ``keep``), and by the model's ``export`` the weights ``last.*`` at the end and
-    ``best.*`` whenever the validation loss falls. A label-free loss is a poor guide to accuracy: where labels exist,
-    compare the exported checkpoints on a validation split too.
-
-    Args:
-        interval: Steps, a multiple of the accumulated ones.
-        keep: So many last ones stay.
-    """
-
+    interval: int = 500  # steps, a multiple of the accumulated ones
+    keep: int = 2  # so many last ones stay
     priority = 'VERY_LOW'
 
-    def __init__(self, interval: int = 500, keep: int = 2) -> None:
-        if interval < 1 or keep < 1:
-            raise ConfigError(f'Checkpoints need an interval and a number to keep of 1 or more, not {interval}, {keep}')
-        self.interval, self.keep = interval, keep
-        self.best: float | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
-        return {'best': self.best}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes :meth:`state_dict` of a checkpoint."""
-        self.best = state.get('best')
+    def __post_init__(self) -> None:
+        if min(self.interval, self.keep) < 1:
+            raise ConfigError(
+                f'Checkpoints need an interval and a number to keep of 1 or more, not {self.interval}, {self.keep}'
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Refuses to save between two updates of the weights."""
@@ -141,27 +131,9 @@ class Checkpoints(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Saves when it is time."""
-        if is_main_process() and is_due(runner, batch_idx + 1, self.interval):
-            self._save(runner, batch_idx + 1)
-
-    def after_train(self, runner: Runner) -> None:
-        """Exports the last weights."""
-        if is_main_process():
-            for path in bare_model(runner).export(Path(runner.work_dir), 'last'):
-                runner.logger.info('wrote %s', path)
-        barrier()
-
-    def consider(self, runner: Runner, loss: float, step: int) -> None:
-        """Exports the weights if ``loss`` is the lowest validation loss so far."""
-        if self.best is None or loss < self.best:
-            self.best = loss
-            if is_main_process():
-                folder = Path(runner.work_dir)
-                bare_model(runner).export(folder, 'best')
-                write_bytes(folder / 'best.json', f'{json.dumps({"step": step, "validation_loss": loss})}\n'.encode())
-
-    def _save(self, runner: Runner, step: int) -> None:
-        folder = Path(runner.work_dir)
+        step, folder = batch_idx + 1, Path(runner.work_dir)
+        if not is_main_process() or not is_due(runner, step, self.interval):
+            return
         state = {
             'model': bare_model(runner).trained_state(),
             'optimizer': runner.optim_wrapper.state_dict(),
@@ -172,6 +144,13 @@ class Checkpoints(Hook):
         save_checkpoint(folder / f'step_{step}.pt', state)
         for path in _step_files(folder)[: -self.keep]:
             path.unlink()
+
+    def after_train(self, runner: Runner) -> None:
+        """Exports the last weights."""
+        if is_main_process():
+            for path in bare_model(runner).export(Path(runner.work_dir), 'last'):
+                runner.logger.info('wrote %s', path)
+        barrier()
 
 
 def is_due(runner: Runner, step: int, interval: int) -> bool:

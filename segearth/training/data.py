@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,7 @@ SUFFIXES = frozenset({'.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff',
 class StepSampler(Sampler):
     """Yields 0, 1, 2, ... without end, each number to one process; data sets turn a number into a sample.
 
-    Args:
-        dataset: As mmengine hands it over; only its length is asked.
-        seed: As mmengine hands it over; data sets have their own.
+    mmengine hands over a data set, of which only the length is asked, and a seed; data sets have their own.
     """
 
     def __init__(self, dataset: Sized | None = None, seed: int | None = None) -> None:
@@ -52,54 +51,30 @@ class StepSampler(Sampler):
         """Leaves out the first so many samples of each process; mmengine's loop calls it when it resumes."""
         self.first = num_samples
 
-    def set_epoch(self, epoch: int) -> None:
-        """Does nothing: there are no epochs."""
-
 
 def draw_index(number: int, length: int, seed: int) -> tuple[int, np.random.Generator]:
-    """The place of sample ``number`` in a list, which is gone through in a new order each time, and its randomness.
-
-    Args:
-        number: From 0, without end.
-        length: Of the list.
-        seed: Of the data set.
-    """
+    """The place of sample ``number`` in a list, which is gone through in a new order each time, and its randomness."""
     epoch, place = divmod(number, length)
     order = np.random.default_rng([seed, 0, epoch]).permutation(length)
     return int(order[place]), np.random.default_rng([seed, 1, number])
 
 
 @DATASETS.register_module()
+@dataclass(eq=False)
 class ImageFolder(Dataset):
-    """All images below a folder, in random crops; the layout does not matter (Million-AID: ``test/*.jpg``).
+    """All images below a folder, in random crops; the layout does not matter (Million-AID: ``test/*.jpg``)."""
 
-    Args:
-        root: The folder.
-        size: Side of the crops in pixels; smaller images are extended by reflection.
-        kind: 'optical' or 'sar'.
-        bands: Numbers of the bands, from 1, of files with several; None as in :func:`read_optical` and
-            :func:`read_sar`.
-        seed: Of the order and of the crops.
+    root: str | os.PathLike[str]
+    size: int = 224  # side of the crops in pixels; smaller images are extended by reflection
+    kind: str = 'optical'  # or 'sar'
+    bands: tuple[int, ...] | None = None  # numbers, from 1; None as in read_optical and read_sar
+    seed: int = 0  # of the order and of the crops
 
-    Raises:
-        ConfigError: Unknown kind.
-        MissingFileError: There is no such folder.
-        DataError: It holds no images.
-    """
-
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        size: int = 224,
-        kind: str = 'optical',
-        bands: tuple[int, ...] | None = None,
-        seed: int = 0,
-    ) -> None:
-        if kind not in READERS:
-            raise ConfigError(f'unknown kind {kind!r} of images; known: {", ".join(READERS)}')
-        self.files = list_images(root)
-        self.size, self.seed, self.kind = size, seed, kind
-        self.bands = tuple(bands) if bands else None
+    def __post_init__(self) -> None:
+        if self.kind not in READERS:
+            raise ConfigError(f'unknown kind {self.kind!r} of images; known: {", ".join(READERS)}')
+        self.files = list_images(self.root)
+        self.bands = tuple(self.bands) if self.bands else None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -113,12 +88,7 @@ class ImageFolder(Dataset):
 
 
 def list_images(root: str | os.PathLike[str]) -> list[Path]:
-    """All image files below a folder, by path.
-
-    Raises:
-        MissingFileError: There is no such folder.
-        DataError: It holds no images.
-    """
+    """All image files below a folder, by path; there must be some."""
     root = Path(root).expanduser()
     if not root.is_dir():
         raise MissingFileError(f'image folder not found: {root}')

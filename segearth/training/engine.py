@@ -19,9 +19,9 @@ from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
 from segearth.cli import build_parser
-from segearth.errors import ConfigError, UserError
+from segearth.errors import ConfigError
 from segearth.evaluation.agreement import settings_card
-from segearth.evaluation.configuration import add_config_options
+from segearth.evaluation.configuration import add_config_options, read_config
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes
 from segearth.evaluation.runner import QuietRunner
 from segearth.freed_memory import keep_freed_memory
@@ -92,7 +92,10 @@ def train(
     timeout = settings.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', DEFAULT_TIMEOUT)
     join_processes(settings.launcher, timeout=timeout, card=card)
     try:
-        runner = _build_runner(settings)
+        try:
+            runner = TrainingRunner.from_cfg(settings)
+        except TypeError as error:  # a mistyped key of a class that the config names
+            raise ConfigError(f'the config does not fit: {error}') from error
         runner.train()
         return bare_model(runner)
     finally:
@@ -100,47 +103,19 @@ def train(
 
 
 def load_training_config(config: str | Config, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Loads a config of a training.
-
-    Raises:
-        ConfigError: It cannot be used, or an override does not fit it.
-        MissingFileError: There is no such file.
-    """
+    """Loads a config of a training, with overrides: dotted key -> value."""
     if not isinstance(config, Config):
-        path = find_config(config, ('simfeatup/*.py', 'alignearth/*.py'))
-        try:
-            config = Config.fromfile(str(path))
-        except Exception as error:  # a config is a program: it can fail in any way
-            raise ConfigError(f'config {path} cannot be loaded: {type(error).__name__}: {error}') from error
-    try:
-        config.merge_from_dict(dict(overrides or {}))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ConfigError(f'--cfg-options do not fit the config: {error}') from error
+        config = read_config(find_config(config, ('simfeatup/*.py', 'alignearth/*.py')), overrides)
+    elif overrides:
+        config.merge_from_dict(dict(overrides))
     missing = [key for key in NEEDED_KEYS if config.get(key) is None]
     if missing:
         raise ConfigError(f'the config has no {", ".join(missing)}: give one of configs/simfeatup, configs/alignearth')
     return config
 
 
-def _build_runner(settings: Config) -> TrainingRunner:
-    try:
-        return TrainingRunner.from_cfg(settings)
-    except UserError:
-        raise
-    except TypeError as error:  # a mistyped key of a class that the config names
-        raise ConfigError(f'the config does not fit: {error}') from error
-
-
 def main(description: str, arguments: Sequence[str] | None = None) -> None:
-    """Runs a training program.
-
-    Args:
-        description: The program's docstring.
-        arguments: Of the command line; None for those of the process.
-
-    Raises:
-        UserError: Anything a user can mend.
-    """
+    """Runs a training program, whose docstring is the description."""
     parser = build_parser(description)
     parser.add_argument('config', help='config of the training')
     parser.add_argument('--work-dir', help='checkpoints, weights, logs, curves (default: work_dirs/FOLDER_NAME)')

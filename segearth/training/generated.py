@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from mmengine.registry import DATASETS
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from segearth.demo.files import image_and_labels, store_scenes
 from segearth.demo.scene import SCENE_SIZE
-from segearth.demo.store import image_and_labels, store_scenes
 from segearth.training.data import to_tensor
 
 
-@DATASETS.register_module()
-class DemoScenes(Dataset):
-    """Random crops of generated scenes, drawn into a folder when first used; labels are not looked at.
+@dataclass(eq=False)
+class StoredScenes(Dataset):
+    """Generated scenes, drawn into a folder when first used and kept there between runs."""
 
-    Args:
-        folder: Where the scenes are kept between runs.
-        num_scenes: How many.
-        first_seed: 0 for training, :data:`segearth.demo.benchmark.VALIDATION_SEED` for validation.
-        size: Side of the crops in pixels.
-        zooms: Factors of enlargement to choose from; the benchmark shows the world at 1, windows of it.
-        seed: Of the crops.
-        scene_size: Side of the scenes in pixels.
-    """
+    folder: str
+    num_scenes: int = 64
+    first_seed: int = 0  # for training; segearth.demo.files.VALIDATION_SEED for validation
+    size: int = 224  # side of the crops in pixels
+    scene_size: int = SCENE_SIZE  # side of the scenes in pixels
+    seed: int = 0  # of the crops and of all that is random about them
+    layers = staticmethod(image_and_labels)
 
-    def __init__(
-        self,
-        folder: str,
-        num_scenes: int = 64,
-        first_seed: int = 0,
-        size: int = 224,
-        zooms: tuple[int, ...] = (1, 2),
-        seed: int = 0,
-        scene_size: int = SCENE_SIZE,
-    ) -> None:
-        self.files = store_scenes(folder, range(first_seed, first_seed + num_scenes), image_and_labels, scene_size)
-        self.size, self.zooms, self.seed, self.scene_size = size, tuple(zooms), seed, scene_size
+    def __post_init__(self) -> None:
+        seeds = range(self.first_seed, self.first_seed + self.num_scenes)
+        self.files = store_scenes(self.folder, seeds, self.layers, self.scene_size)
 
     def __len__(self) -> int:
         return len(self.files)
+
+
+@DATASETS.register_module()
+@dataclass(eq=False)
+class DemoScenes(StoredScenes):
+    """Random crops of generated scenes; labels are not looked at."""
+
+    zooms: tuple[int, ...] = (1, 2)  # factors of enlargement to choose from; the benchmark shows the world at 1
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         """Sample ``number``: ``images`` (3, size, size) uint8, RGB."""

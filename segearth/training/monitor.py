@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +20,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segearth.errors import DataError
-from segearth.io.atomic import replacing
+from segearth.io.atomic import replacing, write_bytes
+from segearth.io.panels import draw_panels
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
-from segearth.training.checkpoints import Checkpoints, bare_model, is_due
+from segearth.training.checkpoints import bare_model, is_due
 from segearth.training.data import first_samples
 
 VALIDATION_SEED = 17
 PictureRow = dict[str, np.ndarray]
 """Title -> (h, w, 3) uint8, of any size."""
 CLIPPED = 0.01  # share of the values cut off at each end before stretching
-GAP = 4  # pixels between pictures
 
 
 @HOOKS.register_module()
+@dataclass(eq=False)
 class Monitor(Hook):
-    """Writes history.csv and curves.png to the work folder.
+    """Writes history.csv and curves.png, and the model's weights as best.* at the least validation loss so far.
 
-    Args:
-        interval: Steps between two rows of the history; each is the mean since the last.
-        validation: Config of a data set to validate on; None for no validation.
-        num_samples: The first so many of it.
-        batch_size: Of the validation.
-        validation_interval: Steps between validations; there is one at the end too.
+    A label-free loss is a poor guide to accuracy: where labels exist, compare the exported checkpoints on a validation
+    split too.
     """
 
+    interval: int = 10  # steps between two rows of the history; each is the mean since the last
+    validation: dict | None = None  # config of a data set to validate on
+    num_samples: int = 16  # the first so many of it
+    batch_size: int = 4  # of the validation
+    validation_interval: int = 500  # steps between validations; there is one at the end too
     priority = 'LOW'  # before Checkpoints, which saves what the validation found
 
-    def __init__(
-        self,
-        interval: int = 10,
-        validation: dict | None = None,
-        num_samples: int = 16,
-        batch_size: int = 4,
-        validation_interval: int = 500,
-    ) -> None:
-        self.interval, self.num_samples, self.batch_size = interval, num_samples, batch_size
-        self.validation_interval = validation_interval
-        self.dataset = DATASETS.build(validation) if validation else None
+    def __post_init__(self) -> None:
+        self.dataset = DATASETS.build(self.validation) if self.validation else None
         self.rows: list[dict[str, float]] = []
         self.recent: list[dict[str, float]] = []  # since the last row
 
@@ -69,11 +64,7 @@ class Monitor(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
     ) -> None:
-        """Keeps the losses; validates and writes when it is time.
-
-        Raises:
-            DataError: A loss is no longer finite.
-        """
+        """Keeps the losses, which must be finite; validates and writes when it is time."""
         step = batch_idx + 1
         self.recent.append({name: torch.as_tensor(value).item() for name, value in (outputs or {}).items()})
         if not np.isfinite(list(self.recent[-1].values())).all():
@@ -92,25 +83,22 @@ class Monitor(Hook):
     def _validate(self, runner: Runner, step: int) -> None:
         loss = validation_loss(bare_model(runner), self.dataset, self.num_samples, self.batch_size)
         runner.logger.info('step %d: validation loss %.5f', step, loss)
+        is_best = loss < min((row['validation'] for row in self.rows if 'validation' in row), default=np.inf)
         self.rows.append({'step': step, 'validation': loss})
-        for hook in runner.hooks:
-            if isinstance(hook, Checkpoints):
-                hook.consider(runner, loss, step)
+        if is_best and is_main_process():
+            folder = Path(runner.work_dir)
+            bare_model(runner).export(folder, 'best')
+            write_bytes(folder / 'best.json', f'{json.dumps({"step": step, "validation_loss": loss})}\n'.encode())
 
 
 @HOOKS.register_module()
+@dataclass(eq=False)
 class Pictures(Hook):
-    """Writes pictures/step_N.png, what the model's ``draw`` shows of some samples, every so often and at the end.
+    """Writes pictures/step_N.png, what the model's ``draw`` shows of some samples, every so often and at the end."""
 
-    Args:
-        interval: Steps.
-        num_images: The first so many samples of the training data.
-    """
-
+    interval: int = 500  # steps
+    num_images: int = 3  # the first so many samples of the training data
     priority = 'LOW'
-
-    def __init__(self, interval: int = 500, num_images: int = 3) -> None:
-        self.interval, self.num_images = interval, num_images
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Draws when it is time."""
@@ -124,7 +112,7 @@ class Pictures(Hook):
             rows = model.draw(**first_samples(runner.train_dataloader.dataset, self.num_images, device))
         model.train()
         with replacing(Path(runner.work_dir) / 'pictures' / f'step_{step}.png') as part:
-            tile_rows(rows).save(part, format='PNG')
+            draw_rows(rows).save(part, format='PNG')
 
 
 @torch.no_grad()
@@ -179,13 +167,12 @@ def to_picture(image: Tensor) -> np.ndarray:
     return (image.float() * std + mean).clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
 
 
-def tile_rows(rows: list[PictureRow]) -> Image.Image:
-    """Rows of pictures in one, each enlarged (nearest neighbour) to the largest height and width."""
-    size = max(picture.shape[0] for row in rows for picture in row.values())
-    columns = max(len(row) for row in rows)
-    sheet = Image.new('RGB', (columns * (size + GAP), len(rows) * (size + GAP)), 'white')
-    for y, row in enumerate(rows):
-        for x, picture in enumerate(row.values()):
-            image = Image.fromarray(picture).resize((size, size), Image.Resampling.NEAREST)
-            sheet.paste(image, (x * (size + GAP), y * (size + GAP)))
-    return sheet
+def draw_rows(rows: list[PictureRow]) -> Image.Image:
+    """Rows of pictures under their titles, each enlarged (nearest neighbour) to the largest height and width."""
+    size = max(len(picture) for row in rows for picture in row.values())
+
+    def enlarge(picture: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.NEAREST))
+
+    sheets = [draw_panels([(title, enlarge(picture)) for title, picture in row.items()], (), ()) for row in rows]
+    return Image.fromarray(np.concatenate([np.asarray(sheet) for sheet in sheets]))

@@ -1,22 +1,30 @@
-"""SimFeatUp as mmengine trains it: an upsampler for a frozen encoder, by :class:`simfeatup.training.SimFeatUp`."""
+"""SimFeatUp as mmengine trains it: an upsampler for a frozen encoder, by :class:`simfeatup.training.SimFeatUp`.
+
+Its hooks set what a training starts from, and :class:`FrozenEncoderModel` is what AlignEarth's model begins with too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from mmengine.dist import broadcast
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS
-from torch import Tensor, nn
+from mmengine.registry import HOOKS, MODELS
+from mmengine.runner import Runner
+from torch import Tensor
 
 from segearth.errors import ConfigError
 from segearth.models.build import PRECISIONS, build_encoder
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.residual_block import run_block
-from segearth.training.checkpoints import save_weights
-from segearth.training.data import normalise
+from segearth.training.checkpoints import bare_model, save_weights
+from segearth.training.data import first_samples, normalise
 from segearth.training.monitor import PictureRow, principal_components, to_picture
 from simfeatup import build_upsampler
 from simfeatup.training import Recipe, SimFeatUp
@@ -29,120 +37,94 @@ READOUT, LAST_BLOCK_INPUT = 'readout', 'last_block_input'
 PLACES = (READOUT, LAST_BLOCK_INPUT)
 
 
-class DenseFeatures(nn.Module):
-    """Images (B, 3, H, W), normalised -> features (B, C, h, w) in the image-text space, not L2-normalised.
+class FrozenEncoderModel(BaseModel):
+    """What trains with the help of an encoder that stays as it is; subclasses name both parts."""
 
-    Args:
-        visual: The dense vision tower of :class:`segearth.models.build.Encoder`.
-        place: 'readout', what inference upsamples; or 'last_block_input', the tokens that enter the last block,
-            through ``ln_post`` and the projection, as SimFeatUp was released (arXiv 2410.01768).
+    frozen: str
+    trained: str
 
-    Raises:
-        ConfigError: Unknown place, or the last block's input of an encoder that is no CLIP.
-    """
-
-    def __init__(self, visual: DenseCLIP | DenseBLIP, place: str = READOUT) -> None:
+    def __init__(self, visual: DenseCLIP | DenseBLIP, size: int, precision: str) -> None:
         super().__init__()
-        if place not in PLACES:
-            raise ConfigError(f'unknown features {place!r}; known: {", ".join(PLACES)}')
-        if place == LAST_BLOCK_INPUT and not isinstance(visual, DenseCLIP):
-            kind = type(visual).__name__
-            raise ConfigError(f"features='{place}' needs an open_clip tower; {kind} has '{READOUT}' only")
-        self.visual = visual
-        self.place = place
+        if precision not in PRECISIONS:
+            raise ConfigError(f'unknown precision {precision!r}; known: {", ".join(PRECISIONS)}')
+        side = visual.patch_size[0]
+        if size < 1 or any(size % patch for patch in visual.patch_size):
+            below = max(size // side, 1) * side
+            raise ConfigError(
+                f'the training size {size} is no multiple of the patch of {side} pixels; nearest: {below} and '
+                f'{below + side}'
+            )
+        self.dtype = PRECISIONS[precision]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
-        grid = self.visual.grid_size(*images.shape[2:])
-        tokens = self.visual(images)[1] if self.place == READOUT else self._last_block_input(images)
-        return tokens.transpose(1, 2).unflatten(2, grid)  # NLC -> NCHW
+    def train(self, mode: bool = True) -> FrozenEncoderModel:
+        """Sets the mode of all but the encoder, which stays in eval mode."""
+        super().train(mode)
+        getattr(self, self.frozen).eval()
+        return self
 
-    def _last_block_input(self, images: Tensor) -> Tensor:
-        assert isinstance(self.visual, DenseCLIP)  # as the constructor made sure
-        tokens = self.visual.embed(images)
-        for block in list(self.visual.visual.transformer.resblocks)[:-1]:
-            tokens = run_block(block, tokens)
-        return self.visual.project(tokens)[1]
+    def autocast(self, images: Tensor) -> torch.autocast:
+        """Mixed precision where the images are; none for fp32."""
+        return torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What a checkpoint of the training holds: the trained part."""
+        state = getattr(self, self.trained).state_dict()
+        return {f'{self.trained}.{name}': value for name, value in state.items()}
 
 
 @MODELS.register_module()
-class SimFeatUpModel(BaseModel):
+class SimFeatUpModel(FrozenEncoderModel):
     """Trains an upsampler for a frozen encoder.
 
     Args:
-        encoder: Arguments of :func:`segearth.models.build.build_encoder`, without device and precision; or a
-            :class:`segearth.models.dense_clip.DenseCLIP`.
+        encoder: Arguments of :func:`segearth.models.build.build_encoder`, without device and precision.
         upsampler: ``name`` and options of :func:`simfeatup.build_upsampler`.
-        features: The place of :class:`DenseFeatures`.
+        features: Place in the encoder that they are taken from, see :func:`dense_features`.
         size: Side of the training images in pixels, a multiple of the patch.
         recipe: Arguments of :class:`simfeatup.training.Recipe`; None for the released ones.
-        precision: Of the computation: fp32, bf16 or fp16 (mixed; the last with ``AmpOptimWrapper`` on CUDA only).
+        precision: fp32, bf16 or fp16 of the computation (mixed; the last with ``AmpOptimWrapper`` on CUDA only).
 
     Raises:
         UserError: Settings that cannot be used.
     """
 
+    frozen, trained = 'encoder', 'objective'
+
     def __init__(
         self,
-        encoder: Mapping[str, Any] | DenseCLIP,
+        encoder: Mapping[str, Any],
         upsampler: Mapping[str, Any] | None = None,
         features: str = LAST_BLOCK_INPUT,
         size: int = 224,
         recipe: Mapping[str, Any] | None = None,
         precision: str = 'fp32',
     ) -> None:
-        super().__init__()
-        visual = build_encoder(**encoder, precision='fp32').visual if isinstance(encoder, Mapping) else encoder
-        self.encoder = DenseFeatures(visual, features).requires_grad_(False).eval()
+        visual = build_encoder(**encoder, precision='fp32').visual
+        super().__init__(visual, size, precision)
+        if features not in PLACES:
+            raise ConfigError(f'unknown features {features!r}; known: {", ".join(PLACES)}')
+        if features == LAST_BLOCK_INPUT and not isinstance(visual, DenseCLIP):
+            kind = type(visual).__name__
+            raise ConfigError(f"features='{features}' needs an open_clip tower; {kind} has '{READOUT}' only")
+        self.encoder = visual.requires_grad_(False).eval()
+        self.features = partial(dense_features, self.encoder, features)
         options = dict(upsampler or {'name': 'jbu_one'})
         try:
             settings = Recipe(**(recipe or {}))
         except TypeError as error:
             raise ConfigError(f'model.recipe: {error}; known: {", ".join(Recipe.__dataclass_fields__)}') from error
         network = build_upsampler(options.pop('name'), visual.embed_dim, **options)
-        grid = grid_of(visual, size)
+        grid = visual.grid_size(size, size)
         self.objective = SimFeatUp(network, visual.embed_dim, visual.patch_size[0], grid, settings)
-        self.dtype = autocast_dtype(precision)
-
-    def train(self, mode: bool = True) -> SimFeatUpModel:
-        """Sets the mode of all but the encoder, which stays in eval mode."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
 
     def forward(self, images: Tensor, mode: str = 'loss', **_: Any) -> dict[str, Tensor]:
-        """Terms of the loss, and the widths of a joint bilateral layer to watch.
-
-        Args:
-            images: (B, 3, H, W) uint8, RGB.
-            mode: 'loss'; mmengine asks for nothing else.
-            **_: What a data set gives beside the images.
-        """
-        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            losses = self.objective(self.encoder, normalise(images))
+        """Terms of the loss of images (B, 3, H, W) uint8, and the widths of a joint bilateral layer to watch."""
+        with self.autocast(images):
+            losses = self.objective(self.features, normalise(images))
         layer = getattr(self.objective.upsampler, 'up', None)
         if layer is not None:
             losses |= {'sigma': layer.sigma_spatial.detach(), 'temperature': layer.temperature.detach()}
         return losses
-
-    def calibrate(self, images: Tensor) -> None:
-        """See :meth:`simfeatup.training.SimFeatUp.calibrate`; images as for :meth:`forward`."""
-        self.objective.calibrate(self.encoder, normalise(images))
-
-    def start_as_filter(self, images: Tensor, **settings: Any) -> float:
-        """See :func:`simfeatup.warm_start.start_as_filter`; images as for :meth:`forward`.
-
-        Raises:
-            ConfigError: An unknown setting.
-        """
-        try:
-            return start_as_filter(self.objective.upsampler, normalise(images), **settings)
-        except TypeError as error:
-            raise ConfigError(f'StartAsFilter: {error}; known: sigma_spatial, sigma_range, num_steps') from error
-
-    def trained_state(self) -> dict[str, Tensor]:
-        """What a checkpoint of the training holds: all but the encoder."""
-        return {f'objective.{name}': value for name, value in self.objective.state_dict().items()}
 
     def export(self, folder: Path, name: str) -> list[Path]:
         """Writes NAME.ckpt (``state_dict`` with ``upsampler.*``, as the original's) and NAME.safetensors."""
@@ -152,40 +134,89 @@ class SimFeatUpModel(BaseModel):
     def draw(self, images: Tensor, **_: Any) -> list[PictureRow]:
         """Image, features before and after (first three principal components), reconstruction."""
         normal = normalise(images)
-        features = self.encoder(normal)
+        features = self.features(normal)
         hr_features = self.objective.upsample(features, normal)
         rebuilt = self.objective.reconstruction(hr_features)
         rows = []
-        for image, low, high, again in zip(normal, features, hr_features, rebuilt, strict=True):
+        for image, low, high, again in zip(map(to_picture, normal), features, hr_features, rebuilt, strict=True):
             coarse, fine = principal_components([low / self.objective.feature_scale, high])
-            rows.append(
-                {'image': to_picture(image), 'features': coarse, 'upsampled': fine, 'rebuilt': to_picture(again)}
-            )
+            rows.append({'image': image, 'features': coarse, 'upsampled': fine, 'rebuilt': to_picture(again)})
         return rows
 
 
-def grid_of(visual: DenseCLIP | DenseBLIP, size: int) -> tuple[int, int]:
-    """Grid (h, w) of a square training image.
+def dense_features(visual: DenseCLIP | DenseBLIP, place: str, images: Tensor) -> Tensor:
+    """Images (B, 3, H, W), normalised -> features (B, C, h, w) in the image-text space, not L2-normalised.
 
-    Raises:
-        ConfigError: The size is no multiple of the patch.
+    The place is 'readout', what inference upsamples; or, of a CLIP, 'last_block_input', the tokens that enter the last
+    block, through ``ln_post`` and the projection, as SimFeatUp was released (arXiv 2410.01768).
     """
-    patch = visual.patch_size
-    if size < 1 or any(size % side for side in patch):
-        below = max(size // patch[0], 1) * patch[0]
-        raise ConfigError(
-            f'the training size {size} is no multiple of the patch of {patch[0]} pixels; nearest: {below} and '
-            f'{below + patch[0]}'
-        )
-    return visual.grid_size(size, size)
+    if place == READOUT:
+        tokens = visual(images)[1]
+    else:
+        assert isinstance(visual, DenseCLIP)  # as the model made sure
+        tokens = visual.embed(images)
+        for block in list(visual.visual.transformer.resblocks)[:-1]:
+            tokens = run_block(block, tokens)
+        tokens = visual.project(tokens)[1]
+    return tokens.transpose(1, 2).unflatten(2, visual.grid_size(*images.shape[2:]))  # NLC -> NCHW
 
 
-def autocast_dtype(precision: str) -> torch.dtype:
-    """The dtype of mixed precision; float32 for none.
+@HOOKS.register_module()
+@dataclass(eq=False)
+class ClipFirstSteps(Hook):
+    """Clips gradients to a tiny norm in the first steps, as SimFeatUp was trained: a warm-up of NAdam's averages."""
 
-    Raises:
-        ConfigError: Unknown name.
+    num_steps: int = 10
+    max_norm: float = 1e-4
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Sets the norm of the step."""
+        runner.optim_wrapper.clip_func = torch.nn.utils.clip_grad_norm_
+        runner.optim_wrapper.grad_name = 'grad_norm'
+        runner.optim_wrapper.clip_grad_kwargs = {'max_norm': self.max_norm} if batch_idx < self.num_steps else None
+
+
+@HOOKS.register_module()
+@dataclass(eq=False)
+class Calibration(Hook):
+    """Measures the encoder's features of the first images before the first step, see ``SimFeatUp.calibrate``."""
+
+    num_images: int = 8
+
+    def before_train(self, runner: Runner) -> None:
+        """Measures, unless the run goes on from a checkpoint."""
+        if runner.iter == 0:
+            model = bare_model(runner)
+            model.objective.calibrate(model.features, _first_images(runner, self.num_images))
+
+
+@HOOKS.register_module()
+class StartAsFilter(Hook):
+    """Starts a joint bilateral upsampler as the colour filter, fitted on the first images of the data set.
+
+    Settings are the widths of the filter and the number of steps, see :func:`simfeatup.warm_start.start_as_filter`.
     """
-    if precision not in PRECISIONS:
-        raise ConfigError(f'unknown precision {precision!r}; known: {", ".join(PRECISIONS)}')
-    return PRECISIONS[precision]
+
+    def __init__(self, num_images: int = 8, **settings: Any) -> None:
+        self.num_images, self.settings = num_images, settings
+
+    def before_train(self, runner: Runner) -> None:
+        """Fits, unless the run goes on from a checkpoint."""
+        if runner.iter == 0:
+            model = bare_model(runner)
+            images = _first_images(runner, self.num_images)
+            try:
+                divergence = start_as_filter(model.objective.upsampler, images, **self.settings)
+            except TypeError as error:
+                raise ConfigError(f'StartAsFilter: {error}; known: sigma_spatial, sigma_range, num_steps') from error
+            for weight in model.objective.upsampler.state_dict().values():
+                broadcast(weight)  # processes must not differ, not even by the rounding of unlike machines
+            runner.logger.info('the upsampler starts as the colour filter, %.3f nats a pixel from it', divergence)
+
+
+def _first_images(runner: Runner, count: int) -> Tensor:
+    """Normalised images (count, 3, H, W)."""
+    if count < 1:
+        raise ConfigError(f'num_images of Calibration or StartAsFilter is {count}; allowed: 1 or more')
+    device = next(bare_model(runner).parameters()).device
+    return normalise(first_samples(runner.train_dataloader.dataset, count, device)['images'])

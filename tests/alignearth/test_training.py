@@ -8,8 +8,7 @@ from mmengine.config import Config
 from open_clip.model import CLIP
 from open_clip.transformer import QuickGELU
 
-from segearth.alignearth import AlignEarthModel
-from segearth.alignearth.student import build_student
+from segearth.alignearth.model import AlignEarthModel, build_student
 from segearth.errors import ConfigError
 from segearth.models.build import build_encoder
 from segearth.models.checkpoints import read_state_dict

@@ -153,7 +153,7 @@ def test_demo_data_set_is_drawn_when_first_used(write, tmp_path, monkeypatch):
         write(f'{root.relative_to(tmp_path)}/img_dir/a.png', IMAGE)
         write(f'{root.relative_to(tmp_path)}/ann_dir/a.png', LABEL + 5)
 
-    monkeypatch.setattr('segearth.demo.benchmark.ensure_benchmark', draw)
+    monkeypatch.setattr('segearth.demo.files.ensure_benchmark', draw)
     dataset = DATASETS.get('DemoDataset')(data_root=str(tmp_path / 'demo'), pipeline=PIPELINE)
     assert len(dataset) == 1
     assert np.array_equal(dataset[0]['data_samples'].gt_sem_seg.data[0].numpy(), LABEL + 5)

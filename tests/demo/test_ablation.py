@@ -4,26 +4,28 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from studies.ablation_report import (
+from studies.ablation_measures import (
     CEILING,
     FLOOR,
-    attention_table,
-    draw_curves,
-    draw_points,
-    sar_table,
+    Outcome,
+    Tally,
+    class_ious,
+    draw_tiles,
+    label_tile,
+    report_attention,
+    report_sar,
+    report_upsampling,
     update_page,
-    upsampling_table,
 )
-from studies.ablation_runs import PART_CONFIGS, VARIANTS, training_overrides
-from studies.ablation_tiles import Outcome, Tally, class_ious, draw_tiles, label_tile
-from studies.demo_training import normalise_images
 
 from segearth.alignearth.model import LOSSES
 from segearth.demo.classes import CLASSES
 from segearth.inference.scoring import encode_windows, score_encoded
 from segearth.models.build import build_encoder
+from segearth.training.data import normalise
 from segearth.training.engine import load_training_config
 from simfeatup import build_upsampler
+from tools.ablation import PART_CONFIGS, TRAININGS, training_overrides
 
 K = len(CLASSES)
 
@@ -75,16 +77,16 @@ def test_counts_are_gone_on_with(tmp_path):
 
 
 def test_report(tmp_path):
-    attention = {'SegEarth': {0.0: make_outcome(), -0.3: make_outcome(500)}}
-    table = attention_table(attention)
+    attention = {'SegEarth:0.0': make_outcome(), 'SegEarth:-0.3': make_outcome(500)}
+    table = report_attention(attention, tmp_path / 'curves.png')
     assert '| attention | lambda 0 | lambda -0.3 | best lambda over 0 |' in table
     assert f'{make_outcome(500).miou - make_outcome().miou:+.1f}' in table
     upsampling = {'bilinear': make_outcome(), 'jbu_one': make_outcome(300, runs=3)}
-    assert f'{upsampling["jbu_one"].miou - upsampling["bilinear"].miou:+.1f}' in upsampling_table(upsampling)
+    assert f'{upsampling["jbu_one"].miou - upsampling["bilinear"].miou:+.1f}' in report_upsampling(
+        upsampling, tmp_path / 'upsampling.png'
+    )
     sar = {FLOOR: make_outcome(-150), CEILING: make_outcome(500), 'default': make_outcome(500)}
-    assert '100 %' in sar_table(sar)
-    draw_curves(attention, tmp_path / 'curves.png')
-    draw_points(sar, tmp_path / 'points.png')
+    assert '100 %' in report_sar(sar, tmp_path / 'points.png')
     for name in ('curves', 'points'):
         with Image.open(tmp_path / f'{name}.png') as picture:
             assert picture.width > picture.height
@@ -98,16 +100,16 @@ def test_a_section_is_replaced_and_the_others_stay(tmp_path):
     assert page.read_text() == '# New\n\n## A\n\nnew a\n\n## B\n\nold b\n'
 
 
-@pytest.mark.parametrize('name', VARIANTS)
+@pytest.mark.parametrize('name', TRAININGS)
 def test_every_training_of_the_table_fits_its_config(name):
     overrides = training_overrides(name, 7, 60)
-    config = load_training_config(VARIANTS[name].config or PART_CONFIGS[VARIANTS[name].part], overrides)
+    config = load_training_config(TRAININGS[name].config or PART_CONFIGS[TRAININGS[name].part], overrides)
     assert config.train_cfg.max_iters == (1 if name == 'jbu_one_start' else 60)
     assert config.custom_hooks[0] == {'type': 'SeedSteps', 'seed': 7}
     assert config.train_dataloader.dataset.seed == 7
     starts = [hook for hook in config.custom_hooks if hook['type'] == 'StartAsFilter']
-    assert len(starts) == (VARIANTS[name].part == 'upsampling' and name != 'jbu_one_fresh')
-    if VARIANTS[name].part != 'upsampling':
+    assert len(starts) == (TRAININGS[name].part == 'upsampling' and name != 'jbu_one_fresh')
+    if TRAININGS[name].part != 'upsampling':
         assert config.param_scheduler[1].end == 60
         assert set(config.model.loss_weights) <= set(LOSSES)
 
@@ -127,7 +129,7 @@ def test_one_pass_serves_every_lambda(tiny_clip, name):
     image = np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8)
     upsampler = name and build_upsampler(name, 16).eval()
     both = label_tile(encoder, texts, image, upsampler, [0.0, -0.3])
-    encoded = encode_windows(encoder, normalise_images(torch.from_numpy(image)[None]), torch.float32)
+    encoded = encode_windows(encoder, normalise(torch.from_numpy(image).permute(2, 0, 1)[None]), torch.float32)
     for weight, labels in zip((0.0, -0.3), both, strict=True):
         expected = score_encoded(encoded, texts, weight, upsampler)[0].argmax(0)
         assert (expected.numpy() == labels).mean() > 0.999

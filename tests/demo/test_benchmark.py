@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segearth.demo import benchmark
-from segearth.demo.benchmark import BENCHMARK_SEED, MARKER, VALIDATION_SEED, ensure_benchmark
+from segearth.demo import files
 from segearth.demo.classes import CLASSES
+from segearth.demo.files import BENCHMARK_SEED, MARKER, VALIDATION_SEED, ensure_benchmark
 from segearth.demo.scene import make_scene
 
 SMALL = {'num_scenes': 2, 'size': 128, 'tile': 64}
@@ -40,7 +40,7 @@ def test_a_second_call_changes_nothing(tmp_path):
 
 def test_two_callers_draw_it_once(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(benchmark, 'make_scene', lambda seed, size: drawn.append(seed) or make_scene(seed, size))
+    monkeypatch.setattr(files, 'make_scene', lambda seed, size: drawn.append(seed) or make_scene(seed, size))
     with ThreadPoolExecutor(2) as callers:
         list(callers.map(lambda _: ensure_benchmark(tmp_path, **SMALL), range(2)))
     assert len(drawn) == SMALL['num_scenes']
@@ -53,7 +53,7 @@ def test_an_interrupted_drawing_is_completed(tmp_path, monkeypatch):
         return make_scene(seed, size)
 
     with monkeypatch.context() as patch:
-        patch.setattr(benchmark, 'make_scene', fail)
+        patch.setattr(files, 'make_scene', fail)
         with pytest.raises(KeyboardInterrupt):
             ensure_benchmark(tmp_path, **SMALL)
     assert not (tmp_path / MARKER).exists()

@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 import pytest
-from studies.demo_captions import SYNONYMS, draw_caption
 
 from segearth.demo.classes import CLASSES
+from tools.train_demo_clip import SYNONYMS, draw_caption
 
 
 def mentioned(caption: str) -> set[str]:

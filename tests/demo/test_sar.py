@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from segearth.alignearth.generated import DemoPairs
-from segearth.demo.benchmark import ensure_sar_benchmark
 from segearth.demo.classes import BUILDING, CROPLAND, ROAD, TREE, WATER
+from segearth.demo.files import ensure_sar_benchmark
 from segearth.demo.sar import add_speckle, misregister, sar_output, simulate_sar
 from segearth.demo.scene import Scene, make_scene
 from segearth.errors import ConfigError

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from studies.ablation_tiles import label_tile
+from studies.ablation_measures import label_tile
 
 from segearth.demo.classes import CLASSES
 from segearth.demo.sar import add_speckle, sar_output, simulate_sar

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from segearth.demo.classes import BUILDING, CLASSES, CROPLAND, PALETTE, ROAD, TREE, WATER
-from segearth.demo.objects import cast_shadow
+from segearth.demo.painting import cast_shadow, fractal_noise, smooth_noise, voronoi_cells
 from segearth.demo.scene import make_scene
-from segearth.demo.surfaces import fractal_noise, smooth_noise, voronoi_cells
 
 SIZE = 256
 

@@ -5,18 +5,18 @@ import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
-from studies.demo_captions import draw_crops
-from studies.demo_training import (
+
+from segearth.demo.files import image_and_labels, store_scenes
+from tests.conftest import TINY
+from tools.train_demo_clip import (
     build_optimizer,
     contrastive_loss,
+    draw_crops,
     encode_crops,
     learning_rate_at,
     normalise_images,
     take_step,
 )
-
-from segearth.demo.store import image_and_labels, store_scenes
-from tests.conftest import TINY
 
 
 @pytest.fixture(scope='module')

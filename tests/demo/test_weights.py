@@ -8,12 +8,12 @@ import pytest
 import torch
 from open_clip.model import CLIP
 from safetensors.torch import load_file
-from studies.demo_training import normalise_images
 
 from segearth.demo.classes import CLASSES
 from segearth.demo.scene import make_scene
 from segearth.paths import PROJECT_ROOT
 from simfeatup import load_upsampler
+from tools.train_demo_clip import normalise_images
 
 FOLDER = PROJECT_ROOT / 'weights' / 'demo'
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from segearth.demo.benchmark import VALIDATION_SEED
 from segearth.demo.classes import CLASSES
+from segearth.demo.files import VALIDATION_SEED
 from segearth.demo.scene import make_scene
 from segearth.io.pictures import read_optical
 from segearth.models.build import build_encoder

@@ -4,9 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from studies import ablation_runs
-from studies.ablation_runs import WEIGHTS, train_missing, weight_files
-from studies.ablation_tiles import draw_tiles
+from studies.ablation_measures import draw_tiles
 
 import tools.ablation as program
 from segearth.errors import ConfigError, MissingFileError
@@ -44,17 +42,16 @@ def test_mistakes(tmp_path, arguments, kind, message):
 
 
 def test_only_missing_trainings_run(tmp_path, monkeypatch):
-    what = (tmp_path, ['sar'], {'sar': 3}, (0, 1))
-    files = weight_files(*what)
+    files = program.weight_files(tmp_path, ['sar'], {'sar': 3}, (0, 1))
     done = files['sar_dense'][1]
     done.parent.mkdir(parents=True)
     done.touch()
     trained = []
 
     def train(name, seed, num_steps, folder):
-        trained.append(ablation_runs.work_dir(folder, name, seed, num_steps) / WEIGHTS)
+        trained.append(folder / program.WEIGHTS)
 
-    monkeypatch.setattr(ablation_runs, '_train', train)
-    monkeypatch.setattr(ablation_runs, 'ProcessPoolExecutor', lambda workers, **_: ThreadPoolExecutor(workers))
-    train_missing(*what, num_workers=2)
+    monkeypatch.setattr(program, '_train', train)
+    monkeypatch.setattr(program, 'ProcessPoolExecutor', lambda workers, **_: ThreadPoolExecutor(workers))
+    program.train_missing(files, {'sar': 3}, (0, 1), num_workers=2)
     assert sorted([*trained, done]) == sorted(path for paths in files.values() for path in paths)

@@ -11,7 +11,7 @@ from segearth.models.build import build_encoder
 from segearth.training.data import ImageFolder, StepSampler, draw_index, extend, normalise
 from segearth.training.generated import DemoScenes
 from segearth.training.monitor import principal_components, to_picture
-from segearth.training.upsampler import DenseFeatures
+from segearth.training.upsampler import dense_features
 
 
 def test_sampler_goes_on_where_it_is_told():
@@ -66,7 +66,7 @@ def test_demo_scenes(tmp_path):
 @pytest.mark.parametrize('place', ['readout', 'last_block_input'])
 def test_features(tiny_clip, place):
     encoder = build_encoder('Demo', clip_path=str(tiny_clip)).visual
-    features = DenseFeatures(encoder, place)(torch.randn(2, 3, 24, 40))
+    features = dense_features(encoder, place, torch.randn(2, 3, 24, 40))
     assert features.shape == (2, 16, 3, 5)
     images = torch.randn(1, 3, 32, 32)
     if place == 'readout':
@@ -74,7 +74,7 @@ def test_features(tiny_clip, place):
     else:
         blocks = list(encoder.visual.transformer.resblocks)
         tokens = encoder.project(blocks[0](encoder.embed(images)))[1]
-    torch.testing.assert_close(DenseFeatures(encoder, place)(images).flatten(2).transpose(1, 2), tokens)
+    torch.testing.assert_close(dense_features(encoder, place, images).flatten(2).transpose(1, 2), tokens)
 
 
 def test_pictures():

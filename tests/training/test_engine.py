@@ -80,7 +80,7 @@ def test_what_a_run_leaves_behind(micro, tmp_path, tiny_clip):
         upsampler.load_state_dict(weights)
         torch.testing.assert_close(upsampler(features, guidance), expected)
     encoder = build_encoder('Demo', clip_path=str(tiny_clip)).visual.state_dict()
-    for name, value in model.encoder.visual.state_dict().items():
+    for name, value in model.encoder.state_dict().items():
         assert torch.equal(value, encoder[name])
 
 

@@ -1,35 +1,38 @@
-"""Measures variants of the method on generated scenes, with intervals over scenes.
+"""What the ablation measures on generated scenes, with intervals, and the page that it makes of it.
 
-What a figure of this project's own weights rests on: the same scenes for all variants, confusions counted per scene,
-the pooled mean IoU, and a bootstrap over scenes. Choices are made on the validation seeds; the benchmark seeds serve
-the final figures.
+The same scenes serve all variants; confusions are counted per scene, and intervals of the pooled mean IoU come from a
+bootstrap over scenes and trainings. Choices are made on the validation seeds; the benchmark seeds serve the final
+figures.
 
 Source of the interval: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from segearth.demo.benchmark import TILE_SIZE, cut_tiles, draw_radar_picture
 from segearth.demo.classes import CLASSES
+from segearth.demo.files import TILE_SIZE, cut_tiles, draw_radar_picture
 from segearth.demo.sar import simulate_sar
 from segearth.demo.scene import SCENE_SIZE, make_scene
 from segearth.inference.scoring import EncodedWindows, global_bias
 from segearth.inference.settings import InferenceSettings
-from segearth.io.atomic import replacing
+from segearth.io.atomic import replacing, write_bytes
 from segearth.models.open_vocabulary import OpenVocabularySegmenter
-from studies.demo_training import normalise_images
+from segearth.training.data import normalise
 
 SETTINGS = InferenceSettings(window_batch_size=9)  # windows as the configs have them
 LAMBDAS = (0.0, -0.1, -0.2, -0.3, -0.5)
 NUM_RESAMPLES, LEVEL = 1000, 0.95
+BILINEAR = 'bilinear'
+CEILING, FLOOR = 'optical encoder on the optical partner (ceiling)', 'optical encoder on SAR (floor)'
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,7 @@ def label_tile(
 ) -> list[np.ndarray]:
     """Labels (H, W) uint8 of an image (H, W, 3) for each of some lambdas of Global Bias Alleviation, from one pass.
 
-    Args:
-        encoder: Dense vision tower.
-        texts: (K, C), one query a class, L2-normalised.
-        image: uint8, RGB.
-        upsampler: None interpolates the scores.
-        lambdas: Weights of the [CLS] scores.
+    Texts (K, C) are one L2-normalised query a class; without an upsampler scores are interpolated.
     """
     model = OpenVocabularySegmenter(encoder, texts, torch.arange(len(texts)), upsampler, SETTINGS)
 
@@ -73,7 +71,7 @@ def label_tile(
         scores = model.score_encoded(encoded, cls_token_weight=0.0)
         return torch.cat([scores, global_bias(encoded.cls_token, texts, 1.0).expand_as(scores)], 1)
 
-    images = normalise_images(torch.from_numpy(image)[None])
+    images = normalise(torch.from_numpy(image).permute(2, 0, 1)[None])
     plain, bias = model.score_images(images, score=score, num_scores=2 * len(texts))[0].split(len(texts))
     return [(plain + weight * bias).argmax(0).numpy().astype(np.uint8) for weight in lambdas]
 
@@ -106,12 +104,12 @@ class Outcome:
         """(K,) mean over the trainings, in percent."""
         return 100 * class_ious(self.counts.sum(1)).mean(0)
 
-    def interval(self, other: Outcome | None = None, seed: int = 0) -> tuple[float, float]:
+    def interval(self, other: Outcome | None = None) -> tuple[float, float]:
         """Interval of the mean IoU over resampled scenes and trainings, or of its lead over another variant's.
 
         Both variants see the same scenes; their trainings are drawn apart.
         """
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         scenes = rng.integers(self.counts.shape[1], size=(NUM_RESAMPLES, self.counts.shape[1]))
         values = self._resampled(scenes, rng)
         if other is not None:
@@ -128,13 +126,13 @@ class Outcome:
         return np.take_along_axis(mious, drawn, 0).mean(0)
 
 
-class Tally:
-    """Collects confusions of named variants, their trainings and scenes, and keeps them in a file.
+Outcomes = Mapping[str, Outcome]
 
-    Args:
-        num_scenes: S.
-        path: File to go on from and to save to (.npz); None for none.
-        identity: What the file must have been made from to be gone on with.
+
+class Tally:
+    """Collects confusions of named variants, their trainings and scenes.
+
+    A file (.npz) keeps them, and is gone on with if it was made from the same ``identity``.
     """
 
     def __init__(self, num_scenes: int, path: Path | None = None, identity: str = '') -> None:
@@ -163,8 +161,89 @@ class Tally:
 
     def outcomes(self) -> dict[str, Outcome]:
         """Name -> outcome, in the order of appearance."""
-        names = dict.fromkeys(key.partition('/')[2] for key in self.counts)
-        runs = {
-            name: [counts for key, counts in self.counts.items() if key.partition('/')[2] == name] for name in names
-        }
+        runs: dict[str, list[np.ndarray]] = {}
+        for key, counts in self.counts.items():
+            runs.setdefault(key.partition('/')[2], []).append(counts)
         return {name: Outcome(np.stack(counts)) for name, counts in runs.items()}
+
+
+def report_attention(outcomes: Outcomes, picture: Path) -> str:
+    """Attentions by lambda, outcomes by NAME:LAMBDA: mean IoU, its interval, and the lead of the best lambda over 0."""
+    curves: dict[str, dict[float, Outcome]] = {}
+    for key, outcome in outcomes.items():
+        name, _, value = key.rpartition(':')
+        curves.setdefault(name, {})[float(value)] = outcome
+    figure = Figure(figsize=(7, 3.6), layout='constrained')
+    axes = figure.subplots()
+    rows = []
+    for name, row in curves.items():
+        axes.plot(list(row), [outcome.miou for outcome in row.values()], marker='o', markersize=3, label=name)
+        best = max(row.values(), key=lambda outcome: outcome.miou)
+        rows.append([name, *map(_with_interval, row.values()), _lead(best, row[0.0])])
+    axes.set(xlabel='lambda of Global Bias Alleviation', ylabel='mIoU in %')
+    axes.legend(fontsize=7)
+    _save(figure, picture)
+    return _table([['attention', *(f'lambda {value:g}' for value in row), 'best lambda over 0'], *rows])
+
+
+def report_upsampling(outcomes: Outcomes, picture: Path) -> str:
+    """Upsamplers: mean IoU, lead over bilinear, every training, every class."""
+    leads = {name: _lead(outcome, outcomes[BILINEAR]) for name, outcome in outcomes.items()}
+    return _report(['upsampler', 'mIoU', 'over bilinear'], outcomes, leads | {BILINEAR: ''}, picture)
+
+
+def report_sar(outcomes: Outcomes, picture: Path) -> str:
+    """SAR encoders: mean IoU, share of the gap between floor and ceiling that is closed, trainings, classes."""
+    floor, ceiling = outcomes[FLOOR].miou, outcomes[CEILING].miou
+    closed = {name: f'{100 * (outcome.miou - floor) / (ceiling - floor):.0f} %' for name, outcome in outcomes.items()}
+    return _report(['encoder', 'mIoU', 'gap closed'], outcomes, closed | {FLOOR: '', CEILING: ''}, picture)
+
+
+def update_page(path: Path, introduction: str, sections: Mapping[str, str], order: Sequence[str]) -> None:
+    """Writes a page of sections, heading -> Markdown, in an order of all headings.
+
+    Sections that are not given stay as the page has them, if it is there already; those of other headings are dropped.
+    """
+    before = path.read_text(encoding='utf-8').split('\n## ')[1:] if path.is_file() else []
+    texts = {part.partition('\n')[0]: part.partition('\n')[2] for part in before} | dict(sections)
+    parts = [introduction.strip(), *(f'## {name}\n\n{texts[name].strip()}' for name in order if name in texts)]
+    write_bytes(path, ('\n\n'.join(parts) + '\n').encode())
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as part:
+        figure.savefig(part, format='png', dpi=100)
+
+
+def _report(titles: Sequence[str], outcomes: Outcomes, third: Mapping[str, str], picture: Path) -> str:
+    """Draws each variant's mean IoU with its interval and trainings; returns the table."""
+    figure = Figure(figsize=(7, 0.9 + 0.3 * len(outcomes)), layout='constrained')
+    axes, places = figure.subplots(), np.arange(len(outcomes))[::-1]
+    rows = [[*titles, 'each training', *CLASSES]]
+    for place, (name, outcome) in zip(places, outcomes.items(), strict=True):
+        axes.plot(outcome.interval(), [place, place], color='tab:blue', linewidth=2)
+        axes.plot(outcome.runs, [place] * len(outcome.runs), 'o', color='tab:blue', alpha=0.5, markersize=4)
+        axes.plot(outcome.miou, place, '|', color='black', markersize=12)
+        runs = ', '.join(f'{value:.1f}' for value in outcome.runs) if len(outcome.runs) > 1 else ''
+        classes = ['-' if np.isnan(value) else f'{value:.0f}' for value in outcome.ious]
+        rows.append([name, _with_interval(outcome), third[name], runs, *classes])
+    axes.set_yticks(places, list(outcomes), fontsize=7)
+    axes.set(xlabel='mIoU in %: interval of 95 %, each training, mean')
+    axes.grid(axis='x', alpha=0.3)
+    _save(figure, picture)
+    return _table(rows)
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    lines = [f'| {" | ".join(row)} |' for row in rows]
+    return '\n'.join([lines[0], '|' + '---|' * (lines[0].count('|') - 1), *lines[1:]]) + '\n'
+
+
+def _with_interval(outcome: Outcome) -> str:
+    low, high = outcome.interval()
+    return f'{outcome.miou:.1f} ({low:.1f} to {high:.1f})'
+
+
+def _lead(outcome: Outcome, other: Outcome) -> str:
+    low, high = outcome.interval(other)
+    return f'{outcome.miou - other.miou:+.1f} ({low:+.1f} to {high:+.1f})'
