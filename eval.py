@@ -1,11 +1,11 @@
-"""Evaluates a config on its data set: python eval.py --help tells how. The code is segearth/evaluation/program.py."""
+"""Evaluates a config on its data set: python eval.py --help tells how. The code is segearth/evaluation/run.py."""
 
 from segearth.cli import run_cli
 
 
 def run() -> None:
     """Runs the program; what it needs is imported late, after :func:`segearth.cli.run_cli` has set up the process."""
-    from segearth.evaluation.program import run as evaluate
+    from segearth.evaluation.run import run as evaluate
 
     evaluate()
 

@@ -42,11 +42,7 @@ STYLES = {DONE: 'green', FAILED: 'bold red', SKIPPED: 'cyan', STOPPED: 'yellow'}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program and returns its exit code: 0, 1 where a config failed, 130 after an interruption.
-
-    Raises:
-        UserError: Options that do not fit.
-    """
+    """Runs the program and returns its exit code: 0, 1 where a config failed, 130 after an interruption."""
     parser = build_parser(__doc__)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument('--group', choices=(*GROUPS, ALL), default=ALL, help='data sets of a table (default: all)')
@@ -82,11 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(summary_table(display.outcomes))
     if code:
         console.print('interrupted; to go on: the same command with --resume')
-    elif any(outcome.state == FAILED for outcome in display.outcomes):
-        code = EXIT_FAILED
     if results.exists():
         _compare(results, console)
-    return code
+    return code or (EXIT_FAILED if any(outcome.state == FAILED for outcome in display.outcomes) else 0)
 
 
 def visible_devices() -> list[str]:
@@ -99,15 +93,9 @@ def visible_devices() -> list[str]:
 def share_devices(
     devices: Sequence[str], num_devices: int | None = None, num_jobs: int | None = None
 ) -> list[list[str]]:
-    """Devices of each job that runs at the same time.
+    """Devices of each job that runs at the same time: some of those there are, or all; one a job if not said otherwise.
 
-    Args:
-        devices: What there is.
-        num_devices: How many of them to use; None for all.
-        num_jobs: Jobs at once; None for one a device, or one where there are none. More jobs than devices share them.
-
-    Raises:
-        ConfigError: More devices than there are, or numbers below 1.
+    More jobs than devices share them.
     """
     if num_devices is not None and not 0 <= num_devices <= len(devices):
         raise ConfigError(
@@ -124,13 +112,14 @@ def share_devices(
 
 def plan(config: Path, work_dir: Path, overrides: Mapping[str, Any] | None, limit: int | None) -> Job:
     """The job of a config; one that cannot be read becomes a job with a fault."""
-    num_images = getattr(published_images(config.name), 'count', USUAL_IMAGES)
+    published, folder = published_images(config.name), work_dir / config.stem
+    num_images = published.count if published else USUAL_IMAGES
     try:
         settings = load_config(str(config), overrides)
         digest = settings_digest(settings.model, settings.test_dataloader.dataset, limit)
     except (UserError, SystemExit) as error:
-        return Job(config, work_dir / config.stem, None, 0, str(error))
-    return Job(config, work_dir / config.stem, digest, min(num_images, limit or num_images))
+        return Job(config, folder, None, 0, str(error))
+    return Job(config, folder, digest, min(num_images, limit or num_images))
 
 
 def command(job: Job, devices: Sequence[str], common: Sequence[str]) -> list[str]:
@@ -161,36 +150,20 @@ def _compare(results: Path, console: Console) -> None:
     console.print(f'rows in {results}; measured beside reported: its sheet {PAPER_SHEET!r}, {chart}', soft_wrap=True)
 
 
-class JobDisplay:
-    """Progress of a sweep; a context manager.
-
-    Args:
-        num_jobs: All of them.
-        console: Where to.
-
-    Attributes:
-        outcomes: What was reported so far.
-    """
+class JobDisplay(Progress):
+    """Progress of a sweep, with the outcomes reported so far."""
 
     def __init__(self, num_jobs: int, console: Console) -> None:
-        self.outcomes: list[Outcome] = []
-        self._num_jobs = num_jobs
-        self._console = console
         share = TextColumn('{task.percentage:>3.0f} %  {task.fields[note]}')
         columns = TextColumn('{task.description}'), BarColumn(), share
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.outcomes: list[Outcome] = []
+        self._num_jobs = num_jobs
         self._bars: dict[Job, TaskID] = {}
-        self._total = self._progress.add_task('all', total=1.0, note='')
+        self._total = self.add_task('all', total=1.0, note='')
         self._started = time.monotonic()
         self._images_done = 0.0
         self._left = ''
-
-    def __enter__(self) -> JobDisplay:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
     def report(self, outcome: Outcome) -> None:
         """Says what became of a job."""
@@ -199,15 +172,12 @@ class JobDisplay:
         if outcome.state == DONE:
             self._images_done += summary.get('Images') or 0
         if outcome.job in self._bars:
-            self._progress.remove_task(self._bars.pop(outcome.job))
+            self.remove_task(self._bars.pop(outcome.job))
         left = self._left if len(self.outcomes) < self._num_jobs else ''
         score = f'mIoU {summary.get("mIoU")}  ' if outcome.row else ''
         place = escape(f'[{len(self.outcomes)}/{self._num_jobs}]')
-        self._console.print(
-            f'{place} {outcome.job.config.stem}: {_state(outcome)}  {score}{escape(outcome.reason)}{left}',
-            soft_wrap=True,
-            highlight=False,
-        )
+        line = f'{place} {outcome.job.config.stem}: {_state(outcome)}  {score}{escape(outcome.reason)}{left}'
+        self.console.print(line, soft_wrap=True, highlight=False)
 
     def watch(self, running: Sequence[RunningJob], waiting: Sequence[Job]) -> None:
         """Moves the bars."""
@@ -216,13 +186,13 @@ class JobDisplay:
             finished, total = entry.images or (0, entry.job.num_images)
             done, left = done + finished, left + total - finished
             if entry.job not in self._bars:
-                self._bars[entry.job] = self._progress.add_task(entry.job.config.stem, total=1.0, note='')
+                self._bars[entry.job] = self.add_task(entry.job.config.stem, total=1.0, note='')
             note = f'{finished} of {total} images' if entry.images else 'starting'
-            self._progress.update(self._bars[entry.job], completed=finished / max(total, 1), note=note)
+            self.update(self._bars[entry.job], completed=finished / max(total, 1), note=note)
         seconds = (time.monotonic() - self._started) * left / max(done, 1)
         self._left = f'  about {timedelta(seconds=round(seconds))} left' if done >= MIN_IMAGES and left else ''
         note = f'{len(self.outcomes)} of {self._num_jobs} configs{self._left}'
-        self._progress.update(self._total, completed=done / max(done + left, 1e-9), note=note)
+        self.update(self._total, completed=done / max(done + left, 1e-9), note=note)
 
 
 def summary_table(outcomes: Sequence[Outcome]) -> Table:

@@ -23,7 +23,7 @@ from segearth.errors import ConfigError, DataError, UserError
 from segearth.paths import require
 
 PROGRAMS = {  # commands with a command line of their own: module, help
-    'eval': ('segearth.evaluation.program', 'evaluate a config on its data set'),
+    'eval': ('segearth.evaluation.run', 'evaluate a config on its data set'),
     'download-weights': ('segearth.weights.program', 'fetch the weights of encoders and upsamplers'),
     'doctor': ('segearth.doctor', 'show what this machine has and which fast paths are in use'),
 }

@@ -34,8 +34,18 @@ OPTICAL = {
 SAR = {**OPTICAL, 'CLIP': 'AlignEarth', 'MODEL': 'SCLIP', 'Read-out blocks': 2}
 SAR_WHOLE = {**SAR, 'Window': 0, 'Resize': '(224, 224)'}
 
+_ONE_CLASS = {'measure': FOREGROUND_IOU, 'source': ONE_CLASS}
+_FACTS: dict[str, dict[str, Any]] = {
+    'optical': {},
+    'building': _ONE_CLASS,
+    'road': _ONE_CLASS,
+    'water': _ONE_CLASS,
+    'sar': {'base': SAR_WHOLE, 'source': NOT_PUBLIC, 'is_verified': False},
+}
+"""Group, a table of the paper -> what its records have in common."""
+
 ALL = 'all'
-GROUPS = ('optical', 'building', 'road', 'water', 'sar')
+GROUPS = tuple(_FACTS)
 NOT_IN_THE_PAPER = ('cfg_demo', 'cfg_demo_sar')
 
 
@@ -49,31 +59,18 @@ class PublishedCount:
 
 @dataclass(frozen=True)
 class PublishedRecord:
-    """What is published of a data set.
+    """What is published of a data set."""
 
-    Attributes:
-        config: Name of the config, without suffix.
-        group: One of :data:`GROUPS`, the tables of the paper.
-        figure: The reported figure in percent; None where none is public.
-        threshold: Probability threshold of the original's config.
-        images: Number of images; None where it is not known for certain.
-        measure: :data:`MEAN_IOU` or :data:`FOREGROUND_IOU`.
-        is_verified: The figure was checked against the paper.
-        source: Where the figure comes from.
-        base: Settings of the group.
-        others: Settings that differ from the group's.
-    """
-
-    config: str
-    group: str
-    figure: float | None
-    threshold: float
-    images: PublishedCount | None = None
-    measure: str = MEAN_IOU
-    is_verified: bool = True
-    source: str = SEVERAL_CLASSES
-    base: Mapping[str, Any] = field(default_factory=lambda: OPTICAL)
-    others: Mapping[str, Any] = field(default_factory=dict)
+    config: str  # its name, without suffix
+    group: str  # one of GROUPS
+    figure: float | None  # the reported one in percent; None where none is public
+    threshold: float  # probability threshold of the original's config
+    images: PublishedCount | None = None  # None where their number is not known for certain
+    is_verified: bool = True  # the figure was checked against the paper
+    measure: str = MEAN_IOU  # or FOREGROUND_IOU
+    source: str = SEVERAL_CLASSES  # where the figure comes from
+    base: Mapping[str, Any] = field(default_factory=lambda: OPTICAL)  # settings of the group
+    others: Mapping[str, Any] = field(default_factory=dict)  # settings that differ from those
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -81,72 +78,55 @@ class PublishedRecord:
         return {**self.base, 'Threshold': self.threshold, **self.others}
 
 
-def _optical(
-    config: str, figure: float, threshold: float, images: tuple[int, str] | None = None, **others: Any
-) -> PublishedRecord:
-    count = PublishedCount(*images) if images else None
-    return PublishedRecord(config, 'optical', figure, threshold, count, others=others)
-
-
-def _one_class(
-    config: str, group: str, figure: float, threshold: float, images: tuple[int, str], is_verified: bool = True,
-    **others: Any,
-) -> PublishedRecord:  # fmt: skip
-    count = PublishedCount(*images)
-    return PublishedRecord(
-        config, group, figure, threshold, count, FOREGROUND_IOU, is_verified, ONE_CLASS, others=others
-    )
-
-
-def _sar(
-    config: str, base: Mapping[str, Any] = SAR_WHOLE, threshold: float = 0, measure: str = MEAN_IOU, **others: Any
-) -> PublishedRecord:
-    return PublishedRecord(config, 'sar', None, threshold, None, measure, False, NOT_PUBLIC, base, others)
-
-
-_RECORDS = (
-    _optical('cfg_openearthmap', 40.3, 0.1),
-    _optical('cfg_loveda', 36.9, 0.3, (1669, AUTHORS)),
-    _optical('cfg_iSAID', 21.7, 0.4, (11644, RULE)),
-    _optical('cfg_potsdam', 47.1, 0.1, (2016, RULE), Background=5),  # 14 tiles of 6000 x 6000: 12 x 12 crops each
-    _optical('cfg_vaihingen', 29.1, 0.1, (398, RULE), Background=5),
+_UNVERIFIED = {'is_verified': False}
+_ROWS: tuple[tuple[str, str, float | None, float, tuple[int, str] | None, dict[str, Any]], ...] = (
+    ('cfg_openearthmap', 'optical', 40.3, 0.1, None, {}),
+    ('cfg_loveda', 'optical', 36.9, 0.3, (1669, AUTHORS), {}),
+    ('cfg_iSAID', 'optical', 21.7, 0.4, (11644, RULE), {}),
+    # 14 tiles of 6000 x 6000: 12 x 12 crops each
+    ('cfg_potsdam', 'optical', 47.1, 0.1, (2016, RULE), {'others': {'Background': 5}}),
+    ('cfg_vaihingen', 'optical', 29.1, 0.1, (398, RULE), {'others': {'Background': 5}}),
     # 90 images of 3840 x 2160, 2 x 3 tiles each; 60 of 4096 x 2160, 2 x 4
-    _optical('cfg_uavid', 42.5, 0.3, (1020, RULE)),
-    _optical('cfg_udd5', 50.6, 0.4, (40, AUTHORS), Background=4),
-    _optical('cfg_vdd', 45.3, 0.3, (40, AUTHORS)),
-    _one_class('cfg_whu_aerial', 'building', 49.2, 0.6, (1036, AUTHORS)),
-    _one_class('cfg_whu_sat_II', 'building', 28.4, 0.7, (3726, AUTHORS)),
-    _one_class('cfg_inria', 'building', 44.6, 0.6, (675, RULE), False),  # 27 images of 5000 x 5000: 5 x 5 tiles each
-    _one_class('cfg_xBD', 'building', 37.0, 0.0, (933, AUTHORS), False, Lambda=0),
-    _one_class('cfg_chn6-cug', 'road', 35.4, 0.8, (903, AUTHORS), False),
-    _one_class('cfg_deepglobe_road', 'road', 17.8, 0.7, (1530, PAPER), False),
-    _one_class('cfg_massachusetts_road', 'road', 11.5, 0.7, (49, PAPER)),
-    _one_class('cfg_spacenet_road', 'road', 23.8, 0.7, (567, PAPER), False),
-    _one_class('cfg_wbs-si', 'water', 60.2, 0.6, (499, PAPER)),
-    _sar('cfg_openearthmap_sar', SAR),
-    _sar('cfg_ddhrnet_korea_sar'),
-    _sar('cfg_ddhrnet_shandong_sar'),
-    _sar('cfg_ddhrnet_xian_sar'),
-    _sar('cfg_fusar_sar', SAR),
-    _sar('cfg_pie_sar'),
-    _sar('cfg_whu_sar', Background=6),
-    _sar('cfg_yeseg_sar', threshold=0.3),
-    _sar('cfg_hrsid', OPTICAL, 0.6, FOREGROUND_IOU, Window=0),
+    ('cfg_uavid', 'optical', 42.5, 0.3, (1020, RULE), {}),
+    ('cfg_udd5', 'optical', 50.6, 0.4, (40, AUTHORS), {'others': {'Background': 4}}),
+    ('cfg_vdd', 'optical', 45.3, 0.3, (40, AUTHORS), {}),
+    ('cfg_whu_aerial', 'building', 49.2, 0.6, (1036, AUTHORS), {}),
+    ('cfg_whu_sat_II', 'building', 28.4, 0.7, (3726, AUTHORS), {}),
+    ('cfg_inria', 'building', 44.6, 0.6, (675, RULE), _UNVERIFIED),  # 27 images of 5000 x 5000: 5 x 5 tiles each
+    ('cfg_xBD', 'building', 37.0, 0.0, (933, AUTHORS), {**_UNVERIFIED, 'others': {'Lambda': 0}}),
+    ('cfg_chn6-cug', 'road', 35.4, 0.8, (903, AUTHORS), _UNVERIFIED),
+    ('cfg_deepglobe_road', 'road', 17.8, 0.7, (1530, PAPER), _UNVERIFIED),
+    ('cfg_massachusetts_road', 'road', 11.5, 0.7, (49, PAPER), {}),
+    ('cfg_spacenet_road', 'road', 23.8, 0.7, (567, PAPER), _UNVERIFIED),
+    ('cfg_wbs-si', 'water', 60.2, 0.6, (499, PAPER), {}),
+    ('cfg_openearthmap_sar', 'sar', None, 0, None, {'base': SAR}),
+    ('cfg_ddhrnet_korea_sar', 'sar', None, 0, None, {}),
+    ('cfg_ddhrnet_shandong_sar', 'sar', None, 0, None, {}),
+    ('cfg_ddhrnet_xian_sar', 'sar', None, 0, None, {}),
+    ('cfg_fusar_sar', 'sar', None, 0, None, {'base': SAR}),
+    ('cfg_pie_sar', 'sar', None, 0, None, {}),
+    ('cfg_whu_sar', 'sar', None, 0, None, {'others': {'Background': 6}}),
+    ('cfg_yeseg_sar', 'sar', None, 0.3, None, {}),
+    ('cfg_hrsid', 'sar', None, 0.6, None, {'base': OPTICAL, 'measure': FOREGROUND_IOU, 'others': {'Window': 0}}),
 )
-PUBLISHED: dict[str, PublishedRecord] = {record.config: record for record in _RECORDS}
+"""Config, group, figure, threshold, (images, how that is known), what differs from the group."""
+PUBLISHED: dict[str, PublishedRecord] = {
+    config: PublishedRecord(
+        config, group, figure, threshold, images and PublishedCount(*images), **(_FACTS[group] | differing)
+    )
+    for config, group, figure, threshold, images, differing in _ROWS
+}
 """Config, without suffix -> what is published of its data set; in the order of the paper's tables."""
 
 
 def published_images(config: str) -> PublishedCount | None:
     """Published number of images of a config's data set, by its file name; None where it is not known."""
-    record = PUBLISHED.get(Path(config).stem)
-    return record.images if record else None
+    stem = Path(config).stem
+    return PUBLISHED[stem].images if stem in PUBLISHED else None
 
 
 def group_configs(group: str = ALL, folder: Path = PROJECT_ROOT / 'configs') -> list[Path]:
-    """Configs of a group in the order of the table; 'all' takes every config in the folder except the demo's.
-
-    Configs in no group (a user's own) come last.
+    """Configs of a group in the order of the table; all of the folder but the demo's, a user's own last, for 'all'.
 
     Raises:
         ConfigError: Unknown group.
@@ -154,14 +134,10 @@ def group_configs(group: str = ALL, folder: Path = PROJECT_ROOT / 'configs') -> 
     """
     if group not in (ALL, *GROUPS):
         raise ConfigError(f'unknown group {group!r}; known: {", ".join((*GROUPS, ALL))}')
-    order = {name: place for place, name in enumerate(PUBLISHED)}
-    found = sorted(folder.glob('cfg_*.py'), key=lambda path: (order.get(path.stem, len(order)), path.stem))
-    chosen = [
-        path
-        for path in found
-        if path.stem not in NOT_IN_THE_PAPER
-        and (group == ALL or (path.stem in PUBLISHED and PUBLISHED[path.stem].group == group))
-    ]
+    found = {path.stem: path for path in sorted(folder.glob('cfg_*.py')) if path.stem not in NOT_IN_THE_PAPER}
+    in_order = [name for name in PUBLISHED if name in found] + [name for name in found if name not in PUBLISHED]
+    known = {name: record.group for name, record in PUBLISHED.items()}
+    chosen = [found[name] for name in in_order if group in (ALL, known.get(name))]
     if not chosen:
         raise MissingFileError(f'no configs of the group {group!r} in {folder}: is the checkout whole?')
     return chosen

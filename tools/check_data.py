@@ -26,8 +26,7 @@ from studies.data_inspection import compare_count, describe_inspection, draw_con
 import segearth.register  # noqa: F401 - the data sets
 from segearth.cli import build_parser, run_cli
 from segearth.errors import ConfigError, MissingFileError, UserError
-from segearth.evaluation.configuration import add_config_options, load_config
-from segearth.evaluation.preflight import build_dataset
+from segearth.evaluation.configuration import add_config_options, build_dataset, load_config
 from segearth.io.atomic import replacing
 from segearth.io.outputs import writing
 from segearth.paths import PROJECT_ROOT
@@ -41,11 +40,7 @@ PLACES = ('data_root', 'data_prefix', 'ann_file', 'indices')  # settings that sa
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program and returns its exit code.
-
-    Raises:
-        UserError: A config cannot be used.
-    """
+    """Runs the program and returns its exit code."""
     parser = build_parser(__doc__)
     parser.add_argument('configs', nargs='*', metavar='CONFIG', help='configs, such as configs/cfg_loveda.py')
     parser.add_argument('--all', action='store_true', help='all configs in configs/')
@@ -66,11 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def is_sound(config: Config, options: argparse.Namespace) -> bool:
-    """Checks the data set of one config and prints the findings.
-
-    Raises:
-        ConfigError: The config itself cannot be used.
-    """
+    """Checks the data set of one config and prints the findings; a config that cannot be used is an error."""
     init_default_scope(config.get('default_scope', 'mmseg'))
     name, settings = Path(config.filename).name, config.test_dataloader.dataset
     print(f'{name}: {settings.type}')
@@ -89,15 +80,13 @@ def is_sound(config: Config, options: argparse.Namespace) -> bool:
     published = published_images(name)
     is_other_place = any(f'dataset.{place}' in key for key in options.cfg_options for place in PLACES)
     compare_count(found, published, is_other_place)
-    sheet = draw_contact_sheet(dataset, spread(len(dataset), options.columns))
-    picture = options.pictures / f'{Path(name).stem}.png' if sheet else None
-    if sheet and picture:
+    picture = None
+    if sheet := draw_contact_sheet(dataset, spread(len(dataset), options.columns)):
+        picture = options.pictures / f'{Path(name).stem}.png'
         with writing(picture, 'choose another folder with --pictures'), replacing(picture) as part:
             sheet.save(part, format='PNG')
     print(describe_inspection(found, dataset, published, picture))
     return not found.errors
-
-
 
 
 if __name__ == '__main__':

@@ -15,25 +15,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 from segearth.cli import build_parser, run_cli
 from segearth.errors import ConfigError
-from segearth.evaluation.configuration import add_config_options, load_config
-from segearth.evaluation.preflight import build_checked_dataset
+from segearth.evaluation.configuration import add_config_options, build_checked_dataset, load_config
 from segearth.evaluation.run import clean_messages
 from segearth.evaluation.settings_sweep import compare_scoring
+from segearth.freed_memory import keep_freed_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the program.
-
-    Raises:
-        UserError: Anything a user can mend.
-    """
+    """Runs the program."""
     parser = build_parser(__doc__)
     parser.add_argument('config', help='config, such as configs/cfg_demo.py')
     parser.add_argument('--ranks', nargs='+', type=int, default=[], metavar='R', help='coordinates kept (score_rank)')
@@ -43,21 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if min(options.ranks, default=1) < 1:
         raise ConfigError(f'--ranks {min(options.ranks)}: allowed are 1 or more')
-    console, errors = Console(), Console(stderr=True)
+    keep_freed_memory(limited=True)
     with clean_messages():
         settings = load_config(options.config, options.cfg_options)
         dataset = build_checked_dataset(settings, options.limit)
-        ways = compare_scoring(
-            settings,
-            dataset,
-            list(dict.fromkeys(options.ranks)),
-            not options.without_plain,
-            lambda batches: track(batches, 'images', console=errors, transient=True),
-        )
+        ways = compare_scoring(settings, dataset, list(dict.fromkeys(options.ranks)), not options.without_plain)
     table = Table('path', 'largest difference of a score', 'pixels with another class', 'mIoU')
     for way in ways:
         share = f'{100 * way.changed / way.pixels:.4f} %'
         table.add_row(way.name, f'{way.score_difference:.1e}', share, f'{way.mean_iou:.2f}')
+    console = Console()
     console.print(table)
     console.print(f'{len(dataset)} images; compared with: {ways[0].name}')
 

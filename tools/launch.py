@@ -3,8 +3,8 @@
 python tools/launch.py --standalone --nproc_per_node 2 eval.py --config configs/cfg_demo.py --launcher pytorch
 
 Takes torchrun's options. torchrun itself ends with code 1 and a traceback whatever happened; here a user's mistake
-stays code 2, a process killed by signal n gives 128 + n, and messages are those of the processes. When one ends with an
-error the others are ended too. It imports nothing of this project, which would cost seconds before each start.
+stays code 2, a process killed by signal n gives 128 + n, and messages are those of the processes. It imports nothing of
+this project, which would cost seconds before each start.
 """
 
 from __future__ import annotations
@@ -57,10 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def worst_code(codes: Iterable[int]) -> int:
-    """The highest exit code, signals (negative) counted as shells do; 1 where there is none but 0.
-
-    Codes of processes that were merely told to end count only where there are no others.
-    """
+    """The highest exit code, signals (negative) as shells count them; codes of processes told to end count last."""
     codes = [code for code in codes if code]
     own = [code for code in codes if code not in WHEN_TOLD_TO_END] or codes
     return max((SIGNAL_BASE - code if code < 0 else code for code in own), default=1)

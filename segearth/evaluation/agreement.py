@@ -26,34 +26,21 @@ Card = Mapping[str, Any]
 
 RANK = 'rank'
 MOST_NAMED = 5  # differences in a message
-TOLERANCE = 0.01  # of projected text embeddings, which processors round differently
+TOLERANCE = 0.01  # of tensors: projected text embeddings, which processors round differently
 
 
 def prove_alike(card: Card) -> None:
-    """Compares the cards of all processes of the default process group; without one it does nothing.
-
-    Args:
-        card: Strings, or tensors, of which small differences do not count.
-
-    Raises:
-        ConfigError: They differ.
-    """
+    """Compares the cards, of strings and tensors, of all processes of the default process group, if there is one."""
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return
     cards: list[Card] = [{}] * distributed.get_world_size()
-    distributed.all_gather_object(cards, dict(card))
-    problem = find_disagreement([{RANK: rank, **card} for rank, card in enumerate(cards)])
-    if problem:
+    distributed.all_gather_object(cards, {RANK: distributed.get_rank(), **card})
+    if problem := find_disagreement(cards):
         raise problem
 
 
 def find_disagreement(cards: Sequence[Card], where: str = '') -> ConfigError | None:
-    """What differs between cards, with the values and the ranks that have them, as an error; None if nothing does.
-
-    Args:
-        cards: Each with its :data:`RANK`.
-        where: Address and port where the processes met, for the message.
-    """
+    """What differs between cards, each with its :data:`RANK`, as an error that says ``where`` the processes met."""
     cards = sorted(cards, key=lambda card: card[RANK])
     found = []
     for name in dict.fromkeys(name for card in cards for name in card if name != RANK):
@@ -77,12 +64,7 @@ def find_disagreement(cards: Sequence[Card], where: str = '') -> ConfigError | N
 
 
 def settings_card(settings: Config, **options: Any) -> dict[str, str]:
-    """All settings of a run by dotted names, folders left out; class words by their content.
-
-    Args:
-        settings: Config from :func:`segearth.evaluation.configuration.load_config`.
-        **options: Further settings, such as limit.
-    """
+    """All settings of a run by dotted names, with further options; folders left out, class words by their content."""
     known = settings.to_dict()
     known.pop('work_dir', None)
     words = known.get('model', {}).get('name_path')
@@ -117,8 +99,7 @@ def images_card(dataset: BaseDataset) -> dict[str, str]:
 def weights_card(model: nn.Module) -> dict[str, Any]:
     """A digest of each part of a model: all bytes of its parameters and buffers, with names, types and shapes.
 
-    Text embeddings were computed in this process; of them each is projected on one number, to be compared with a
-    tolerance. 150 million float32 parameters take 0.4 s.
+    Text embeddings were computed in this process: each is projected on one number, to be compared with a tolerance.
     """
     digests: dict[str, Any] = {}
     embeddings = getattr(model, 'text_embeddings', None)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import openpyxl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from openpyxl.styles import Font, PatternFill
 
@@ -20,7 +18,7 @@ from segearth.errors import UserError
 from segearth.evaluation.configuration import load_config
 from segearth.evaluation.results import CLASS_SHEET, edit_workbook, read_rows
 from segearth.evaluation.row import settings_digest
-from segearth.io.atomic import write_bytes
+from segearth.io.atomic import replacing
 from segearth.paths import PROJECT_ROOT
 from segearth.published import FOREGROUND_IOU, GROUPS, PUBLISHED, PublishedRecord
 
@@ -45,26 +43,17 @@ MEASURED, DIFFERING, REPORTED = '#1f6f8b', '#9ec9d9', '#222222'
 
 @dataclass(frozen=True)
 class Comparison:
-    """A measured figure beside a published one.
-
-    Attributes:
-        record: What is published.
-        row: The row of the run in the results, column -> value; None where the set was not measured.
-        measured: Figure in percent, of the record's kind; None where there is none.
-        differences: How the run differs from the published settings; empty where it does not.
-    """
+    """A measured figure beside a published one."""
 
     record: PublishedRecord
-    row: Mapping[str, Any] | None = None
-    measured: float | None = None
-    differences: tuple[str, ...] = ()
+    row: Mapping[str, Any] | None = None  # of the run, column -> value; None where the set was not measured
+    measured: float | None = None  # in percent, of the record's kind
+    differences: tuple[str, ...] = ()  # how the run differs from the published settings
 
     @property
     def gain(self) -> float | None:
         """Measured minus reported, in points."""
-        if self.measured is None or self.record.figure is None:
-            return None
-        return round(self.measured - self.record.figure, 2)
+        return _difference(self.measured, self.record.figure)
 
     @property
     def is_comparable(self) -> bool:
@@ -72,33 +61,24 @@ class Comparison:
         return self.gain is not None and not self.differences
 
 
-@dataclass(frozen=True)
-class Average:
-    """Averages over the comparable sets of a group.
-
-    Attributes:
-        group: Name of the group.
-        num_sets: Sets that count: measured as published, with a published figure.
-        num_configs: All sets of the group.
-        measured: Mean of the measured figures in percent; None without sets.
-        reported: Mean of the published figures of the same sets.
-    """
+class Average(NamedTuple):
+    """Means in percent over the sets of a group that count (measured as published, with a published figure)."""
 
     group: str
     num_sets: int
-    num_configs: int
-    measured: float | None
+    num_configs: int  # all sets of the group
+    measured: float | None  # None without sets, as the next
     reported: float | None
 
 
+def _difference(measured: float | None, reported: float | None) -> float | None:
+    return None if measured is None or reported is None else round(measured - reported, 2)
+
+
 def compare(rows: Sequence[Mapping[str, Any]], class_rows: Iterable[Mapping[str, Any]]) -> list[Comparison]:
-    """Puts the rows of the results beside the published figures, in the order of the table.
+    """Puts the rows of the results, and of its sheet of classes, beside the published figures, in the table's order.
 
     Of several runs with the same settings the last one counts; runs with other settings get lines of their own.
-
-    Args:
-        rows: Rows of the first sheet of the results, the oldest first.
-        class_rows: Rows of the sheet of classes.
     """
     ious = defaultdict(list)
     for entry in class_rows:
@@ -165,14 +145,7 @@ def average_groups(comparisons: Sequence[Comparison]) -> list[Average]:
 
 
 def write_paper_sheet(path: Path) -> list[Comparison]:
-    """Writes the sheet ``paper`` anew from the rows of the results, and returns what it shows.
-
-    Args:
-        path: Spreadsheet of results, which must exist.
-
-    Raises:
-        ResultsError: It cannot be read or written.
-    """
+    """Writes the sheet ``paper`` of an existing spreadsheet anew from its rows, and returns what it shows."""
     comparisons = compare(read_rows(path), read_rows(path, CLASS_SHEET))
     with edit_workbook(path) as workbook:
         if PAPER_SHEET in workbook.sheetnames:
@@ -186,9 +159,7 @@ def write_paper_sheet(path: Path) -> list[Comparison]:
             for entry in comparisons:
                 if entry.record.group == average.group:
                     _append(sheet, _line(entry), **({'fill': MARK} if entry.differences else {}))
-            gain = None
-            if average.measured is not None and average.reported is not None:
-                gain = round(average.measured - average.reported, 2)
+            gain = _difference(average.measured, average.reported)
             title = f'average of {average.num_sets} of {average.num_configs} sets'
             _append(sheet, [average.group, title, None, average.measured, average.reported, gain], font=BOLD)
         for line in ([], *([note] for note in NOTES)):
@@ -196,7 +167,7 @@ def write_paper_sheet(path: Path) -> list[Comparison]:
     return comparisons
 
 
-def _append(sheet: openpyxl.worksheet.worksheet.Worksheet, line: Sequence[Any], **style: Any) -> None:
+def _append(sheet: Any, line: Sequence[Any], **style: Any) -> None:
     sheet.append(line)
     for cell in sheet[sheet.max_row]:
         for name, value in style.items():
@@ -216,15 +187,7 @@ def _line(entry: Comparison) -> list[Any]:
 
 
 def save_chart(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Draws a bar for each measured figure and a tick for each published one, as PNG.
-
-    Args:
-        comparisons: What to draw, from above.
-        path: Where to.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Draws a bar for each measured figure and a tick for each published one, as PNG."""
     shown = [entry for entry in comparisons if entry.measured is not None or entry.record.figure is not None]
     figure = Figure(figsize=(9, 1.6 + INCHES_A_BAR * max(len(shown), 1)), layout='constrained')
     axes = figure.subplots()
@@ -250,6 +213,5 @@ def save_chart(comparisons: Sequence[Comparison], path: Path) -> None:
     axes.plot([], [], color=REPORTED, lw=2, label='reported')
     axes.plot([], [], color=REPORTED, lw=2, ls=':', label='reported, unverified')
     figure.legend(loc='outside upper center', ncols=2, fontsize=8, frameon=False)
-    data = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(data)
-    write_bytes(path, data.getvalue())
+    with replacing(path) as part:
+        figure.savefig(part, format='png')

@@ -1,23 +1,28 @@
-"""From config files and the command line to settings that run: overrides, mistakes named, paths found anywhere."""
+"""From config files and the command line to settings and data set, checked before the model is built."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
-from mmseg.registry import METRICS, MODELS, TRANSFORMS
+from mmengine.dataset import BaseDataset
+from mmengine.dist import all_gather_object, get_dist_info
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 
 import segearth.evaluation.metric
 import segearth.register  # noqa: F401 - configs name what these register
-from segearth.errors import ConfigError, MissingFileError, UserError
+from segearth.datasets import checks
+from segearth.datasets.sets import RemoteSensingDataset
+from segearth.errors import ConfigError, DataError, MissingFileError, UserError, did_you_mean
 from segearth.models.segmentor import SegEarthSegmentation
 from segearth.paths import class_file_folders, config_folders, data_folders, find_config, find_file
+from segearth.text.vocabulary import read_vocabulary
 
 NEEDED_KEYS = ('model', 'test_dataloader', 'test_evaluator', 'test_cfg')
 OURS = {'LoadImageFromFile': 'LoadOpticalImage', 'LoadAnnotations': 'LoadSegLabel', 'IoUMetric': 'ClassIoUMetric'}
@@ -30,18 +35,14 @@ class ConfigOptions(DictAction):
     """KEY=VALUE pairs as a dictionary; under the option's name with ``_as_given`` the words, for who passes them on."""
 
     def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         """Parses the pairs; several --cfg-options add up."""
         wrong = [value for value in values if '=' not in value]
         if wrong:
-            parser.error(f'{option_string}: {wrong[0]!r} is not of the form KEY=VALUE')
+            parser.error(f'{option}: {wrong[0]!r} is not of the form KEY=VALUE')
         before, given = getattr(namespace, self.dest), f'{self.dest}_as_given'
-        super().__call__(parser, namespace, values, option_string)
+        super().__call__(parser, namespace, values, option)
         setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
         setattr(namespace, given, [*getattr(namespace, given), *values])
 
@@ -49,14 +50,8 @@ class ConfigOptions(DictAction):
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Adds ``--cfg-options``; the namespace gets ``cfg_options``, a mapping, and ``cfg_options_as_given``, a list."""
     parser.set_defaults(cfg_options_as_given=[])
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=ConfigOptions,
-        default={},
-        metavar='KEY=VALUE',
-        help="settings in place of the config's",
-    )
+    words = {'metavar': 'KEY=VALUE', 'help': "settings in place of the config's"}
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, default={}, **words)
 
 
 def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -93,11 +88,7 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
 
 
 def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Reads any config file of mmengine and puts overrides, dotted key -> value, into it.
-
-    Raises:
-        ConfigError: The file cannot be used, or an override does not fit it.
-    """
+    """Reads any config file of mmengine and puts overrides, dotted key -> value, into it."""
     try:
         config = Config.fromfile(str(path))
     except UserError:
@@ -113,12 +104,7 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
 
 
 def match_configs(patterns: list[str]) -> list[Path]:
-    """Configs by paths or patterns, relative to the working directory, else to the checkout and to its configs/.
-
-    Raises:
-        ConfigError: Two configs of one name, whose work folders would be one.
-        MissingFileError: A pattern that nothing matches.
-    """
+    """Configs by paths or patterns, relative to the working directory, else to the checkout and to its configs/."""
     paths: dict[Path, None] = {}
     for pattern in patterns:
         found = next(filter(None, (_glob(folder, pattern) for folder in config_folders())), [])
@@ -132,6 +118,85 @@ def match_configs(patterns: list[str]) -> list[Path]:
         if names.setdefault(path.stem, path) != path:
             raise ConfigError(f'two configs are called {path.stem}: {names[path.stem]}, {path}. Rename one')
     return list(paths)
+
+
+def build_dataset(settings: Mapping[str, Any], limit: int | None = None) -> BaseDataset:
+    """Builds a data set of this project or of mmseg from its ``type`` and arguments.
+
+    Args:
+        settings: Of the data set.
+        limit: Number of images to take, the first by name; None for all.
+
+    Raises:
+        UserError: Unknown type or argument, a limit below 1, no images, or a folder that does not exist.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f'--limit {limit}: give a number of images of 1 or more')
+    kind, arguments = settings['type'], {key: settings[key] for key in settings if key not in ('type', '_scope_')}
+    dataset_class = DATASETS.get(kind) if isinstance(kind, str) else kind
+    if dataset_class is None:
+        known = sorted(name for name, cls in DATASETS.module_dict.items() if issubclass(cls, RemoteSensingDataset))
+        raise ConfigError(f"unknown data set type {kind!r}; this project's: {', '.join(known)}; and mmseg's")
+    is_ours = issubclass(dataset_class, RemoteSensingDataset)
+    if not is_ours:  # mmseg's own end in assertions
+        get = arguments.get
+        checks.check_folders(get('data_root'), get('data_prefix') or {}, get('ann_file') or '', kind)
+    try:
+        dataset = dataset_class(**arguments, **({} if is_ours else {'lazy_init': True}))
+    except TypeError as error:
+        raise ConfigError(f'settings of {kind} that do not fit: {error}') from error
+    if not is_ours:
+        checks.check_not_empty(dataset, len(dataset.load_data_list()))
+        dataset.full_init()
+        checks.bind_label_checks(dataset)
+    if limit is not None and limit < len(dataset):
+        dataset.get_subset_(limit)
+    return dataset
+
+
+def build_checked_dataset(settings: Config, limit: int | None, class_files: Sequence[str] = ()) -> BaseDataset:
+    """Builds the data set of a config, for programs of one process, and checks files and classes.
+
+    The class-name files, or the config's where none are given, have to fit the data set.
+    """
+    init_default_scope(settings.get('default_scope', 'mmseg'))
+    dataset = build_dataset(settings.test_dataloader.dataset, limit)
+    for path in class_files or [settings.model.get('name_path')]:
+        check_classes({**settings.model, 'name_path': path}, dataset)
+    check_files(dataset)
+    return dataset
+
+
+def check_files(dataset: BaseDataset, with_broken: bool = False) -> list[checks.BrokenPair]:
+    """Checks all files of a data set: existence, sizes, and with ``with_broken`` whether they can be read.
+
+    Processes of one evaluation share the reading; what cannot be read is taken out of the data set of each, and
+    returned.
+    """
+    rank, num_processes = get_dist_info()
+    if rank == 0:
+        checks.check_files_exist(dataset)
+    broken: list[checks.BrokenPair] = []
+    if with_broken:
+        shares = all_gather_object(checks.find_broken(dataset, range(rank, len(dataset), num_processes)))
+        broken = sorted((pair for share in shares for pair in share), key=lambda pair: pair.index)
+        if len(broken) == len(dataset):
+            raise DataError(f'none of the {len(dataset)} images can be read; the first: {broken[0].reason}')
+        if gone := {pair.index for pair in broken}:
+            dataset.get_subset_([index for index in range(len(dataset)) if index not in gone])
+    if rank == 0:
+        checks.check_headers(dataset)
+    return broken
+
+
+def check_classes(model: Mapping[str, Any], dataset: BaseDataset) -> None:
+    """Checks that the class words and the background index of a model fit a data set's classes."""
+    num_classes = len(dataset.metainfo['classes'])
+    if model.get('name_path'):
+        read_vocabulary(model['name_path'], num_classes)
+    background = model.get('bg_idx', 0)
+    if not 0 <= background < num_classes:
+        raise ConfigError(f'model.bg_idx is {background}; the data set has classes 0 to {num_classes - 1}')
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:
@@ -153,9 +218,8 @@ def _check_model_keys(config: Config) -> None:
     known = SegEarthSegmentation.config_defaults() if model is SegEarthSegmentation else parameters
     for key in config.model:
         if key not in known and key != 'type':
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f'Did you mean {near[0]}?' if near else f'Known: {", ".join(known)}.'
-            raise ConfigError(f'unknown key model.{key}. {hint}')
+            hint = did_you_mean(key, known) or f' Known: {", ".join(known)}.'
+            raise ConfigError(f'unknown key model.{key}.{hint}')
 
 
 def _find_class_file(config: Config, is_given: bool) -> None:

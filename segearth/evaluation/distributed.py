@@ -95,14 +95,7 @@ def leave_processes() -> None:
 
 @contextmanager
 def lost_processes_named(timeout: float) -> Iterator[None]:
-    """Says in one message that another process is gone, where torch says it in many ways.
-
-    Args:
-        timeout: Seconds given to :func:`join_processes`, for the message.
-
-    Raises:
-        LostProcessError: Another process ended, or did not answer in time.
-    """
+    """Turns what torch says in many ways when another process is gone, or is silent so long, into one message."""
     try:
         yield
     except RuntimeError as error:
@@ -207,8 +200,7 @@ def _call_the_roll(store: Store, place: Place, card: Card, timeout: float) -> No
 
 
 def _find_problem(cards: Sequence[Card], own: Card, place: Place, is_late: bool) -> ConfigError | None:
-    problem = find_disagreement([*cards, own] if is_late else cards, place.where)
-    if problem:
+    if problem := find_disagreement([*cards, own] if is_late else cards, place.where):
         return problem
     ranks = [card[RANK] for card in cards]
     doubled = [place.rank] if is_late else sorted({rank for rank in ranks if ranks.count(rank) > 1})

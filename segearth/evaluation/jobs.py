@@ -36,40 +36,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """An evaluation to run.
-
-    Attributes:
-        config: Path of the config.
-        folder: Folder of its logs and rows.
-        digest: Digest of its settings, which its row will have; None where the config cannot be read.
-        num_images: Images it will take, as far as known before; for the time left.
-        fault: Why it cannot be run; empty where it can.
-    """
+    """An evaluation to run."""
 
     config: Path
-    folder: Path
-    digest: str | None
-    num_images: int = 1
-    fault: str = ''
+    folder: Path  # of its logs and rows
+    digest: str | None  # of its settings, as in its row; None where the config cannot be read
+    num_images: int = 1  # that it will take, as far as known before; for the time left
+    fault: str = ''  # why it cannot be run
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
-
-    Attributes:
-        job: The job.
-        state: done, failed, skipped or not done.
-        reason: Why, where it is not done.
-        row: Its row, where there is one.
-        seconds: How long the process ran.
-    """
+    """What became of a job."""
 
     job: Job
-    state: str
-    reason: str = ''
+    state: str  # done, failed, skipped or not done
+    reason: str = ''  # why it is not done
     row: ResultRow | None = None
-    seconds: float = 0.0
+    seconds: float = 0.0  # that the process ran
 
 
 class RunningJob:
@@ -104,17 +88,15 @@ class RunningJob:
         code = self._process.poll()
         if code is None:
             return None
-        seconds, row, reason = time.time() - self.started, None, ''
-        if code:
-            reason = failure_reason(self.job.folder / CONSOLE_LOG, code)
-        else:
-            kept = [row for path, row in kept_rows(self.job.folder) if path.stat().st_mtime >= self.started - 1]
-            row, reason = (kept[-1], '') if kept else (None, f'it left no row in {self.job.folder}')
-        if row:
+        seconds, row = time.time() - self.started, None
+        reason = failure_reason(self.job.folder / CONSOLE_LOG, code) if code else f'it left no row in {self.job.folder}'
+        kept = [] if code else kept_rows(self.job.folder)
+        if kept and kept[-1][0].stat().st_mtime >= self.started - 1:
             try:
-                append_row(row, results)  # it is there, unless the process was hindered: then it is now
+                append_row(kept[-1][1], results)  # it is there, unless the process was hindered: then it is now
+                row, reason = kept[-1][1], ''
             except ResultsError as error:
-                row, reason = None, str(error)
+                reason = str(error)
         self._lock.close()
         return Outcome(self.job, DONE if row else FAILED, reason, row, seconds)
 
@@ -144,19 +126,11 @@ def run_jobs(
     report: Callable[[Outcome], None] = lambda _: None,
     watch: Callable[[Sequence[RunningJob], Sequence[Job]], None] = lambda *_: None,
 ) -> None:
-    """Runs jobs, as many at once as there are slots.
+    """Runs jobs in their order, as many at once as there are slots, each on the devices of its slot.
 
-    Args:
-        jobs: What to run, in the order of the starts.
-        slots: Devices of each slot.
-        start: Job, devices -> command and environment.
-        results: Spreadsheet that the jobs append to.
-        resume: Skip jobs whose row is in the results, or kept in their folder (it is appended then).
-        report: Called with each outcome as it is known.
-        watch: Called with what runs and what waits, several times a second.
-
-    Raises:
-        KeyboardInterrupt: Interrupted; the jobs under way were told to end, and all outcomes were reported.
+    ``start`` gives command and environment of a job on devices. Resuming skips jobs whose row is in the results, or
+    kept in their folder. ``report`` gets each outcome as it is known, ``watch`` what runs and what waits, several times
+    a second. An interruption tells the jobs under way to end, and is raised when all outcomes are reported.
     """
     waiting, free = list(jobs), list(slots)
     running: list[RunningJob] = []
@@ -179,8 +153,7 @@ def run_jobs(
                     free.pop(0)
                     running.append(begun)
             for entry in list(running):
-                outcome = entry.poll(results)
-                if outcome:
+                if outcome := entry.poll(results):
                     running.remove(entry)
                     free.append(entry.devices)
                     report(outcome)
@@ -199,13 +172,7 @@ def run_jobs(
 
 
 def find_row(job: Job, results: Path) -> ResultRow | None:
-    """The row of a job's settings, from its folder or from the results.
-
-    One from the folder is appended to the results, which changes nothing where they have all of it.
-
-    Raises:
-        ResultsError: The results cannot be written.
-    """
+    """The row of a job's settings, from its folder (then it is appended to the results) or from the results."""
     wanted = (job.digest, job.config.stem)
     for path, row in reversed(kept_rows(job.folder)):
         if (row.summary.get('Settings'), row.summary.get('Config')) == wanted:
@@ -257,10 +224,8 @@ def _begin(
         if row is None:
             return RunningJob(job, devices, lock, *start(job, devices))
         outcome = Outcome(job, SKIPPED, f'has run {row.run} with these settings', row)
-    except ResultsError as error:
-        outcome = Outcome(job, FAILED, str(error))
-    except OSError as error:
-        outcome = Outcome(job, FAILED, f'cannot be started: {error}')
+    except (ResultsError, OSError) as error:
+        outcome = Outcome(job, FAILED, str(error) if isinstance(error, ResultsError) else f'cannot be started: {error}')
     lock.close()
     return outcome
 

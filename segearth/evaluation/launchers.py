@@ -15,30 +15,20 @@ LOOPBACK = '127.0.0.1'
 FIRST_PORT, NUM_PORTS = 12_000, 16_381  # below the ports that systems give out themselves; a prime number of them
 STEPS_A_JOB = 97  # jobs that follow each other lie so many ports apart
 FIRST_SPECIAL_STEP = 0xFFFF_FFF0  # ids of steps that srun did not start: the batch script, interactive shells
-INTEGERS = {'rank': 0, 'number of processes': 1, 'rank on its machine': 0}
+INTEGERS = (('rank', 0), ('number of processes', 1), ('rank on its machine', 0))  # the least
 
 
 @dataclass(frozen=True)
 class Place:
-    """A process of a run.
-
-    Attributes:
-        rank: Number of the process, from 0.
-        world_size: Number of processes.
-        local_rank: Number of the process on its machine, from 0.
-        address: Name of the machine of rank 0.
-        port: Port of that machine at which the processes meet.
-        run: What tells this run from others, as far as the launcher says; empty where it says nothing.
-        is_kept_by_launcher: The launcher itself keeps the meeting place; otherwise rank 0 does.
-    """
+    """A process of a run, and where its processes meet."""
 
     rank: int
-    world_size: int
-    local_rank: int
-    address: str
+    world_size: int  # number of processes
+    local_rank: int  # on its machine
+    address: str  # name of the machine of rank 0
     port: int
-    run: str
-    is_kept_by_launcher: bool = False
+    run: str  # what tells this run from others, as far as the launcher says
+    is_kept_by_launcher: bool = False  # it keeps the meeting place itself; else rank 0 does
 
     @property
     def where(self) -> str:
@@ -48,57 +38,36 @@ class Place:
 
 @dataclass(frozen=True)
 class Launcher:
-    """How a launcher tells a process its place.
+    """How a launcher tells a process its place; the functions get the number of processes."""
 
-    Attributes:
-        ranks: Names of rank, number of processes and rank within the machine.
-        run: Names of what tells one run from another.
-        start: How to start it, for messages.
-        check: Raises where so many processes were not started by it.
-        address: Where rank 0 of so many processes is, unless MASTER_ADDR says it.
-        port: Where to meet, unless MASTER_PORT says it; None where that cannot be told.
-    """
-
-    ranks: tuple[str, str, str]
-    run: tuple[str, ...]
-    start: str
-    check: Callable[[int], None] = lambda _: None
-    address: Callable[[int], str] = lambda _: LOOPBACK
-    port: Callable[[], int | None] = lambda: None
+    ranks: tuple[str, str, str]  # variables of rank, number of processes and rank within the machine
+    run: tuple[str, ...]  # variables that tell one run from another
+    start: str  # how to start it, for messages
+    check: Callable[[int], None] = lambda _: None  # raises where the processes were not started by it
+    address: Callable[[int], str] = lambda _: LOOPBACK  # of rank 0, unless MASTER_ADDR says it
+    port: Callable[[], int | None] = lambda: None  # unless MASTER_PORT says it; None where that cannot be told
 
 
 def read_place(name: str) -> Place:
-    """Reads the environment of a launcher; MASTER_ADDR and MASTER_PORT go before what is derived.
-
-    Raises:
-        ConfigError: It is not the launcher's, incomplete, or holds what is no number.
-    """
+    """Reads the environment of a launcher; MASTER_ADDR and MASTER_PORT go before what is derived."""
     launcher, environment = LAUNCHERS[name], os.environ
     missing = [variable for variable in launcher.ranks if not environment.get(variable)]
     if missing:
         raise _not_started(name, f'finds no {", ".join(missing)} in the environment')
     rank, world_size, local_rank = (
-        _integer(variable, meaning, lowest)
-        for variable, (meaning, lowest) in zip(launcher.ranks, INTEGERS.items(), strict=True)
+        _integer(variable, *meaning) for variable, meaning in zip(launcher.ranks, INTEGERS, strict=True)
     )
     if rank >= world_size:
-        raise ConfigError(
-            f'{launcher.ranks[0]} is {rank}, but {launcher.ranks[1]} is {world_size}: ranks go from 0 to '
-            f'{world_size - 1}'
-        )
+        named = f'{launcher.ranks[0]} is {rank}, but {launcher.ranks[1]} is {world_size}'
+        raise ConfigError(f'{named}: ranks go from 0 to {world_size - 1}')
     launcher.check(world_size)
     port = _integer('MASTER_PORT', 'port', 1, 65535) if environment.get('MASTER_PORT') else launcher.port()
     if port is None:
         raise _not_started(name, 'cannot tell at which port to meet: set MASTER_PORT, alike for all processes')
-    return Place(
-        rank,
-        world_size,
-        local_rank,
-        environment.get('MASTER_ADDR') or launcher.address(world_size),
-        port,
-        ', '.join(f'{variable}={environment[variable]}' for variable in launcher.run if environment.get(variable)),
-        environment.get('TORCHELASTIC_USE_AGENT_STORE') == str(True) and name == 'pytorch',
-    )
+    address = environment.get('MASTER_ADDR') or launcher.address(world_size)
+    run = ', '.join(f'{variable}={environment[variable]}' for variable in launcher.run if environment.get(variable))
+    is_kept_by_launcher = name == 'pytorch' and environment.get('TORCHELASTIC_USE_AGENT_STORE') == str(True)
+    return Place(rank, world_size, local_rank, address, port, run, is_kept_by_launcher)
 
 
 def job_port(number: int) -> int:
@@ -131,9 +100,8 @@ def _slurm_check(world_size: int) -> None:
     except (KeyError, ValueError, OSError):
         command = b''
     if world_size > 1 and (is_outside or b'slurm_script' in command):
-        raise _not_started(
-            'slurm', f'runs outside srun: {world_size} tasks are allocated, and none but this would ever come'
-        )
+        reason = f'runs outside srun: {world_size} tasks are allocated, and none but this would ever come'
+        raise _not_started('slurm', reason)
 
 
 def _slurm_address(_: int) -> str:

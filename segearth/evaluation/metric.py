@@ -18,34 +18,21 @@ NOTHING_LABELLED = 'no pixel of any image has a label: nothing can be measured. 
 
 @METRICS.register_module()
 class ClassIoUMetric(IoUMetric):
-    """IoUMetric whose counts are float64.
+    """mmseg's IoUMetric, of the same arguments, whose counts are float64.
 
     mmseg counts in float32, which loses pixels above 2^24 in an image and depends on the order of summation over
-    images; here every count is exact, so the figures do not depend on how many processes share the work.
-
-    Args:
-        collect_device: How processes exchange counts; 'gpu' sends them, whatever the device, where 'cpu' would need
-            a folder that all machines see.
-        **settings: Arguments of mmseg's IoUMetric.
-
-    Attributes:
-        num_images: Images counted.
-        class_scores: (name, IoU, accuracy) of each class in [0, 1], nan where a class does not occur.
-        summary: aAcc, mIoU, mAcc in percent, as the evaluation returned them.
+    images; here every count is exact, so the figures do not depend on how many processes share the work. These send
+    their counts to each other ('gpu', whatever the device), where 'cpu' would need a folder that all machines see.
     """
 
     def __init__(self, collect_device: str = 'gpu', **settings: Any) -> None:
         super().__init__(collect_device=collect_device, **settings)
         self.num_images = 0
-        self.class_scores: list[tuple[str, float, float]] = []
-        self.summary: dict[str, float] = {}
+        self.class_scores: list[tuple[str, float, float]] = []  # name, IoU, accuracy in [0, 1]; nan where it is nowhere
+        self.summary: dict[str, float] = {}  # aAcc, mIoU, mAcc in percent, as the evaluation returned them
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Sums the counts (four vectors an image) and returns aAcc, mIoU, mAcc in percent.
-
-        Raises:
-            DataError: No pixel of any image has a label.
-        """
+        """Sums the counts (four vectors an image) and returns aAcc, mIoU, mAcc in percent."""
         intersection, union, _, label = (torch.stack(list(counts)).sum(dim=0) for counts in zip(*results, strict=True))
         if label.sum() == 0:
             raise DataError(NOTHING_LABELLED)
@@ -77,14 +64,7 @@ def count_pixels(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
 
 
 def figures_of(counts: Tensor) -> tuple[dict[str, float], list[float | None]]:
-    """Figures in percent, two decimals, of counts (4, K), as an evaluation reports them.
-
-    Returns:
-        aAcc, mIoU and mAcc by name, and the IoU of each class, None where it does not occur.
-
-    Raises:
-        DataError: No pixel has a label.
-    """
+    """aAcc, mIoU and mAcc, and the IoU of each class (None where it is nowhere), in percent, of counts (4, K)."""
     if not counts[-1].sum():
         raise DataError(NOTHING_LABELLED)
     found = ClassIoUMetric.total_area_to_metrics(*counts, metrics=['mIoU'])

@@ -1,15 +1,12 @@
 """Results of runs: a row in a spreadsheet, and a line in a text file beside it.
 
 Each run first writes its row as JSON into its work folder, then appends it to the shared files. Appending takes a
-lock, so runs that finish together wait for each other; it writes a new file beside the old one and puts it in its
-place at once, so a crash or a full disk leaves the old one whole; and it knows a run by its id, so appending the
-same row again changes nothing. Rows that runs kept in their work folders are appended by
-``python -m segearth.evaluation.results ROW.json --results results.xlsx``.
+lock, so runs that finish together wait for each other; it puts a new file in the place of the old one at once, so a
+crash or a full disk leaves that whole; and it knows a run by its id, so appending a row again changes nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import errno
 import glob
 import io
@@ -29,7 +26,7 @@ from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 from openpyxl.utils.exceptions import InvalidFileException
 from openpyxl.worksheet.worksheet import Worksheet
 
-from segearth.cli import run_cli
+from segearth.cli import build_parser, run_cli
 from segearth.errors import ResultsError
 from segearth.evaluation.row import FIRST_COLUMNS, ResultRow, read_row
 from segearth.io.atomic import write_bytes
@@ -52,19 +49,12 @@ class _NotResultsError(Exception):
 
 
 def check_results_path(path: Path) -> Path:
-    """Checks a path for results before a run spends its time; makes its folder.
-
-    Raises:
-        ResultsError: It does not end in .xlsx, is a folder, or its folder cannot be made or written to.
-    """
+    """Checks a path for results before a run spends its time, makes its folder, and returns the path."""
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise ResultsError(f'--results {path.name[:40]}...: the name is too long; give a shorter one')
     if path.suffix.lower() != '.xlsx' or path.is_dir():
         raise ResultsError(f'--results {path}: give the path of a spreadsheet that ends in .xlsx, such as results.xlsx')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultsError(f'--results {path}: its folder cannot be made ({error.strerror})') from error
+    make_folder(path.parent, '--results')
     for file in (path, path.with_suffix('.txt')):
         target = Path(os.path.realpath(file))
         if not target.parent.is_dir():
@@ -76,18 +66,20 @@ def check_results_path(path: Path) -> Path:
     return path
 
 
+def make_folder(path: Path, option: str) -> Path:
+    """Makes the folder that an option of a program names, and returns its path."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(f'{option} {path}: the folder cannot be made ({error.strerror}); choose another') from error
+    return path
+
+
 def append_row(row: ResultRow, path: Path, kept_in: Path | None = None) -> None:
     """Appends a row to a spreadsheet and to the text file of the same name beside it.
 
-    A spreadsheet that cannot be read or is not one of results is renamed, with a warning, and a new one is begun.
-
-    Args:
-        row: What to append; if its run is there already, nothing changes.
-        path: Spreadsheet, .xlsx.
-        kept_in: File that holds the row already, for the message.
-
-    Raises:
-        ResultsError: It cannot be written; the old files are whole, and the message holds the row.
+    A spreadsheet that cannot be read or is not one of results is renamed, with a warning, and a new one is begun. Where
+    the files cannot be written, the message of the ResultsError has the row, or the file that it is ``kept_in``.
     """
     kept = f'The row is kept in {kept_in}' if kept_in else f'The row, to be saved as row.json: {row.to_json()}'
     command = f'python -m segearth.evaluation.results {kept_in or "row.json"} --results {path}'
@@ -96,48 +88,33 @@ def append_row(row: ResultRow, path: Path, kept_in: Path | None = None) -> None:
         with _alone(path):
             _append_to_workbook(row, path)
             _append_to_text(row, path.with_suffix('.txt'))
-    except Timeout as error:
-        raise ResultsError(
-            f'cannot write {path}: another program has held {error.lock_file} for {LOCK_TIMEOUT:.0f} s. {remedy}'
-        ) from error
     except OSError as error:
-        raise ResultsError(f'cannot write {path}: {error.strerror or error}. {remedy}') from error
+        reason = error.strerror or error
+        if isinstance(error, Timeout):
+            reason = f'another program has held {error.lock_file} for {LOCK_TIMEOUT:.0f} s'
+        raise ResultsError(f'cannot write {path}: {reason}. {remedy}') from error
 
 
 def read_rows(path: Path, sheet: str | None = None) -> list[dict[str, Any]]:
-    """Reads the rows of a spreadsheet of results, column -> value.
-
-    Args:
-        path: Spreadsheet.
-        sheet: Name of the sheet, such as :data:`CLASS_SHEET`; None for the first, the runs.
-
-    Raises:
-        ResultsError: It cannot be read or is no spreadsheet of results.
-    """
+    """Reads the rows, column -> value, of a sheet of results; None for the first, the runs."""
     try:
         workbook = _load(path)
     except (OSError, _NotResultsError) as error:
         raise ResultsError(f'cannot read results from {path}: {error}') from error
     if sheet is not None and sheet not in workbook.sheetnames:
         return []
-    chosen = workbook[sheet] if sheet else workbook.worksheets[0]
-    header = _header(chosen)
-    return [dict(zip(header, row, strict=True)) for row in chosen.iter_rows(min_row=2, values_only=True)]
+    return _rows(workbook[sheet] if sheet else workbook.worksheets[0])
 
 
 @contextmanager
 def edit_workbook(path: Path) -> Iterator[openpyxl.Workbook]:
-    """Opens a spreadsheet of results for changes besides the rows, alone; it is written when the block ends.
-
-    Raises:
-        ResultsError: It cannot be read or written; the old file is whole.
-    """
+    """Opens a spreadsheet of results for changes besides the rows, alone; it is written when the block ends."""
     try:
         with _alone(path):
             workbook = _load(path)
             yield workbook
             _save(workbook, path)
-    except (OSError, Timeout, _NotResultsError) as error:
+    except (OSError, _NotResultsError) as error:
         raise ResultsError(f'cannot change {path}: {error}. The file is as it was') from error
 
 
@@ -151,12 +128,10 @@ def _alone(path: Path) -> Iterator[None]:
     lock = FileLock(f'{target}.lock', timeout=LOCK_TIMEOUT, mode=0o666)  # a group shares it
     try:
         lock.acquire()
-    except Timeout:
-        raise
     except PermissionError as error:
         raise PermissionError(error.errno, f'its lock {lock.lock_file} cannot be opened ({error.strerror})') from error
     except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:  # a Timeout too
             raise
         lock = SoftFileLock(f'{target}.softlock', timeout=LOCK_TIMEOUT)  # some network file systems have no others
         lock.acquire()
@@ -185,23 +160,21 @@ def _header(sheet: Worksheet) -> list[Any]:
     return [RENAMED.get(cell.value, cell.value) for cell in sheet[1]]
 
 
+def _rows(sheet: Worksheet) -> list[dict[str, Any]]:
+    header = _header(sheet)
+    return [dict(zip(header, row, strict=True)) for row in sheet.iter_rows(min_row=2, values_only=True)]
+
+
 def _append_to_workbook(row: ResultRow, path: Path) -> None:
-    workbook = None
-    if path.exists():
-        try:
-            workbook = _load(path)
-        except _NotResultsError as error:
-            aside = _set_aside(path)
-            logger.warning('%s is %s: kept as %s, and a new one is begun', path, error, aside.name)
-    if workbook is None:
-        workbook = openpyxl.Workbook()
-        workbook.active.title = SUMMARY_SHEET
-        _append_header(workbook.active, FIRST_COLUMNS)
+    try:
+        workbook = _load(path) if path.exists() else _new_workbook()
+    except _NotResultsError as error:
+        aside = _set_aside(path)
+        logger.warning('%s is %s: kept as %s, and a new one is begun', path, error, aside.name)
+        workbook = _new_workbook()
     sheet = workbook.worksheets[0]
-    if 'Run' in (header := _header(sheet)):
-        place = header.index('Run')
-        if any(line[place] == row.run for line in sheet.iter_rows(min_row=2, values_only=True)):
-            return
+    if any(line.get('Run') == row.run for line in _rows(sheet)):
+        return
     _append_values(sheet, {**row.summary, 'Run': row.run})
     if CLASS_SHEET not in workbook.sheetnames:
         _append_header(workbook.create_sheet(CLASS_SHEET), CLASS_COLUMNS)
@@ -209,6 +182,13 @@ def _append_to_workbook(row: ResultRow, path: Path) -> None:
     for name, iou, accuracy in row.classes:
         _append_values(workbook[CLASS_SHEET], {**shared, 'Class': name, 'IoU': iou, 'Acc': accuracy})
     _save(workbook, path)
+
+
+def _new_workbook() -> openpyxl.Workbook:
+    workbook = openpyxl.Workbook()
+    workbook.active.title = SUMMARY_SHEET
+    _append_header(workbook.active, FIRST_COLUMNS)
+    return workbook
 
 
 def _save(workbook: openpyxl.Workbook, path: Path) -> None:
@@ -251,21 +231,13 @@ def _append_to_text(row: ResultRow, path: Path) -> None:
 
 def _set_aside(path: Path) -> Path:
     path = Path(os.path.realpath(path))
-    stamp = time.strftime('%Y%m%d-%H%M%S')
-    tails = ['', *(f'-{number}' for number in range(2, 1000))]
-    names = (path.with_name(f'{path.stem}.kept-{stamp}{tail}{path.suffix}') for tail in tails)
-    aside = next(name for name in names if not name.exists())
-    path.rename(aside)
-    return aside
+    stamp = f'{time.strftime("%Y%m%d-%H%M%S")}-{os.urandom(3).hex()}'
+    return path.rename(path.with_name(f'{path.stem}.kept-{stamp}{path.suffix}'))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Appends rows that runs kept.
-
-    Raises:
-        UserError: A file cannot be read or written.
-    """
-    parser = argparse.ArgumentParser(description='Appends rows that runs kept in their work folders.')
+    """Appends rows that runs kept."""
+    parser = build_parser('Appends rows that runs kept in their work folders.')
     parser.add_argument('rows', nargs='+', type=Path, help='result.json of a run')
     parser.add_argument('--results', type=Path, default=Path('results.xlsx'), help='spreadsheet (default: %(default)s)')
     options = parser.parse_args(arguments)

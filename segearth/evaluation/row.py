@@ -32,18 +32,12 @@ PLACES = ('data_root', 'name_path')  # keys that say where things are, not what 
 
 @dataclass(frozen=True)
 class ResultRow:
-    """The outcome of one run.
+    """The outcome of one run."""
 
-    Attributes:
-        run: Unique id of the run.
-        summary: Column -> number, text or None; the first columns are :data:`FIRST_COLUMNS` (encoder, its size,
-            attention, data set, scores in percent).
-        classes: One (name, IoU, accuracy) a class, in percent; None where a class does not occur.
-    """
-
-    run: str
-    summary: dict[str, Any]
+    run: str  # unique id
+    summary: dict[str, Any]  # column -> number, text or None; scores in percent
     classes: list[tuple[str, float | None, float | None]] = field(default_factory=list)
+    """One (name, IoU, accuracy) a class, in percent; None where a class does not occur."""
 
     def to_json(self) -> str:
         """The row as one line of text."""
@@ -60,21 +54,12 @@ class ResultRow:
 
 
 def write_row(row: ResultRow, path: Path) -> None:
-    """Writes a row as JSON.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Writes a row as JSON; OSError where that cannot be."""
     write_bytes(path, (row.to_json() + '\n').encode(errors='replace'))
 
 
 def read_row(path: Path) -> ResultRow:
-    """Reads a row that :func:`write_row` wrote.
-
-    Raises:
-        MissingFileError: There is no such file.
-        ResultsError: It is something else.
-    """
+    """Reads a row that :func:`write_row` wrote; ResultsError where the file holds something else."""
     if not path.is_file():
         raise MissingFileError(f'result row not found: {path}. Each run of eval.py writes one into its work folder')
     text = path.read_text(encoding='utf-8')
@@ -93,16 +78,7 @@ def build_row(
     class_scores: Sequence[tuple[str, float, float]],
     measured: Mapping[str, Any],
 ) -> ResultRow:
-    """Builds the row of a run.
-
-    Args:
-        run: Id of the run.
-        config: Config from :func:`segearth.evaluation.configuration.load_config`.
-        model: The segmentor that ran.
-        metrics: aAcc, mIoU, mAcc in percent.
-        class_scores: (name, IoU, accuracy) in [0, 1].
-        measured: Further columns: images, seconds and so on.
-    """
+    """The row of a run of a model: metrics in percent, (name, IoU, accuracy) in [0, 1], and further columns."""
     dataset = config.test_dataloader.dataset
     settings = (model.config_defaults() if isinstance(model, SegEarthSegmentation) else {}) | dict(config.model)
     upsampler = getattr(getattr(model, 'core', model), 'upsampler', None)  # None: scores are interpolated
@@ -158,9 +134,7 @@ def encoder_size(settings: Mapping[str, Any]) -> str | None:
 
 def device_name() -> str:
     """What computed: the name of the CUDA device, or the number of CPU threads."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f'CPU, {torch.get_num_threads()} threads'
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
 
 
 def package_versions() -> str:

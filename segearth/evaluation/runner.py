@@ -23,6 +23,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from segearth.errors import ResultsError, UserError
+from segearth.evaluation.results import make_folder
 from segearth.io.atomic import replacing
 from segearth.io.panels import colour_map, draw_panels
 
@@ -31,14 +32,14 @@ FOR_THE_FILE = re.compile(
     r'\s*(-+\s*System environment:|Config:\n|Hooks will be executed|The prefix is not set in metric)'
 )
 """Beginnings of messages of mmengine's that fill screens: machine, whole config, hooks; only the log file has them."""
+AS_CONFIGURED = (
+    'model', 'work_dir', 'test_cfg', 'test_evaluator',
+    'default_hooks', 'data_preprocessor', 'log_processor', 'visualizer',
+)  # fmt: skip
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 MAX_SIDE = 1024  # pixels of a picture; larger images are thinned out
 
 logger = logging.getLogger(__name__)
-
-
-def _is_for_the_console(record: logging.LogRecord) -> bool:
-    return not FOR_THE_FILE.match(record.getMessage())
 
 
 class QuietRunner(Runner):
@@ -54,7 +55,7 @@ class QuietRunner(Runner):
         for handler in main.handlers:
             is_console = isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
             if is_console:
-                handler.addFilter(_is_for_the_console)
+                handler.addFilter(lambda record: not FOR_THE_FILE.match(record.getMessage()))
         for name in LIBRARIES:
             library = logging.getLogger(name)
             library.handlers = list(main.handlers)
@@ -74,20 +75,11 @@ class EvaluationRunner(QuietRunner):
 def build_runner(
     settings: Config, dataset: BaseDataset, launcher: str = 'none', hooks: Sequence[Hook] = ()
 ) -> EvaluationRunner:
-    """Builds the runner with a data set that exists already; the model is built here, weights included.
-
-    Raises:
-        ResultsError: The work folder cannot be written to.
-        UserError: The model cannot be built.
-    """
-    given = {key: settings.get(key) for key in ('default_hooks', 'data_preprocessor', 'log_processor', 'visualizer')}
+    """Builds the runner with a data set that exists already; the model is built here, weights included."""
     try:
         return EvaluationRunner(
-            model=settings.model,
-            work_dir=settings.work_dir,
+            **{name: settings.get(name) for name in AS_CONFIGURED},
             test_dataloader={**settings.test_dataloader, 'dataset': dataset},
-            test_cfg=settings.test_cfg,
-            test_evaluator=settings.test_evaluator,
             custom_hooks=[*(settings.get('custom_hooks') or []), *hooks],
             launcher=launcher,
             env_cfg=settings.get('env_cfg', {}),
@@ -96,7 +88,6 @@ def build_runner(
             randomness=settings.get('randomness', {'seed': 0}),
             experiment_name=f'{Path(settings.filename).stem}_{uuid.uuid4().hex[:6]}',  # two may start in one second
             cfg=settings,
-            **given,
         )
     except SyntaxError as error:
         before: BaseException | None = error  # mmengine's printing of a config turns an interruption into it
@@ -114,24 +105,14 @@ def build_runner(
 
 
 class PictureHook(Hook):
-    """Saves a picture of each evaluated image as PNG, named after the image.
+    """Saves a picture of each evaluated image as PNG, named after the image, into a folder.
 
     A disk that fills up ends the pictures, with a warning, not the evaluation.
-
-    Args:
-        folder: Where to; made if missing.
-
-    Raises:
-        ResultsError: The folder cannot be made.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.folder = make_folder(Path(folder), '--show-dir')
         self._is_full = False
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ResultsError(f'--show-dir {folder}: the folder cannot be made ({error.strerror})') from error
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: Sequence[SegDataSample] = ()
@@ -165,7 +146,7 @@ def draw_sample(sample: SegDataSample, dataset: BaseDataset) -> PIL.Image.Image:
 
 def picture_name(image: str, folder: str) -> str:
     """Name of an image's picture: its path below the image folder, with ``_`` for folders."""
-    relative = os.path.relpath(image, folder) if folder else os.path.basename(image)
+    relative = os.path.relpath(image, folder or os.path.dirname(image))
     if relative.startswith(os.pardir):
         relative = os.path.basename(image)
     return os.path.splitext(relative)[0].replace(os.sep, '_') + '.png'

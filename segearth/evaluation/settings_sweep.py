@@ -1,49 +1,51 @@
 """Figures of many settings from one pass over the images: class words, lambdas, thresholds; ways of scoring.
 
-Encoding and upsampling, which take the time, do not depend on them. Each window is encoded once, scored once for each
-file of class words, and gets the bias of each lambda added; the maps of all these are averaged over the windows side by
-side. A threshold only decides which labels become background. Every step is the one that eval.py takes, in its order,
-so the figures are those of separate runs.
+Each window is encoded once, scored once for each file of class words, and gets the bias of each lambda added; the maps
+of all these are averaged over the windows side by side. A threshold only decides which labels become background. Every
+step is the one that eval.py takes, in its order, so the figures are those of separate runs.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
+from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
 from segearth.errors import ConfigError
 from segearth.evaluation.metric import count_pixels, figures_of
 from segearth.inference.scoring import EncodedWindows, classify, global_bias
-from segearth.io.atomic import write_bytes
-from segearth.models.open_vocabulary import OpenVocabularySegmenter
+from segearth.io.atomic import replacing
+from segearth.models.open_vocabulary import OpenVocabularySegmenter, build_segmenter, embed_vocabulary
 from segearth.models.segmentor import SegEarthSegmentation
+from segearth.text.vocabulary import read_vocabulary
 
 MAX_SETTINGS = 10_000
 FIGURES = ('aAcc', 'mIoU', 'mAcc')
 PLAIN, EXACT = 'plain path', 'fast, exact'
+OF_MMSEG = ('type', 'name_path', 'classes', 'data_preprocessor', 'init_cfg', 'pretrained', 'train_cfg', 'test_cfg')
+"""Keys of a model that are the shell's alone."""
 WARNING = (
     'Choosing thresholds, lambda or classes by these figures uses the labels of the test images: '
     'a method so tuned is not annotation-free. Choose on other images, and say so'
 )
 
 
-@dataclass(frozen=True)
-class Words:
+class Words(NamedTuple):
     """Class words, embedded: path of their file, (Q, C) embeddings, (Q,) class of each query, number of classes."""
 
     path: str
@@ -54,23 +56,14 @@ class Words:
 
 @dataclass
 class ScoringFigures:
-    """What one way of scoring gave, all images together.
-
-    Attributes:
-        name: What it is called.
-        changes: Settings of inference that make it.
-        score_difference: Largest difference of a query's score to the reference.
-        changed: Pixels with another label than the reference.
-        pixels: All pixels.
-        counts: (4, K) areas, as :func:`segearth.evaluation.metric.count_pixels` gives them.
-    """
+    """What one way of scoring gave, all images together."""
 
     name: str
-    changes: dict[str, Any]
-    score_difference: float = 0.0
-    changed: int = 0
+    changes: dict[str, Any]  # settings of inference that make it
+    score_difference: float = 0.0  # the largest of a query's score to the reference
+    changed: int = 0  # pixels with another label than the reference
     pixels: int = 0
-    counts: Tensor = field(default_factory=lambda: torch.tensor(0), repr=False)
+    counts: Tensor = field(default_factory=lambda: torch.tensor(0), repr=False)  # (4, K), of count_pixels
 
     @property
     def mean_iou(self) -> float:
@@ -84,82 +77,64 @@ def sweep(
     class_files: Sequence[str],
     weights: Sequence[float] = (),
     thresholds: Sequence[float] = (),
-    progress: Callable[[Iterator], Iterator] = iter,
 ) -> pd.DataFrame:
-    """Evaluates all combinations.
-
-    Args:
-        settings: Config from :func:`segearth.evaluation.configuration.load_config`.
-        dataset: Built and checked.
-        class_files: Paths of class-name files.
-        weights: lambdas of Global Bias Alleviation; none for the config's.
-        thresholds: Probability thresholds in [0, 1]; none for the config's.
-        progress: Wraps the loop over batches.
+    """Evaluates all combinations of class-name files, lambdas and thresholds in [0, 1]; of none given, the config's.
 
     Returns:
         A line a combination: classes (path of the file), lambda, threshold; aAcc, mIoU, mAcc and the IoU of each class
         in percent, as eval.py reports them, nan where a class does not occur.
-
-    Raises:
-        ConfigError: A threshold outside [0, 1], too many combinations, or another segmentor.
-        DataError: No pixel of any image has a label.
     """
-    wrong = [value for value in thresholds if not 0 <= value <= 1]
-    if wrong:
+    if wrong := [value for value in thresholds if not 0 <= value <= 1]:
         raise ConfigError(f'--threshold, --prob-thd {wrong[0]}: allowed are 0 to 1')
     count = len(class_files) * len(weights or [None]) * len(thresholds or [None])
     if not 0 < count <= MAX_SETTINGS:
         raise ConfigError(f'{count} combinations of settings; allowed: 1 to {MAX_SETTINGS}')
     segmentor, words = build_words(settings.model, class_files)
-    model, known = segmentor.core, segmentor.core.settings
-    weights = weights or [known.cls_token_weight]
-    thresholds = thresholds or [known.prob_threshold]
-    totals: dict[tuple[str, float, float], Tensor] = {}
-    for image, size, label in read_images(settings, dataset, segmentor, progress):
-        maps = score_settings(model, image[None], words, weights, size)
+    known = segmentor.core.settings
+    weights, thresholds = weights or [known.cls_token_weight], thresholds or [known.prob_threshold]
+    totals: dict[tuple[str, float, float], Any] = defaultdict(int)  # counts (4, K)
+    for image, size, label in read_images(settings, dataset, segmentor):
+        maps = score_settings(segmentor.core, image[None], words, weights, size)
         for (entry, weight), query_scores in zip(product(words, weights), maps, strict=True):
-            scores, labels = classify(
-                query_scores[0], entry.query_to_class, entry.num_classes, known.logit_scale, size=size
-            )
+            of_words = entry.query_to_class, entry.num_classes
+            scores, labels = classify(query_scores[0], *of_words, known.logit_scale, size=size)
             best = scores.amax(dim=0, keepdim=True)
             for threshold in thresholds:
                 prediction = labels.masked_fill(best < threshold, known.background_index).squeeze(0)
-                counts = count_pixels(prediction, label, entry.num_classes)
-                setting = (entry.path, weight, threshold)
-                totals[setting] = totals[setting] + counts if setting in totals else counts
+                totals[entry.path, weight, threshold] += count_pixels(prediction, label, entry.num_classes)
     lines = []
-    for setting, counts in totals.items():
+    for (path, weight, threshold), counts in totals.items():
         summary, ious = figures_of(counts)
         named = {f'IoU {name}': iou for name, iou in zip(dataset.metainfo['classes'], ious, strict=True)}
-        lines.append({**dict(zip(('classes', 'lambda', 'threshold'), setting, strict=True)), **summary, **named})
+        lines.append({'classes': path, 'lambda': weight, 'threshold': threshold, **summary, **named})
     return pd.DataFrame(lines)
 
 
 def read_images(
-    settings: Config, dataset: BaseDataset, segmentor: SegEarthSegmentation, progress: Callable[[Iterator], Iterator]
+    settings: Config, dataset: BaseDataset, segmentor: SegEarthSegmentation
 ) -> Iterator[tuple[Tensor, tuple[int, int], Tensor]]:
-    """Images (3, H, W), normalised; sizes (H0, W0) of their labels; labels (H0, W0)."""
-    for batch in progress(Runner.build_dataloader({**settings.test_dataloader, 'dataset': dataset}, seed=0)):
+    """Images (3, H, W), normalised; sizes (H0, W0) of their labels; labels (H0, W0). Shows the progress."""
+    batches = Runner.build_dataloader({**settings.test_dataloader, 'dataset': dataset}, seed=0)
+    for batch in track(batches, 'images', console=Console(stderr=True), transient=True):
         data = segmentor.data_preprocessor(batch, False)
         for image, sample in zip(data['inputs'], data['data_samples'], strict=True):
             yield image, tuple(sample.ori_shape[:2]), sample.gt_sem_seg.data.squeeze(0)
 
 
 def build_words(model: dict[str, Any], files: Sequence[str]) -> tuple[SegEarthSegmentation, list[Words]]:
-    """The segmentor of a config, and the class words of files embedded by its text encoder.
-
-    Raises:
-        ConfigError: The config has another segmentor.
-        UserError: A file or weights cannot be used.
-    """
+    """The segmentor of a config, and the class words of files, embedded by its one encoder."""
+    if MODELS.get(model['type']) is not SegEarthSegmentation:
+        raise ConfigError(f'model.type is {model["type"]}; settings can be swept of SegEarthSegmentation only')
+    known = {key: value for key, value in SegEarthSegmentation.config_defaults().items() if key not in OF_MMSEG}
+    given = {key: value for key, value in model.items() if key not in OF_MMSEG}
+    core, encoder = build_segmenter(read_vocabulary(files[0]), **(known | given))
     words = []
     for path in files:
-        segmentor = MODELS.build({**model, 'name_path': str(path)})
-        if not isinstance(segmentor, SegEarthSegmentation):
-            raise ConfigError(f'model.type is {model.get("type")}; settings can be swept of SegEarthSegmentation only')
-        core = segmentor.core
-        words.append(Words(str(path), core.text_embeddings, core.query_to_class, core.num_classes))
-    return segmentor, words
+        core.set_vocabulary(*embed_vocabulary(encoder, read_vocabulary(path)))
+        words.append(Words(path, core.text_embeddings, core.query_to_class, core.num_classes))
+    parts = core.encoder, core.text_embeddings, core.query_to_class, core.upsampler
+    others = {'data_preprocessor': model.get('data_preprocessor'), **asdict(core.settings)}
+    return SegEarthSegmentation.from_parts(*parts, **others).to(core.text_embeddings.device), words
 
 
 @torch.inference_mode()
@@ -170,17 +145,9 @@ def score_settings(
     weights: Sequence[float],
     size: tuple[int, int] | None = None,
 ) -> list[Tensor]:
-    """Scores of images for each file of class words and each lambda, each window encoded once.
+    """Scores (B, Q, H, W) of normalised images (B, 3, H, W) for each of words x lambdas, each window encoded once.
 
-    Args:
-        model: Gives encoder, upsampler and windows.
-        images: (B, 3, H, W), normalised.
-        words: Class words.
-        weights: lambdas.
-        size: (H0, W0) of the labels, which whole images without an upsampler are scored at; None for (H, W).
-
-    Returns:
-        (B, Q, H, W), or (B, Q, H0, W0), for each of words x weights.
+    Whole images without an upsampler are scored at ``size`` (H0, W0), that of the labels.
     """
     num_scores = [len(entry.text_embeddings) for entry, _ in product(words, weights)]
 
@@ -197,23 +164,11 @@ def score_settings(
 
 @torch.inference_mode()
 def compare_scoring(
-    settings: Config,
-    dataset: BaseDataset,
-    ranks: Sequence[int] = (),
-    with_plain: bool = True,
-    progress: Callable[[Iterator], Iterator] = iter,
+    settings: Config, dataset: BaseDataset, ranks: Sequence[int] = (), with_plain: bool = True
 ) -> list[ScoringFigures]:
     """Scores all images in every way; the first of the result is what the others are compared with.
 
-    Args:
-        settings: Config from :func:`segearth.evaluation.configuration.load_config`.
-        dataset: Built and checked.
-        ranks: Numbers of coordinates kept for the length, see :func:`simfeatup.scoring.score`.
-        with_plain: Compare with plain scores; else with fast, exact ones.
-        progress: Wraps the loop over batches.
-
-    Raises:
-        ConfigError: Another segmentor, or one without an upsampler, which is scored in one way only.
+    The ranks are numbers of coordinates kept for the length, see :func:`simfeatup.scoring.score`.
     """
     segmentor = MODELS.build(settings.model)
     if not isinstance(segmentor, SegEarthSegmentation) or segmentor.core.upsampler is None:
@@ -226,7 +181,7 @@ def compare_scoring(
         return torch.cat([model.score_encoded(encoded, **way.changes) for way in ways], 1)
 
     num_queries = len(model.text_embeddings)
-    for image, size, label in read_images(settings, dataset, segmentor, progress):
+    for image, size, label in read_images(settings, dataset, segmentor):
         maps = model.score_images(image[None], score=score, num_scores=len(ways) * num_queries)[0].split(num_queries)
         reference = model.classify(maps[0], size)[1]
         for way, scores in zip(ways, maps, strict=True):
@@ -249,11 +204,7 @@ def build_table(scores: pd.DataFrame) -> Table:
 
 
 def save_curves(scores: pd.DataFrame, path: Path) -> None:
-    """Draws mIoU over the threshold, or over lambda where there is one threshold; a curve for each of the rest.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Draws mIoU over the threshold, or over lambda where there is one threshold; a curve for each of the rest."""
     over, other = ('threshold', 'lambda') if scores['threshold'].nunique() > 1 else ('lambda', 'threshold')
     figure = Figure(figsize=(7, 4.5), layout='constrained')
     axes = figure.subplots()
@@ -265,6 +216,5 @@ def save_curves(scores: pd.DataFrame, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     axes.set_title('chosen on test labels: no longer annotation-free', fontsize=9)
-    data = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(data)
-    write_bytes(path, data.getvalue())
+    with replacing(path) as part:
+        figure.savefig(part, format='png')

@@ -4,8 +4,7 @@ import pytest
 from mmengine.registry import init_default_scope
 
 from segearth.errors import ConfigError
-from segearth.evaluation.configuration import load_config
-from segearth.evaluation.preflight import build_dataset
+from segearth.evaluation.configuration import build_dataset, load_config
 from segearth.evaluation.run import evaluate
 from segearth.evaluation.settings_sweep import compare_scoring
 from tools import compare_paths as program

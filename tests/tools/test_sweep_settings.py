@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from PIL import Image
 
@@ -12,6 +13,8 @@ from segearth.errors import ConfigError, MissingFileError, ResultsError
 from segearth.evaluation.configuration import load_config
 from segearth.evaluation.run import evaluate
 from segearth.evaluation.settings_sweep import build_words, score_settings
+from segearth.models import open_vocabulary
+from segearth.models.build import build_encoder
 from tools import sweep_settings as program
 
 THRESHOLDS, WEIGHTS = [0.0, 0.52, 0.55], [-0.3, 0.0, 2.0]
@@ -54,6 +57,7 @@ def test_scores_are_those_of_the_segmentor_bit_by_bit(scenes, crop, upsampler):
     if upsampler != 'none':
         model_settings.feature_up_cfg = {'model_name': 'bilinear'}
     model, words = build_words(model_settings, ['own.txt', 'other.txt'])
+    assert model.core.settings == MODELS.build(model_settings).core.settings
     images = torch.rand(1, 3, 50, 60)
     sample = SegDataSample(metainfo={'ori_shape': (100, 90)})
     maps = score_settings(model.core, images, words, WEIGHTS, sample.ori_shape)
@@ -63,6 +67,18 @@ def test_scores_are_those_of_the_segmentor_bit_by_bit(scenes, crop, upsampler):
             model.core.settings = replace(model.core.settings, cls_token_weight=weight)
             with torch.inference_mode():
                 assert torch.equal(maps[index * len(WEIGHTS) + place], model.encode_decode(images, [sample]))
+
+
+def test_all_class_words_are_embedded_by_one_encoder(scenes, monkeypatch):
+    builds = []
+    monkeypatch.setattr(open_vocabulary, 'build_encoder', lambda *a, **k: builds.append(a) or build_encoder(*a, **k))
+    settings = load_config('cfg_mine.py').model
+    _, words = build_words(settings, ['own.txt', 'other.txt'])
+    assert len(builds) == 1
+    for entry in words:
+        alone = MODELS.build({**settings, 'name_path': entry.path}).core
+        assert torch.equal(entry.text_embeddings, alone.text_embeddings)
+        assert torch.equal(entry.query_to_class, alone.query_to_class)
 
 
 def test_defaults_are_the_configs_and_the_limit_counts(scenes, capsys):
