@@ -93,10 +93,7 @@ def visible_devices() -> list[str]:
 def share_devices(
     devices: Sequence[str], num_devices: int | None = None, num_jobs: int | None = None
 ) -> list[list[str]]:
-    """Devices of each job that runs at the same time: some of those there are, or all; one a job if not said otherwise.
-
-    More jobs than devices share them.
-    """
+    """Devices of each of the jobs at once, which share them; by default all there are, and one a job."""
     if num_devices is not None and not 0 <= num_devices <= len(devices):
         raise ConfigError(
             f'--gpus {num_devices}: there are {len(devices)} CUDA devices. Without any, --jobs N runs N configs at once'

@@ -126,12 +126,7 @@ def published_images(config: str) -> PublishedCount | None:
 
 
 def group_configs(group: str = ALL, folder: Path = PROJECT_ROOT / 'configs') -> list[Path]:
-    """Configs of a group in the order of the table; all of the folder but the demo's, a user's own last, for 'all'.
-
-    Raises:
-        ConfigError: Unknown group.
-        MissingFileError: The folder has no such configs.
-    """
+    """Configs of a group in the order of the table; all of the folder but the demo's, a user's own last, for 'all'."""
     if group not in (ALL, *GROUPS):
         raise ConfigError(f'unknown group {group!r}; known: {", ".join((*GROUPS, ALL))}')
     found = {path.stem: path for path in sorted(folder.glob('cfg_*.py')) if path.stem not in NOT_IN_THE_PAPER}

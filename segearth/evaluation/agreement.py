@@ -1,7 +1,7 @@
 """What processes of one evaluation prove to each other: that run, code, settings, images and weights are the same.
 
-A card says what a process has, as names and values. Cards are laid side by side, and a process that sees two that
-differ refuses, with what differs between which ranks. All see the same cards, so all refuse.
+A card says what a process has, as names and values. All processes see the cards of all, and where two differ all
+refuse, with what differs between which ranks.
 """
 
 from __future__ import annotations

@@ -205,9 +205,8 @@ def save_chart(comparisons: Sequence[Comparison], path: Path) -> None:
             style = '-' if record.is_verified else ':'
             axes.plot([record.figure] * 2, [place - 0.42, place + 0.42], color=REPORTED, ls=style, lw=2)
     axes.set_yticks(range(len(shown)), labels, fontsize=8)
-    axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_xlim(0, 100)
-    axes.set_xlabel('mIoU in percent, * IoU of the foreground; on the right: measured / reported')
+    title = 'mIoU in percent, * IoU of the foreground; on the right: measured / reported'
+    axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(0, 100), xlabel=title)
     axes.barh([-9], [0], color=MEASURED, label='measured, settings as published')
     axes.barh([-9], [0], color=DIFFERING, hatch='///', edgecolor='white', label='measured, settings or data differ')
     axes.plot([], [], color=REPORTED, lw=2, label='reported')

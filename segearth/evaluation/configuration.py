@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import inspect
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,8 +52,8 @@ class ConfigOptions(DictAction):
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Adds ``--cfg-options``; the namespace gets ``cfg_options``, a mapping, and ``cfg_options_as_given``, a list."""
     parser.set_defaults(cfg_options_as_given=[])
-    words = {'metavar': 'KEY=VALUE', 'help': "settings in place of the config's"}
-    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, default={}, **words)
+    text = "settings in place of the config's"
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, default={}, metavar='KEY=VALUE', help=text)
 
 
 def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -66,17 +68,14 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
         overrides: Dotted key -> value, as ``--cfg-options`` gives them.
 
     Raises:
-        ConfigError: The file cannot be used, or an override does not fit it.
-        MissingFileError: There is no such config or class-name file.
+        UserError: There is no such config or class-name file, it cannot be used, or an override does not fit it.
     """
     path = find_config(name)
     config = read_config(path, overrides)
     missing = [key for key in NEEDED_KEYS if config.get(key) is None]
     if missing or not isinstance(config.test_dataloader.get('dataset'), dict):
-        raise ConfigError(
-            f'config {path} has no {", ".join(missing) or "test_dataloader.dataset"}: give a config of a data set, '
-            'configs/cfg_NAME.py'
-        )
+        what = ', '.join(missing) or 'test_dataloader.dataset'
+        raise ConfigError(f'config {path} has no {what}: give a config of a data set, configs/cfg_NAME.py')
     _check_model_keys(config)
     _find_class_file(config, is_given='model.name_path' in (overrides or {}))
     _find_data(config.test_dataloader.dataset)
@@ -121,18 +120,11 @@ def match_configs(patterns: list[str]) -> list[Path]:
 
 
 def build_dataset(settings: Mapping[str, Any], limit: int | None = None) -> BaseDataset:
-    """Builds a data set of this project or of mmseg from its ``type`` and arguments.
-
-    Args:
-        settings: Of the data set.
-        limit: Number of images to take, the first by name; None for all.
-
-    Raises:
-        UserError: Unknown type or argument, a limit below 1, no images, or a folder that does not exist.
-    """
+    """Builds a data set of this project or of mmseg by ``type`` and arguments; ``limit`` takes the first by name."""
     if limit is not None and limit < 1:
         raise ConfigError(f'--limit {limit}: give a number of images of 1 or more')
-    kind, arguments = settings['type'], {key: settings[key] for key in settings if key not in ('type', '_scope_')}
+    kind = settings['type']
+    arguments = {key: value for key, value in settings.items() if key not in ('type', '_scope_')}
     dataset_class = DATASETS.get(kind) if isinstance(kind, str) else kind
     if dataset_class is None:
         known = sorted(name for name, cls in DATASETS.module_dict.items() if issubclass(cls, RemoteSensingDataset))
@@ -155,10 +147,7 @@ def build_dataset(settings: Mapping[str, Any], limit: int | None = None) -> Base
 
 
 def build_checked_dataset(settings: Config, limit: int | None, class_files: Sequence[str] = ()) -> BaseDataset:
-    """Builds the data set of a config, for programs of one process, and checks files and classes.
-
-    The class-name files, or the config's where none are given, have to fit the data set.
-    """
+    """Builds the data set of a config, for programs of one process; checks files, and class words given or its own."""
     init_default_scope(settings.get('default_scope', 'mmseg'))
     dataset = build_dataset(settings.test_dataloader.dataset, limit)
     for path in class_files or [settings.model.get('name_path')]:
@@ -170,8 +159,7 @@ def build_checked_dataset(settings: Config, limit: int | None, class_files: Sequ
 def check_files(dataset: BaseDataset, with_broken: bool = False) -> list[checks.BrokenPair]:
     """Checks all files of a data set: existence, sizes, and with ``with_broken`` whether they can be read.
 
-    Processes of one evaluation share the reading; what cannot be read is taken out of the data set of each, and
-    returned.
+    Processes of one evaluation share the reading; what cannot be read is taken out of each one's set, and returned.
     """
     rank, num_processes = get_dist_info()
     if rank == 0:
@@ -200,10 +188,8 @@ def check_classes(model: Mapping[str, Any], dataset: BaseDataset) -> None:
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:
-    path = Path(pattern).expanduser()
-    if path.is_absolute():
-        folder, pattern = Path(path.anchor), str(path.relative_to(path.anchor))
-    return sorted(match for match in folder.glob(str(pattern)) if match.is_file())
+    names = glob.glob(os.path.expanduser(pattern), root_dir=folder, recursive=True)
+    return sorted(folder / name for name in names if (folder / name).is_file())
 
 
 def _check_model_keys(config: Config) -> None:
@@ -263,9 +249,8 @@ def _put_ours_in(config: Config) -> None:
             continue
         kind = TRANSFORMS.get(ours[name]) or METRICS.get(ours[name])
         if kind is None:
-            raise ConfigError(
-                f'unknown image_loader {ours[name]!r}; this project registers LoadOpticalImage, LoadSARImage'
-            )
+            loaders = 'LoadOpticalImage, LoadSARImage'
+            raise ConfigError(f'unknown image_loader {ours[name]!r}; this project registers {loaders}')
         known = inspect.signature(kind).parameters
         special = sorted(set(step) - set(known) - {'type'})
         if special and not any(entry.kind == entry.VAR_KEYWORD for entry in known.values()):

@@ -148,15 +148,12 @@ LAUNCHERS: Mapping[str, Launcher] = {
         ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
         ('SLURM_JOB_ID', 'SLURM_STEP_ID', 'SLURM_RESTART_COUNT'),
         'srun python eval.py --config CONFIG --launcher slurm (within a batch script too)',
-        check=_slurm_check,
-        address=_slurm_address,
-        port=_slurm_port,
-    ),
+        check=_slurm_check, address=_slurm_address, port=_slurm_port,
+    ),  # fmt: skip
     'mpi': Launcher(
         ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
         ('PMIX_NAMESPACE', 'OMPI_MCA_ess_base_jobid'),
         'mpirun -n N python eval.py --config CONFIG --launcher mpi',
-        address=_mpi_address,
-        port=_mpi_port,
-    ),
+        address=_mpi_address, port=_mpi_port,
+    ),  # fmt: skip
 }

@@ -53,8 +53,7 @@ class QuietRunner(Runner):
         """Builds mmengine's logger; this project's messages go to its places too."""
         main = super().build_logger(*args, **settings)
         for handler in main.handlers:
-            is_console = isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
-            if is_console:
+            if not isinstance(handler, logging.FileHandler):  # the console
                 handler.addFilter(lambda record: not FOR_THE_FILE.match(record.getMessage()))
         for name in LIBRARIES:
             library = logging.getLogger(name)
@@ -99,9 +98,8 @@ def build_runner(
     except OSError as error:
         if isinstance(error, UserError) or error.errno not in CANNOT_WRITE:
             raise
-        raise ResultsError(
-            f'cannot write into the work folder: {error}. Nothing has run yet; give another by --work-dir'
-        ) from error
+        reason = f'cannot write into the work folder: {error}'
+        raise ResultsError(f'{reason}. Nothing has run yet; give another by --work-dir') from error
 
 
 class PictureHook(Hook):

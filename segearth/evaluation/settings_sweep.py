@@ -211,8 +211,7 @@ def save_curves(scores: pd.DataFrame, path: Path) -> None:
     for (classes, value), lines in scores.sort_values(over).groupby(['classes', other], sort=False):
         label = Path(str(classes)).name + (f', lambda {value:g}' if other == 'lambda' else '')
         axes.plot(lines[over], lines['mIoU'], marker='o', label=label)
-    axes.set_xlabel('probability threshold' if over == 'threshold' else 'lambda')
-    axes.set_ylabel('mIoU in percent')
+    axes.set(xlabel='probability threshold' if over == 'threshold' else 'lambda', ylabel='mIoU in percent')
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     axes.set_title('chosen on test labels: no longer annotation-free', fontsize=9)
