@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-import eval as single
 import eval_all as program
 from segearth.errors import ConfigError
+from segearth.evaluation import run as single
 from segearth.evaluation.jobs import CONSOLE_LOG
 from segearth.evaluation.results import read_rows
 from segearth.paths import PROJECT_ROOT

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import eval as program
 from segearth.errors import MissingFileError
+from segearth.evaluation import run as program
 from segearth.evaluation.results import read_rows
 from segearth.paths import PROJECT_ROOT
 
