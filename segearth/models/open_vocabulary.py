@@ -68,10 +68,11 @@ class OpenVocabularySegmenter(nn.Module):
         self.encoder: Any = encoder
         self.upsampler = upsampler
         self._settings = settings or InferenceSettings()
+        device = next((parameter.device for parameter in encoder.parameters()), None)
         for name, value in (('mean', CLIP_MEAN), ('std', CLIP_STD)):
-            self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
-        self.register_buffer('text_embeddings', torch.empty(0), persistent=False)
-        self.register_buffer('query_to_class', torch.empty(0, dtype=torch.long), persistent=False)
+            self.register_buffer(name, torch.tensor(value, device=device)[:, None, None], persistent=False)
+        self.register_buffer('text_embeddings', torch.empty(0, device=device), persistent=False)
+        self.register_buffer('query_to_class', torch.empty(0, dtype=torch.long, device=device), persistent=False)
         self.set_vocabulary(text_embeddings, query_to_class, class_names)
         self.requires_grad_(False).eval()
 

@@ -192,12 +192,14 @@ def test_a_broken_loop_is_not_used(loop, fault, unproved, monkeypatch, caplog):
     def broken(*arguments):
         if fault == 'exception':
             raise SystemError('LLVM is not amused')
-        arrays = [array for array in arguments if getattr(array, 'ndim', 0) > 0]
-        before = [array.copy() for array in arrays]
+        # What it writes: other numbers do not stay. Fresh memory may hold the very result of the call before.
+        others = [one + 1 if getattr(one, 'ndim', 0) and one.dtype.kind == 'f' else one for one in arguments]
+        kept = [one.copy() if getattr(one, 'ndim', 0) else one for one in others]
+        compiled(*others)
         compiled(*arguments)
-        for array, old in zip(arrays, before, strict=True):
-            if not np.array_equal(array, old, equal_nan=array.dtype.kind == 'f'):
-                array[...] = 0.25
+        for argument, other, before in zip(arguments, others, kept, strict=True):
+            if getattr(argument, 'ndim', 0) and not np.array_equal(other, before, equal_nan=other.dtype.kind == 'f'):
+                argument[...] = 0.25
 
     monkeypatch.setattr(sys.modules[module], function, broken)
     results = upsample(name, gradients)
