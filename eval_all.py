@@ -8,8 +8,6 @@ Each config runs in a process and a folder of its own. One that fails is reporte
 1 then. Ended in any way, it goes on with --resume: what the results hold for the same settings is not run again.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -1,7 +1,5 @@
 """One way out for all command-line programs: a clear message and an exit code, no traceback for a user's mistake."""
 
-from __future__ import annotations
-
 import argparse
 import atexit
 import contextlib

@@ -4,8 +4,6 @@
 machine has.
 """
 
-from __future__ import annotations
-
 import argparse
 import getpass
 import importlib

@@ -1,7 +1,5 @@
 """Where and how torch computes: the device of a run, what processors compute in, and plain torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache

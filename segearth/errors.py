@@ -8,8 +8,6 @@ Each class can be built from one string, because mmengine's registry raises a se
 with the name of the class under construction put before the message.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Sequence
 

@@ -5,8 +5,6 @@ them anew, a page at a time and filled with zeros. On CPUs that is a twentieth o
 the time of a step of SimFeatUp.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

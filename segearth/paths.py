@@ -5,8 +5,6 @@ beside this package, and an installed package, which carries copies of them in i
 puts them there). That folder alone decides: what lies beside an installed package belongs to others.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """A progress bar with the time left, on a terminal's error stream."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

@@ -6,8 +6,6 @@ itself; they are marked. The settings are those of the original's configs.
 Source: SegEarth-OV (arXiv 2410.01768), SegEarth-OV-2 (arXiv 2508.18067).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

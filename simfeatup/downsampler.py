@@ -7,8 +7,6 @@ Source: FeatUp (Fu et al., arXiv 2403.10516, section 3.2, the attention downsamp
 dropout rates and the parameter names of the released code, checked against arrays that it computed.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

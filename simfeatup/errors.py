@@ -1,7 +1,5 @@
 """The errors of this package that a user can mend."""
 
-from __future__ import annotations
-
 
 class UpsamplerError(ValueError):
     """An upsampler's name, its checkpoint or its inputs cannot be used; the message says what to do."""

@@ -8,8 +8,6 @@ Source: FeatUp (Fu et al., arXiv 2403.10516, section 3) and SimFeatUp (SegEarth-
 followed: the order of the steps and their ranges, checked against arrays that the original's code computed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

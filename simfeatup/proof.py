@@ -4,8 +4,6 @@ What a processor, a driver or a library says of itself does not tell whether a f
 here. So it is tried: an error or a difference, and the plain path is taken from then on, with one line in the log.
 """
 
-from __future__ import annotations
-
 import contextvars
 import logging
 import os

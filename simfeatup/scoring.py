@@ -8,8 +8,6 @@ upsampled instead of C, nothing is mixed at full size, and the result is the sam
 Source: our own derivation; the scores are those of SegEarth-OV (arXiv 2410.01768), section 3.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

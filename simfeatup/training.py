@@ -8,8 +8,6 @@ Source: FeatUp (Fu et al., arXiv 2403.10516, section 3 and its code); SegEarth-O
 after Kraehenbuehl and Koltun, arXiv 1210.5644).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -8,8 +8,6 @@ on a few images; no features are needed.
 Source: our own; the filter is Kopf et al., Joint bilateral upsampling, SIGGRAPH 2007.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -5,8 +5,6 @@ Formats are told apart by content, not by file name: safetensors, PyTorch files 
 names that trainers give it, and its names may carry the prefixes that wrappers leave.
 """
 
-from __future__ import annotations
-
 import logging
 import pickle
 import re

@@ -10,8 +10,6 @@ radar images, short trainings with one loss each and the default at full length.
 that are there are used, those that were cut off go on. Sections of parts that are not asked for stay as they are.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import multiprocessing

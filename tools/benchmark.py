@@ -7,8 +7,6 @@ python tools/benchmark.py --variants jbu_one anyup --hook my_hooks:build_anyup  
 Prints a table and writes benchmark.json and benchmark.png into --out.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json

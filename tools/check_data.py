@@ -8,8 +8,6 @@ A picture of some images with their labels is drawn for each config. Exit code 1
 data, 2 if the program was called wrongly.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -8,8 +8,6 @@ Prints the largest difference of a score, the share of pixels with another class
 channels to full size: about ten times as long.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

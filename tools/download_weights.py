@@ -1,7 +1,5 @@
 """Fetches the weights of encoders and upsamplers: python tools/download_weights.py --list, or names of that list."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -7,8 +7,6 @@ stays code 2, a process killed by signal n gives 128 + n, and messages are those
 this project, which would cost seconds before each start.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

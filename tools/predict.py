@@ -1,7 +1,5 @@
 """Maps scenes of any size: python tools/predict.py SCENE.tif --classes "building; road; water,river" --out DIR."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

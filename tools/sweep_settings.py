@@ -7,8 +7,6 @@ Every combination gives what eval.py would give with these settings. Prints a ta
 class and a picture of the curves. Choosing by them on the images that are reported is not annotation-free.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ python tools/train_alignearth.py configs/alignearth/pairs_vitb16.py --resume
 torchrun --nproc-per-node 2 tools/train_alignearth.py configs/alignearth/pairs_vitb16.py
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -20,8 +20,6 @@ them inputs or read-outs and none of them weights:
   ClearCLIP, arXiv 2407.12442). This trains the model towards that branch, which public CLIPs were not.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

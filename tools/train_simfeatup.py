@@ -5,8 +5,6 @@ python tools/train_simfeatup.py configs/simfeatup/clip_vitb16.py --resume
 torchrun --nproc-per-node 2 tools/train_simfeatup.py configs/simfeatup/remoteclip_vitb32.py
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Pairs of the generated world, an optical scene and its simulated radar partner, for configs that name them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

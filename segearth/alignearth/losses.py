@@ -7,8 +7,6 @@ modalities; relations, Park et al. (arXiv 1904.05068); the soft window is our ow
 as in soft alignment by log-sum-exp.
 """
 
-from __future__ import annotations
-
 import torch
 from mmengine.dist import all_gather, get_rank
 from torch import Tensor

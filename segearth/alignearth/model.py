@@ -4,8 +4,6 @@ Source of the adapters: LoRA (Hu et al., arXiv 2106.09685); they are merged into
 the file is a plain open_clip model.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from pathlib import Path

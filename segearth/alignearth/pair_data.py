@@ -1,7 +1,5 @@
 """Image pairs on disk as training samples: one geometry for both images, speckle and gain for the SAR image alone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -5,8 +5,6 @@ brought onto the optical image's grid within the footprint that both cover (bili
 otherwise both must have the same size. Pixels without data in either are marked, and no loss looks at them.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 import os

@@ -3,8 +3,6 @@
 Offline: system fonts, no scripts from elsewhere, no analytics.
 """
 
-from __future__ import annotations
-
 import html
 import logging
 import secrets

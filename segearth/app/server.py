@@ -5,8 +5,6 @@ lets through what the page needs, and uploads for which there is room. Files in 
 neither an address nor another file of the server can be named in their place.
 """
 
-from __future__ import annotations
-
 import hmac
 import ipaddress
 import logging

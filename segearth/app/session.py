@@ -4,8 +4,6 @@ The map is made as ``segearth predict`` makes it, at the scene's own resolution;
 classes are kept at the size of the screen.
 """
 
-from __future__ import annotations
-
 import threading
 import zipfile
 from collections import OrderedDict

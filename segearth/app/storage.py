@@ -5,8 +5,6 @@ is needed; the folder itself goes when the page ends. A page that was killed lea
 nobody holds any more: the next page removes it.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import os

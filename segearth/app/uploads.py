@@ -5,8 +5,6 @@ the first bytes, and GDAL is given the one driver of that format; it sees no fil
 would send it elsewhere are refused before anything is asked for.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import re

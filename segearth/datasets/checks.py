@@ -1,7 +1,5 @@
 """Checks of a data set before anything runs on it, for this project's data set classes and mmseg's alike."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """The generated benchmarks of the embedded demonstration model, optical and radar."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, ClassVar
 

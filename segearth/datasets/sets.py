@@ -5,8 +5,6 @@ white (0, 255); the labels here are 0 and 1, as tools/dataset_converters writes 
 ``LoadSARImage``; OpenEarthMap-SAR is :class:`OpenEarthMapDataset`.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any, ClassVar
 

@@ -3,8 +3,6 @@
 A file that cannot be used, or whose bands need to be chosen, is a DataError; one that is not there a MissingFileError.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import mmcv

@@ -1,7 +1,5 @@
 """The seven classes of the generated world, in the order of their label ids."""
 
-from __future__ import annotations
-
 from segearth.io.panels import FAMILIAR
 
 CLASSES = ('building', 'road', 'water', 'tree', 'grass', 'cropland', 'bareland')

@@ -5,8 +5,6 @@ and the benchmark seeds were looked at once, for the figures in weights/README.m
 so a drawing that was cut off goes on with what is missing, and several processes may ask for the same.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor

@@ -3,8 +3,6 @@
 Each cover is told by its texture as much as by its colour.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -16,8 +16,6 @@ radar; numbers are round. Not modelled: layover of roofs and crowns towards the 
 - Speckle: multi-look intensity is the mean times Gamma(L, 1/L) (Oliver and Quegan, chapter 4).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -6,8 +6,6 @@ does not tell a class. What the generator knows anyway (heights, directions of c
 simulated sensors other than a camera.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

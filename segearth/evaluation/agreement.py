@@ -4,8 +4,6 @@ A card says what a process has, as names and values. All processes see the cards
 refuse, with what differs between which ranks.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Mapping, Sequence

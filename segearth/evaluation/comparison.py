@@ -1,7 +1,5 @@
 """Measured figures beside published ones: whether the two may be compared, a sheet of results.xlsx, and a chart."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """From config files and the command line to settings and data set, checked before the model is built."""
 
-from __future__ import annotations
-
 import argparse
 import glob
 import inspect

@@ -3,8 +3,6 @@
 mmengine's own initialisation insists on CUDA; with the process group made here, its Runner uses that one.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

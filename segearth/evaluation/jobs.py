@@ -5,8 +5,6 @@ that goes on keeps the lock until it ends. A second start therefore waits for it
 Rows are known by their run, so appending one that is there already changes nothing.
 """
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import os

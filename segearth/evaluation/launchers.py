@@ -1,7 +1,5 @@
 """What launchers say in the environment: which process this is, of how many, of which run, and where they meet."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import zlib

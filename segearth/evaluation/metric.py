@@ -1,7 +1,5 @@
 """Mean IoU as mmseg computes it, with exact counts and the figures of each class kept."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

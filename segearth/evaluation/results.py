@@ -5,8 +5,6 @@ lock, so runs that finish together wait for each other; it puts a new file in th
 crash or a full disk leaves that whole; and it knows a run by its id, so appending a row again changes nothing.
 """
 
-from __future__ import annotations
-
 import errno
 import glob
 import io

@@ -1,7 +1,5 @@
 """The row of a run: its scores, and every setting that they depend on."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -7,8 +7,6 @@ bash dist_test.sh configs/cfg_loveda.py 4
 An installed package has the same as a command, from any folder: segearth eval cfg_demo --show-dir pictures
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """mmengine's Runner without its long tables, with this project's messages, and with pictures of what it evaluated."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

@@ -5,8 +5,6 @@ of all these are averaged over the windows side by side. A threshold only decide
 step is the one that eval.py takes, in its order, so the figures are those of separate runs.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field

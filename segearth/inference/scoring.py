@@ -10,8 +10,6 @@ their channels (simfeatup/scoring.py). The plain path, all channels at full size
 Source: SegEarth-OV (arXiv 2410.01768) sections 3.2 and 3.3; SegEarth-OV-2 (arXiv 2508.18067).
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

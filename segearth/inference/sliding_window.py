@@ -5,8 +5,6 @@ Knows neither encoders nor text. Source: mmsegmentation's slide inference, as Se
 multiple of the patch zero-padded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import psutil

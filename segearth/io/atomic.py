@@ -1,7 +1,5 @@
 """Files that are written whole or not at all, where they are: through links, with the rights that they had."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

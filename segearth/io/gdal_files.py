@@ -1,7 +1,5 @@
 """Rasters that GDAL opens: their names, and a reader of bands for whole images and boxes of scenes alike."""
 
-from __future__ import annotations
-
 import os
 import re
 import threading

@@ -4,8 +4,6 @@ mmseg reads whatever comes: ids outside the classes drop out of the histogram, a
 to the ignore index. The figures then are wrong and nobody is told. Here each of these is an error.
 """
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

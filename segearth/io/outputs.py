@@ -1,7 +1,5 @@
 """Results on disk: never shared by two inputs, never in place of an input, refused by the system in plain words."""
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Pictures of label maps: colours of the classes, and panels side by side with a legend of their names."""
 
-from __future__ import annotations
-
 import colorsys
 import math
 from collections.abc import Sequence

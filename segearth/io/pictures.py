@@ -19,8 +19,6 @@ One band is repeated in all channels. Two radar bands become (first, second, mea
 grey pictures that SAR encoders are trained on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

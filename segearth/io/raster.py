@@ -5,8 +5,6 @@ image), rasterio decodes all the rest (:mod:`segearth.io.gdal_files`), also colo
 keeps 8. Nothing here knows what the numbers mean: :mod:`segearth.io.pictures` and :mod:`segearth.io.labels` do.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

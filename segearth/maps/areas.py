@@ -7,8 +7,6 @@ element of the ellipsoid at the pixel's latitude, exact up to the square of a pi
 Source: areal element M N cos(phi) of an ellipsoid, Snyder, "Map Projections: A Working Manual" (USGS 1395), eq. 4-18 f.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Callable, Sequence

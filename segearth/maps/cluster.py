@@ -5,8 +5,6 @@ on another one, and a worker that joins late is of use at once. Finished blocks 
 cluster, so a run may begin on one machine and be resumed on many.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -1,7 +1,5 @@
 """Settings of a :class:`segearth.Segmenter` from a configuration file of a data set."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from segearth.errors import ConfigError

@@ -4,8 +4,6 @@ A plan says all that a block needs besides the model and is small and picklable;
 the same function (cluster.py).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

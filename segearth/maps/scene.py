@@ -4,8 +4,6 @@ With ``resolution`` the scene is resampled while it is read, by GDAL's warper on
 origin and axes, so every pixel has the same value whichever box it is read with.
 """
 
-from __future__ import annotations
-
 import glob
 import logging
 import math

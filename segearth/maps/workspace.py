@@ -6,8 +6,6 @@ rubbish. All files appear under their names only when they are whole. A lock fil
 out; the operating system gives it back when a run dies.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

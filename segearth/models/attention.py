@@ -9,8 +9,6 @@ and SegEarth-OV-2 (arXiv 2508.18067); MaskCLIP (arXiv 2112.01071); NACLIP and it
 (arXiv 2404.08181). Followed: the formulas, checked against arrays that the original's code computed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

@@ -10,8 +10,6 @@ Source: BLIP (arXiv 2201.12086) and its repository salesforce/BLIP (BSD-3-Clause
 LayerNorm constant of the vision tower (1e-6, not transformers' default) and the text length were followed.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -5,8 +5,6 @@ The one door through which encoder weights come in (:mod:`segearth.models.build`
 the names, never loaded in part.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path

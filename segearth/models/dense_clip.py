@@ -8,8 +8,6 @@ Source: SegEarth-OV (arXiv 2410.01768) section 3, SegEarth-OV-2 (arXiv 2508.1806
 ClearCLIP's (arXiv 2407.12442). Followed: the formulas, checked against arrays that the original's code computed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which upsampler a configuration means, built for an encoder's features."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any

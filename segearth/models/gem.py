@@ -7,8 +7,6 @@ Source: "Grounding Everything" (arXiv 2312.00878), section 3; one iteration, tem
 as SegEarth-OV-2 runs it. Followed: the formulas, checked against arrays that the original's code computed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -6,8 +6,6 @@ similarity, Global Bias Alleviation and classes (inference/scoring.py).
 Source: SegEarth-OV-2, arXiv 2508.18067.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction

@@ -7,8 +7,6 @@ The operators are those that torch.compile emits, and private: they prove themse
 and on other devices the block runs as open_clip built it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 

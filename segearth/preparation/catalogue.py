@@ -1,7 +1,5 @@
 """The data sets that can be prepared, and the programs that do it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from segearth.io.labels import IGNORE_INDEX

@@ -1,7 +1,5 @@
 """From published masks to class ids: black and white, colours, other ids, polygons. A recipe names one of the rules."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which image belongs to which label, and which of them are wanted."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Preparing one data set: find, convert in several processes, write the list, count; a second run does the rest."""
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os

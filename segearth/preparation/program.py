@@ -1,7 +1,5 @@
 """What the programs in tools/dataset_converters share: options, progress with the time left, and the closing words."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from pathlib import Path

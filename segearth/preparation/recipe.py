@@ -1,7 +1,5 @@
 """What a data set looks like when downloaded, and what becomes of it: one record a set."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from segearth.errors import ConfigError

@@ -1,7 +1,5 @@
 """Files of a data set as downloaded: in folders and in zip archives, which are read member by member, not unpacked."""
 
-from __future__ import annotations
-
 import os
 import zipfile
 import zlib

@@ -4,8 +4,6 @@ mmengine's own hook does not serve here: its files hold the frozen encoder too, 
 ``torch.load(weights_only=True)`` refuses.
 """
 
-from __future__ import annotations
-
 import pickle
 import re
 from collections.abc import Mapping

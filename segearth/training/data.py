@@ -4,8 +4,6 @@ Samples are numbered without end, and all that is random about one follows from 
 from any step as if nothing had happened.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ One engine for tools/train_simfeatup.py and tools/train_alignearth.py; the confi
 the processes average their gradients, by gloo where there is no CUDA.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import time

@@ -1,7 +1,5 @@
 """Crops of the generated world as training images, for configs that name them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a training shows of itself: history of the losses with curves, a validation loss, pictures of the features."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -8,8 +8,6 @@ weights; where that was not certain the row says "unknown" and names the page. N
 Source: SegEarth-OV-2 (arXiv 2508.18067), its list of encoders, pretrained tags and file names.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

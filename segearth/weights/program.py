@@ -15,8 +15,6 @@ The licences are those of the publishers and differ: they are printed. None of t
 program was written; if one has moved, the message names the page of the project.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Sequence

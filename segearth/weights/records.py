@@ -1,7 +1,5 @@
 """What is known of a weight file: where it comes from, under which licence, and how the published one is recognised."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 

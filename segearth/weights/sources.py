@@ -4,8 +4,6 @@ Files on Hugging Face, and the repositories behind open_clip's tags, go through 
 ``HF_ENDPOINT``, proxies, tokens, resuming, a cache), everything else through transfer.py.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -8,8 +8,6 @@ the sha256 of a fetched file is written beside it (for ``sha256sum -c``), so tha
 Source: RFC 9110, section 14 (range requests) and section 13.1.5 (If-Range).
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import http.client

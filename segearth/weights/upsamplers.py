@@ -3,8 +3,6 @@
 Source: SegEarth-OV (arXiv 2410.01768) for jbu_one, FeatUp (arXiv 2403.10516) for jbu_stack.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Source: written from the equation; the original calls a CUDA extension of the same meaning (FeatUp, arXiv 2403.10516).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

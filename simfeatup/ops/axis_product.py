@@ -4,8 +4,6 @@ The matrices are nearly empty: a row of bilinear zoom has two entries, one of th
 products use that, twice as fast as dense ones; elsewhere, and where torch was built without them, dense products.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -7,8 +7,6 @@ output row is made of). Where the size doubles, 11 x 11 taps at the output becom
 neighbouring pixels share the features under them, and the resized, padded features never exist.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple

@@ -5,8 +5,6 @@ device decides; ``SIMFEATUP_BACKEND=reference`` in the environment forces one, a
 fast runs after a proof only (:mod:`simfeatup.proof`), forced or not.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext

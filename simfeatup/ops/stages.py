@@ -3,8 +3,6 @@
 On CPUs the weights before folding never leave the cache: row by row they are computed and folded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Upsamplers by name, fresh or from files: what the released checkpoints and our own training save."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 from collections.abc import Iterable, Mapping

@@ -6,8 +6,6 @@ nor their number of channels, so they are computed once for an image and applied
 scores of texts, coordinates in a basis, or the features themselves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

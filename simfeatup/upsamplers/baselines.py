@@ -6,8 +6,6 @@ They have no public weights, here or elsewhere: they are for training comparison
 Source: FeatUp, section 5 (arXiv 2403.10516), and the paper named at each class; written from their equations.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -7,8 +7,6 @@ which this filter follows as well. :mod:`simfeatup.upsamplers.jbu` has learned k
 Source: Kopf et al., Joint bilateral upsampling, SIGGRAPH 2007; FeatUp (Fu et al., arXiv 2403.10516, section 3.1).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ Source: FeatUp (Fu et al., arXiv 2403.10516, section 3.1) and SegEarth-OV (Li et
 section 3.3). Followed: the equations, the constants below and the parameter names of the released checkpoints.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ A kernel depends on the guidance around its pixel alone, and on the border only 
 windows follow each other down an image, most rows of their overlap therefore have one and the same kernels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable
 from fractions import Fraction
 from functools import lru_cache

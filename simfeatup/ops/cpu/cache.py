@@ -6,8 +6,6 @@ of what compiles them and of the processor. What was written by another state is
 a few are left.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import logging

@@ -6,8 +6,6 @@ block stay in registers while the loop runs over all taps. The four share the lo
 start at the same feature row and column, as they do where the size doubles.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from torch import Tensor
 from torch.nn import functional as F

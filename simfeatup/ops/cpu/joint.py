@@ -1,7 +1,5 @@
 """Weights of a layer on CPUs, with gradients: joint kernels (:mod:`simfeatup.ops.stages`) and their folding."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

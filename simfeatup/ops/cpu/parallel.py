@@ -5,8 +5,6 @@ of rows. So nothing depends on numba's threading layers, which end the process w
 (workqueue) or after a fork (OpenMP): here both are safe.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 from collections.abc import Callable, Sequence

@@ -3,8 +3,6 @@
 Arrays of a row are (taps or channels, pixels), so that the innermost loops run over neighbouring pixels.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -7,8 +7,6 @@ takes four cycles and two begin in each, so a loop wants eight registers of sums
 contiguous and positions count their numbers from the first; nothing checks that they lie inside.
 """
 
-from __future__ import annotations
-
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils

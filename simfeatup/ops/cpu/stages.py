@@ -3,8 +3,6 @@
 The weights before folding never leave the cache: row by row, similarity, softmax, MLP and folding follow each other.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import lru_cache

@@ -4,8 +4,6 @@ A program computes a few neighbouring pixels of one row for a block of channels.
 added up by atomic operations, since several pixels read one feature; its last digits vary from run to run.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

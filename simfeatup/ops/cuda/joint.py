@@ -4,8 +4,6 @@ A program computes a few neighbouring pixels of one row, tap after tap; the simi
 passes that come after the maximum is known.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl
