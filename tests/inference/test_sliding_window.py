@@ -117,8 +117,13 @@ def test_windows_come_column_by_column_and_share_kernels(monkeypatch):
     upsampler = build_upsampler('joint_bilateral', 4).eval()
     images, texts = torch.randn(2, 3, 192, 256), torch.nn.functional.normalize(torch.randn(3, 4), dim=1)
     computed = []
-    run = stages.share_ranges
-    monkeypatch.setattr(stages, 'share_ranges', lambda task, ranges: (computed.extend(ranges), run(task, ranges)))
+    run = stages.run_rows
+
+    def counted(*arguments):
+        computed.extend(arguments[-1])
+        run(*arguments)
+
+    monkeypatch.setattr(stages, 'run_rows', counted)
 
     def score_window(windows, reuse=None):
         return score(upsampler, windows[:, :1, ::16, ::16].expand(-1, 4, -1, -1), windows, texts, reuse=reuse)
