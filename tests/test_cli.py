@@ -25,7 +25,11 @@ def test_told_to_end_is_an_interruption_and_once_is_enough(capfd, number):
             os.kill(os.getpid(), number)
             print('tidied up', flush=True)
 
-    assert start_forked(lambda _: run_cli(main)) == [EXIT_INTERRUPTED] * NUM_PROCESSES
+    def act(_):
+        signal.signal(number, signal.SIG_DFL)  # under nohup, SIGHUP is ignored from the start
+        run_cli(main)
+
+    assert start_forked(act) == [EXIT_INTERRUPTED] * NUM_PROCESSES
     output = capfd.readouterr()
     assert output.out.count('tidied up') == NUM_PROCESSES
     assert output.err.count(f'interrupted by {number.name}') == NUM_PROCESSES
