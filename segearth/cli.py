@@ -19,6 +19,7 @@ EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 TOLD_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """What schedulers and closed terminals send; Slurm's --signal=USR1@60 is a warning before the time is up."""
+SOON = 0.05  # seconds, when what is being destroyed is gone
 SPIN_COUNT = ('GOMP_SPINCOUNT', '10000')
 """Setting of programs, which torch's OpenMP reads when it is loaded, here or in a process that is started from here: by
 default idle threads spin for milliseconds on cores that numba's threads want (docs/performance.md)."""
@@ -118,4 +119,17 @@ def _interrupt(number: int, _: FrameType | None) -> None:
     before = sys.excepthook  # threads that serve loading processes say what the same signal did to those
     main = threading.main_thread()
     sys.excepthook = lambda *error: before(*error) if threading.current_thread() is main else None
-    raise KeyboardInterrupt(signal.Signals(number).name)
+    interruption = KeyboardInterrupt(signal.Signals(number).name)
+    sys.unraisablehook = lambda lost: _again(interruption) if lost.exc_value is interruption else None
+    raise interruption
+
+
+def _again(interruption: KeyboardInterrupt) -> None:
+    """Raises an interruption once more, soon, that fell into a destructor, where Python would print it and go on."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise interruption
+
+    signal.signal(signal.SIGINT, interrupt)
+    main = threading.get_ident()
+    threading.Timer(SOON, lambda: signal.pthread_kill(main, signal.SIGINT)).start()

@@ -36,6 +36,22 @@ def test_told_to_end_is_an_interruption_and_once_is_enough(capfd, number):
     assert 'Traceback' not in output.err
 
 
+def test_an_interruption_in_a_destructor_is_not_lost(capfd):
+    class Slow:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+
+    def main():
+        Slow()
+        time.sleep(TIMEOUT)
+
+    assert start_forked(lambda _: run_cli(main)) == [EXIT_INTERRUPTED] * NUM_PROCESSES
+    output = capfd.readouterr()
+    assert output.err.count('interrupted by SIGTERM') == NUM_PROCESSES
+    assert 'Traceback' not in output.err
+
+
 def test_what_nohup_ignores_stays_ignored():
     def act(_):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
