@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from segearth.device import choose_device, plain_torch
-from segearth.errors import ConfigError
+from segearth.errors import ConfigError, DataError
 from segearth.inference.scoring import EncodedWindows, classify, encode_windows, score_encoded
 from segearth.inference.settings import InferenceSettings, by_our_names
 from segearth.inference.sliding_window import score_padded, score_whole, slide, window_batch_size
@@ -67,8 +67,9 @@ class OpenVocabularySegmenter(nn.Module):
         self.upsampler = upsampler
         self._settings = settings or InferenceSettings()
         device = next((parameter.device for parameter in encoder.parameters()), None)
-        for name, value in (('mean', CLIP_MEAN), ('std', CLIP_STD)):
-            self.register_buffer(name, torch.tensor(value, device=device)[:, None, None], persistent=False)
+        for name, values in (('mean', CLIP_MEAN), ('std', CLIP_STD)):
+            numbers = torch.tensor(values, dtype=torch.float32, device=device)
+            self.register_buffer(name, numbers[:, None, None], persistent=False)
         self.register_buffer('text_embeddings', torch.empty(0, device=device), persistent=False)
         self.register_buffer('query_to_class', torch.empty(0, dtype=torch.long, device=device), persistent=False)
         self.set_vocabulary(text_embeddings, query_to_class, class_names)
@@ -89,12 +90,19 @@ class OpenVocabularySegmenter(nn.Module):
     ) -> None:
         """Replaces the classes; arguments and errors are those of the constructor."""
         text_embeddings, query_to_class = torch.as_tensor(text_embeddings), torch.as_tensor(query_to_class)
-        if text_embeddings.ndim != 2 or query_to_class.shape != text_embeddings.shape[:1]:
+        if text_embeddings.ndim != 2 or query_to_class.shape != text_embeddings.shape[:1] or not len(query_to_class):
             raise ConfigError(
                 f'text_embeddings {tuple(text_embeddings.shape)} and query_to_class {tuple(query_to_class.shape)} do '
                 'not fit; expected (Q, C) and (Q,)'
             )
+        channels = getattr(self.encoder, 'embed_dim', text_embeddings.shape[1])
+        if text_embeddings.shape[1] != channels:
+            raise ConfigError(f'text_embeddings have {text_embeddings.shape[1]} channels, the encoder {channels}')
         num_classes = int(query_to_class.max()) + 1
+        if query_to_class.min() < 0 or (class_names is not None and len(class_names) != num_classes):
+            raise ConfigError(
+                f'query_to_class means {num_classes} classes, from 0; {len(class_names or ())} names are given for them'
+            )
         _check_background(self._settings, num_classes)
         device = self.text_embeddings.device
         self.text_embeddings = text_embeddings.float().to(device)
@@ -114,7 +122,12 @@ class OpenVocabularySegmenter(nn.Module):
         Returns:
             scores: (B, K, H0, W0), probability of each class's best word, in [0, 1].
             labels: (B, 1, H0, W0), int64.
+
+        Raises:
+            DataError: Images of another shape.
         """
+        if images.ndim != 4 or images.shape[1] != 3 or not images.numel():
+            raise DataError(f'images have shape {tuple(images.shape)}; expected (B, 3, H, W), RGB')
         results = [self.classify(scores, size) for scores in self.score_images(self.normalise(images), size)]
         if len(results) == 1:  # no copy, which of a large image is large
             return results[0][0][None], results[0][1][None]

@@ -36,5 +36,5 @@ def test_mpirun_that_is_told_to_end(commands):
     code, output = commands.finish(run)
     assert code != 0
     assert 'interrupted by SIGTERM' in output, output
-    assert 'Traceback' not in output
+    assert 'Traceback' not in output, output
     assert not (commands.folder / 'results.xlsx').exists()

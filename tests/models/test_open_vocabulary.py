@@ -5,7 +5,7 @@ import torch
 from open_clip.model import CLIP
 
 import segearth
-from segearth.errors import ConfigError
+from segearth.errors import ConfigError, DataError
 from segearth.inference.scoring import encode_windows
 from segearth.inference.settings import ORIGINAL_KEYS, InferenceSettings
 from segearth.models.dense_clip import DenseCLIP
@@ -139,3 +139,35 @@ def test_a_config_may_say_every_setting():
     names = {key: name for name, key in ORIGINAL_KEYS.items()}
     assert {names.get(field.name, field.name) for field in fields(InferenceSettings)} <= known
     assert set(READOUT_KEYS) <= known
+
+
+@pytest.mark.parametrize(
+    ('words', 'classes', 'names', 'message'),
+    [
+        (torch.ones(2, 16), torch.tensor([0]), None, r'expected \(Q, C\) and \(Q,\)'),
+        (torch.ones(0, 16), torch.tensor([], dtype=torch.long), None, r'expected \(Q, C\)'),
+        (torch.ones(2, 9), torch.tensor([0, 1]), None, '9 channels, the encoder 16'),
+        (torch.ones(2, 16), torch.tensor([0, -1]), None, 'from 0'),
+        (torch.ones(2, 16), torch.tensor([0, 1]), ['a'], '2 classes, from 0; 1 names'),
+    ],
+)
+def test_words_that_do_not_fit(parts, words, classes, names, message):
+    model = OpenVocabularySegmenter(*parts)
+    with pytest.raises(ConfigError, match=message):
+        model.set_vocabulary(words, classes, names)
+    assert model.num_classes == 3
+
+
+@pytest.mark.parametrize('shape', [(3, 40, 56), (1, 4, 40, 56), (0, 3, 40, 56), (1, 3, 0, 56)])
+def test_images_of_another_shape(parts, shape):
+    with pytest.raises(DataError, match='expected'):
+        OpenVocabularySegmenter(*parts)(torch.zeros(shape))
+
+
+def test_a_callers_default_dtype_does_not_matter(parts, images):
+    expected = OpenVocabularySegmenter(*parts, settings=SETTINGS)(images)[0]
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(OpenVocabularySegmenter(*parts, settings=SETTINGS)(images)[0], expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
