@@ -47,8 +47,8 @@ class AlignEarthModel(FrozenEncoderModel):
             all blocks.
         activation: 'gelu' or 'quick_gelu'; None for the teacher's. A file is run with the activation of the record
             that it is loaded by: AlignEarth's says GELU, whatever the teacher had.
-        size: Side of the training images in pixels, a multiple of the patch.
-        precision: fp32, bf16 or fp16 of the computation (mixed; the last with ``AmpOptimWrapper`` on CUDA only).
+        size: See :class:`segearth.training.upsampler.FrozenEncoderModel`, as for ``precision``.
+        precision: fp32, bf16 or fp16.
 
     Raises:
         UserError: Settings that cannot be used.

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from segearth.alignearth.pairs import Pair, match_folders, read_list, read_pair
 from segearth.errors import ConfigError
-from segearth.training.data import draw_index, extend, to_tensor
+from segearth.training.data import check_counts, draw_index, extend, to_tensor
 
 LEVELS_PER_DECIBEL = 255 / 25  # of the SAR pictures, see segearth.io.pictures
 NUM_PLACES = 8  # crops tried for one that shows data
@@ -72,6 +72,9 @@ def build_augmentation(settings: dict | None) -> Augmentation:
     augmentation = Augmentation(**(settings or {}))
     if augmentation.looks is not None and not 0 < min(augmentation.looks) <= max(augmentation.looks):
         raise ConfigError(f'looks must be two numbers above 0, the least first; got {augmentation.looks}')
+    for name in ('gain_db', 'max_shift'):
+        if getattr(augmentation, name) < 0:
+            raise ConfigError(f'{name} of the augmentation is {getattr(augmentation, name)}; allowed: 0 or more')
     return augmentation
 
 
@@ -96,6 +99,9 @@ class PairDataset(Dataset):
     seed: int = 0  # of order, crops and augmentation
 
     def __post_init__(self) -> None:
+        check_counts(self, 'size')
+        self.optical_bands = tuple(self.optical_bands) if self.optical_bands else None
+        self.sar_bands = tuple(self.sar_bands) if self.sar_bands else None
         if self.pairs is not None and self.optical is None and self.sar is None:
             self.files = read_list(self.pairs)
         elif self.pairs is None and self.optical is not None and self.sar is not None:

@@ -90,7 +90,7 @@ def read_pair(
     sar_scale: str = 'auto',
 ) -> Pair:
     """Reads two images of one place; bands and scale as for :class:`segearth.alignearth.pair_data.PairDataset`."""
-    paths, selections = (optical, sar), tuple(tuple(bands) if bands else None for bands in (optical_bands, sar_bands))
+    paths, selections = (optical, sar), (optical_bands, sar_bands)
     for path in paths:
         if not path.is_file():
             raise MissingFileError(f'file not found: {path}')

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.io.atomic import replacing
+from segearth.training.data import check_counts
 
 STEP_FILE = re.compile(r'step_(\d+)\.pt')
 PARTS = ('model', 'optimizer', 'schedulers', 'step', 'hooks')
@@ -113,10 +114,7 @@ class Checkpoints(Hook):
     priority = 'VERY_LOW'
 
     def __post_init__(self) -> None:
-        if min(self.interval, self.keep) < 1:
-            raise ConfigError(
-                f'Checkpoints need an interval and a number to keep of 1 or more, not {self.interval}, {self.keep}'
-            )
+        check_counts(self, 'interval', 'keep')
 
     def before_train(self, runner: Runner) -> None:
         """Refuses to save between two updates of the weights."""

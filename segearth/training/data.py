@@ -69,6 +69,7 @@ class ImageFolder(Dataset):
     seed: int = 0  # of the order and of the crops
 
     def __post_init__(self) -> None:
+        check_counts(self, 'size')
         if self.kind not in READERS:
             raise ConfigError(f'unknown kind {self.kind!r} of images; known: {", ".join(READERS)}')
         self.files = list_images(self.root)
@@ -83,6 +84,14 @@ class ImageFolder(Dataset):
         image = extend(READERS[self.kind](self.files[index], self.bands), self.size)
         y, x = (int(rng.integers(side - self.size + 1)) for side in image.shape[:2])
         return {'images': to_tensor(image[y : y + self.size, x : x + self.size])}
+
+
+def check_counts(owner: object, *names: str) -> None:
+    """Refuses what a config gives for some attributes of a data set or hook unless it is a whole number from 1."""
+    for name in names:
+        value = getattr(owner, name)
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f'{name} of {type(owner).__name__} is {value!r}; allowed: 1 or more')
 
 
 def list_images(root: str | os.PathLike[str]) -> list[Path]:

@@ -4,10 +4,11 @@ One engine for tools/train_simfeatup.py and tools/train_alignearth.py; the confi
 the processes average their gradients, by gloo where there is no CUDA.
 """
 
+import contextlib
 import importlib.util
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
 from segearth.cli import build_parser
-from segearth.errors import ConfigError
+from segearth.errors import ConfigError, UserError
 from segearth.evaluation.agreement import settings_card
 from segearth.evaluation.configuration import add_config_options, read_config
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes
@@ -25,6 +26,7 @@ from segearth.evaluation.runner import QuietRunner
 from segearth.freed_memory import keep_freed_memory
 from segearth.paths import find_config
 from segearth.training.checkpoints import bare_model, last_checkpoint, restore
+from simfeatup.errors import UpsamplerError
 
 NEEDED_KEYS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 
@@ -39,6 +41,25 @@ class TrainingRunner(QuietRunner):
             return model
         device_ids = None if get_device() == 'cpu' else [int(os.environ['LOCAL_RANK'])]
         return MMDistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True)
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """Builds the loop with the data set, whose crops must have the size that the model is made for."""
+        with _config_errors():
+            built = super().build_train_loop(loop)
+        wanted, given = self.cfg.model.get('size'), getattr(built.dataloader.dataset, 'size', None)
+        if None not in (wanted, given) and wanted != given:
+            raise ConfigError(f'train_dataloader.dataset.size is {given} and model.size {wanted}: set both alike')
+        return built
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """Builds the optimiser."""
+        with _config_errors():
+            return super().build_optim_wrapper(optim_wrapper)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Builds the schedulers."""
+        with _config_errors():
+            return super().build_param_scheduler(scheduler)
 
     def resume(self, filename: str, *_: Any, **__: Any) -> None:
         """Goes on from a checkpoint of :class:`segearth.training.checkpoints.Checkpoints`."""
@@ -90,10 +111,8 @@ def train(
     timeout = settings.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', DEFAULT_TIMEOUT)
     join_processes(settings.launcher, timeout=timeout, card=card)
     try:
-        try:
+        with _config_errors():
             runner = TrainingRunner.from_cfg(settings)
-        except TypeError as error:  # a mistyped key of a class that the config names
-            raise ConfigError(f'the config does not fit: {error}') from error
         runner.train()
         return bare_model(runner)
     finally:
@@ -110,6 +129,18 @@ def load_training_config(config: str | Config, overrides: Mapping[str, Any] | No
     if missing:
         raise ConfigError(f'the config has no {", ".join(missing)}: give one of configs/simfeatup, configs/alignearth')
     return config
+
+
+@contextlib.contextmanager
+def _config_errors() -> Iterator[None]:
+    """Says what is wrong where mmengine builds what a config names: mistyped keys, unknown types, unfit values."""
+    try:
+        yield
+    except (UserError, UpsamplerError):
+        raise
+    except (TypeError, ValueError, KeyError) as error:
+        text = str(error.args[0]).partition('. Please check')[0] if error.args else repr(error)
+        raise ConfigError(f'the config does not fit: {text}') from error
 
 
 def main(description: str, arguments: Sequence[str] | None = None) -> None:

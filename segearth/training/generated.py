@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 from segearth.demo.files import image_and_labels, store_scenes
 from segearth.demo.scene import SCENE_SIZE
-from segearth.training.data import to_tensor
+from segearth.errors import ConfigError
+from segearth.training.data import check_counts, to_tensor
 
 
 @dataclass(eq=False)
@@ -26,6 +27,9 @@ class StoredScenes(Dataset):
     layers = staticmethod(image_and_labels)
 
     def __post_init__(self) -> None:
+        check_counts(self, 'num_scenes', 'size', 'scene_size')
+        if self.size > self.scene_size:
+            raise ConfigError(f'crops of {self.size} pixels do not fit into scenes of {self.scene_size} pixels a side')
         seeds = range(self.first_seed, self.first_seed + self.num_scenes)
         self.files = store_scenes(self.folder, seeds, self.layers, self.scene_size)
 

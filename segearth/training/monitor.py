@@ -22,7 +22,7 @@ from segearth.io.atomic import replacing, write_bytes
 from segearth.io.panels import draw_panels
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
 from segearth.training.checkpoints import bare_model, is_due
-from segearth.training.data import first_samples
+from segearth.training.data import check_counts, first_samples
 
 VALIDATION_SEED = 17
 PictureRow = dict[str, np.ndarray]
@@ -47,17 +47,18 @@ class Monitor(Hook):
     priority = 'LOW'  # before Checkpoints, which saves what the validation found
 
     def __post_init__(self) -> None:
+        check_counts(self, 'interval', 'num_samples', 'batch_size', 'validation_interval')
         self.dataset = DATASETS.build(self.validation) if self.validation else None
         self.rows: list[dict[str, float]] = []
         self.recent: list[dict[str, float]] = []  # since the last row
 
     def state_dict(self) -> dict[str, Any]:
         """The history so far."""
-        return {'rows': self.rows}
+        return {'rows': self.rows, 'recent': self.recent}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the history up again."""
-        self.rows = list(state.get('rows', []))
+        self.rows, self.recent = list(state.get('rows', [])), list(state.get('recent', []))
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
@@ -97,6 +98,9 @@ class Pictures(Hook):
     interval: int = 500  # steps
     num_images: int = 3  # the first so many samples of the training data
     priority = 'LOW'
+
+    def __post_init__(self) -> None:
+        check_counts(self, 'interval', 'num_images')
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Draws when it is time."""

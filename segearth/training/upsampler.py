@@ -24,7 +24,7 @@ from segearth.models.build import PRECISIONS, build_encoder
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.residual_block import run_block
 from segearth.training.checkpoints import bare_model, save_weights
-from segearth.training.data import first_samples, normalise
+from segearth.training.data import check_counts, first_samples, normalise
 from segearth.training.monitor import PictureRow, principal_components, to_picture
 from simfeatup import build_upsampler
 from simfeatup.training import Recipe, SimFeatUp
@@ -38,7 +38,13 @@ PLACES = (READOUT, LAST_BLOCK_INPUT)
 
 
 class FrozenEncoderModel(BaseModel):
-    """What trains with the help of an encoder that stays as it is; subclasses name both parts."""
+    """What trains with the help of an encoder that stays as it is; subclasses name both parts.
+
+    Args:
+        visual: The encoder's dense tower.
+        size: Side of the training images in pixels, a multiple of the patch.
+        precision: fp32, bf16 or fp16 of the computation (mixed; the last with ``AmpOptimWrapper`` on CUDA only).
+    """
 
     frozen: str
     trained: str
@@ -80,9 +86,9 @@ class SimFeatUpModel(FrozenEncoderModel):
         encoder: Arguments of :func:`segearth.models.build.build_encoder`, without device and precision.
         upsampler: ``name`` and options of :func:`simfeatup.build_upsampler`.
         features: Place in the encoder that they are taken from, see :func:`dense_features`.
-        size: Side of the training images in pixels, a multiple of the patch.
+        size: See :class:`FrozenEncoderModel`, as for ``precision``.
         recipe: Arguments of :class:`simfeatup.training.Recipe`; None for the released ones.
-        precision: fp32, bf16 or fp16 of the computation (mixed; the last with ``AmpOptimWrapper`` on CUDA only).
+        precision: fp32, bf16 or fp16.
 
     Raises:
         UserError: Settings that cannot be used.
@@ -183,6 +189,9 @@ class Calibration(Hook):
 
     num_images: int = 8
 
+    def __post_init__(self) -> None:
+        check_counts(self, 'num_images')
+
     def before_train(self, runner: Runner) -> None:
         """Measures, unless the run goes on from a checkpoint."""
         if runner.iter == 0:
@@ -199,6 +208,7 @@ class StartAsFilter(Hook):
 
     def __init__(self, num_images: int = 8, **settings: Any) -> None:
         self.num_images, self.settings = num_images, settings
+        check_counts(self, 'num_images')
 
     def before_train(self, runner: Runner) -> None:
         """Fits, unless the run goes on from a checkpoint."""
@@ -216,7 +226,5 @@ class StartAsFilter(Hook):
 
 def _first_images(runner: Runner, count: int) -> Tensor:
     """Normalised images (count, 3, H, W)."""
-    if count < 1:
-        raise ConfigError(f'num_images of Calibration or StartAsFilter is {count}; allowed: 1 or more')
     device = next(bare_model(runner).parameters()).device
     return normalise(first_samples(runner.train_dataloader.dataset, count, device)['images'])

@@ -129,5 +129,9 @@ def test_settings_that_cannot_be(pictures):
         build_augmentation({'flip': True})
     with pytest.raises(ConfigError, match='above 0'):
         build_augmentation({'looks': (0, 4)})
+    with pytest.raises(ConfigError, match='max_shift.* -1; allowed: 0 or more'):
+        build_augmentation({'max_shift': -1})
+    with pytest.raises(ConfigError, match='size of PairDataset is 0'):
+        PairDataset(optical=str(pictures / 'optical'), sar=str(pictures / 'sar'), size=0)
     with pytest.raises(ConfigError, match='either optical and sar'):
         PairDataset(optical='x')

@@ -52,6 +52,22 @@ def test_a_resumed_run_ends_with_the_same_weights(micro, tmp_path):
     assert [row['step'] for row in histories[0]] == [row['step'] for row in histories[1]] == list('123456')
 
 
+def test_a_row_of_the_history_goes_on_over_an_interruption(micro, tmp_path):
+    micro.custom_hooks[1].interval = 3
+    train(copy.deepcopy(micro), tmp_path / 'whole')
+    killed = copy.deepcopy(micro)
+    killed.custom_hooks.append(dict(type='KillAt', step=5))
+    with pytest.raises(Killed):
+        train(killed, tmp_path / 'cut')
+    train(copy.deepcopy(micro), tmp_path / 'cut', resume=True)
+    histories = [list(csv.DictReader((tmp_path / run / 'history.csv').open())) for run in ('whole', 'cut')]
+    assert [row['step'] for row in histories[0]] == ['3', '6']
+    for whole, cut in zip(*histories, strict=True):
+        assert {name: float(value) for name, value in cut.items()} == pytest.approx(
+            {name: float(value) for name, value in whole.items()}
+        )
+
+
 def test_what_a_run_leaves_behind(micro, tmp_path, tiny_clip):
     validation = dict(micro.train_dataloader.dataset, seed=9)
     micro.custom_hooks[1] = dict(
@@ -136,6 +152,16 @@ def test_errors(micro, tmp_path):
         ({'model.precision': 'fp8'}, 'known: fp32'),
         ({'train_dataloader.dataset.root': 'nowhere'}, 'image folder not found'),
         ({'train_dataloader.dataset.kind': 'lidar'}, 'known: optical, sar'),
+        ({'train_dataloader.dataset.sise': 32}, 'does not fit.*sise'),
+        ({'train_dataloader.dataset.size': 24}, 'dataset.size is 24 and model.size 32'),
+        ({'train_dataloader.dataset.size': 0}, 'size of ImageFolder is 0'),
+        ({'train_dataloader.dataset.type': 'Nothing'}, 'Nothing is not in the mmengine::dataset registry$'),
+        ({'train_dataloader.batch_size': 0}, 'does not fit.*batch_size'),
+        ({'optim_wrapper.optimizer.rate': 1}, 'does not fit.*rate'),
+        ({'param_scheduler.0.type': 'Nothing'}, 'Nothing is not in'),
+        ({'custom_hooks.1.interval': 0}, 'interval of Monitor is 0'),
+        ({'custom_hooks.2.keep': 'all'}, "keep of Checkpoints is 'all'"),
+        ({'custom_hooks.3.num_images': 0}, 'num_images of Calibration is 0'),
     ],
 )
 def test_mistakes_in_a_config(micro, tmp_path, override, message):
