@@ -45,6 +45,7 @@ from segearth.cli import build_parser, run_cli
 from segearth.demo.classes import CLASSES
 from segearth.demo.files import BENCHMARK_SEED, NUM_SCENES, VALIDATION_SEED
 from segearth.errors import ConfigError
+from segearth.freed_memory import keep_freed_memory
 from segearth.models.build import Encoder, build_encoder, weights_file
 from segearth.models.dense_clip import GEM
 from segearth.text.bank import embed_queries
@@ -141,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if min(options.num_scenes, options.num_workers, *steps.values()) < 1:
         names = ', '.join(f'--{part.replace("_", "-")}-steps' for part in STEPS)
         raise ConfigError(f'--num-scenes, --num-workers, {names} must be 1 or more')
+    keep_freed_memory(limited=True)
     files = weight_files(options.work_dir, options.parts, steps, options.seeds)
     if not options.without_training:
         train_missing(files, steps, options.seeds, options.num_workers)
@@ -261,6 +263,7 @@ def training_overrides(name: str, seed: int, num_steps: int) -> dict[str, Any]:
 
 def _train(name: str, seed: int, num_steps: int, folder: Path) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     config = TRAININGS[name].config or PART_CONFIGS[TRAININGS[name].part]
     train(config, folder, training_overrides(name, seed, num_steps), resume=True)
 

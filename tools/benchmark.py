@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it
 from segearth.cli import build_parser, run_cli
 from segearth.device import choose_device
 from segearth.errors import ConfigError
+from segearth.freed_memory import keep_freed_memory
 from segearth.inference.settings import InferenceSettings
 from segearth.inference.sliding_window import window_boxes
 from segearth.io.atomic import replacing, write_bytes
@@ -106,8 +106,11 @@ def main() -> None:
         ):
             try:
                 results.append(worker.submit(measure, name, options).result())
-            except BrokenProcessPool as error:
-                raise ConfigError(f'measuring {name} ended early: too little memory? Give a smaller --size') from error
+            except (MemoryError, RuntimeError) as error:
+                reason = str(error).partition('\n')[0]
+                raise ConfigError(
+                    f'measuring {name} failed ({reason}): too little memory? Give a smaller --size'
+                ) from error
     console.print(build_table(results))
     for result in results:
         if 'ViT' in result['stages']:
@@ -133,6 +136,7 @@ def measure(name: str, options: argparse.Namespace) -> dict:
 
     Returned are name, image_seconds (median), stages (seconds an image by name), peak_bytes of the process, windows.
     """
+    keep_freed_memory(limited=True)
     device = torch.device(options.device)
     torch.manual_seed(0)
     tower = _random_encoder(options.encoder, resolve_precision(options.precision, device)).to(device)
@@ -210,11 +214,14 @@ def save_chart(results: Sequence[Mapping], path: Path) -> None:
 
 def load_hook(hook: str | None) -> Callable[[int], nn.Module]:
     """The function behind ``module:function``."""
-    module, _, function = (hook or '').partition(':')
+    module, _, name = (hook or '').partition(':')
     try:
-        return getattr(importlib.import_module(module), function)
+        function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f'--hook is {hook!r}; expected module:function that can be imported ({error})') from None
+    if not callable(function):
+        raise ConfigError(f'--hook is {hook!r}; expected a function, not a {type(function).__name__}')
+    return function
 
 
 def _stages(model: OpenVocabularySegmenter, image: Tensor, timer: Callable[[Callable], float]) -> dict[str, float]:

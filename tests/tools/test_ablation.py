@@ -11,11 +11,14 @@ from segearth.errors import ConfigError, MissingFileError
 
 
 def test_all_parts_are_measured_written_and_not_measured_again(tmp_path, monkeypatch, capsys):
+    kept = []
+    monkeypatch.setattr(program, 'keep_freed_memory', lambda limited=False: kept.append(limited))
     monkeypatch.setattr(program, 'draw_tiles', partial(draw_tiles, tile=224, size=224))
     out = tmp_path / 'page.md'
     arguments = ['--split', 'validation', '--num-scenes', '1', '--without-training', '--out', str(out)]
     arguments += ['--work-dir', str(tmp_path / 'work')]
     program.main(arguments)
+    assert kept == [True]
     first = out.read_text()
     words = ('## Attention', '| SegEarth |', '## Upsampling', '| joint_bilateral |', '## SAR: full length', '(ceiling)')
     assert all(word in first for word in words)
