@@ -164,6 +164,8 @@ def _segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.classes or arguments.classes_file:
         settings.pop('palette', None)
         settings['classes'] = arguments.classes or words_of(read_vocabulary(arguments.classes_file))
+    if 'classes' not in settings:
+        raise ConfigError(f'{arguments.config} names no classes: add --classes or --classes-file')
     return settings | segmenter_settings(arguments)
 
 

@@ -26,7 +26,7 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
     try:
         device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).splitlines()[0].split('. ')[0][:MAX_REASON]
         raise ConfigError(
             f'device {str(name)!r} cannot be used here ({reason}). Leave it out, or give one of: cpu, '

@@ -107,8 +107,11 @@ def find_file(name: str | os.PathLike[str], folders: Iterable[Path], what: str, 
         remedy: What to do when it is missing, for the message.
 
     Raises:
+        ConfigError: The name is no path.
         MissingFileError: Nowhere found; the message lists where it was looked for.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise ConfigError(f'{what}: {name!r} is no path of a file')
     path = Path(name).expanduser()
     tried = [path] if path.is_absolute() else []
     if not path.is_absolute():

@@ -6,7 +6,7 @@ Over the same module as the mmseg segmentor (models/open_vocabulary.py), without
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,10 @@ from PIL import Image
 
 from segearth.device import plain_torch
 from segearth.errors import ConfigError
+from segearth.inference.settings import as_pair
 from segearth.io.panels import Palette, colour_map, draw_panels, overlay, palette_of
 from segearth.io.pictures import READERS, fit_image
-from segearth.io.raster import ImageInput
+from segearth.io.raster import ImageInput, read_band_numbers
 from segearth.models.open_vocabulary import build_segmenter, embed_vocabulary
 from segearth.text.vocabulary import Vocabulary
 
@@ -65,12 +66,12 @@ class Segmenter:
             which knows generated scenes only, not the Earth.
         vit_type: Size of the encoder; None for the record's first.
         resize: (height, width) that the image is fitted into before it is cut into windows, keeping its ratio, as
-            the paper's evaluation does; None keeps the size of the image.
-        sensor: How images are read: 'optical' or 'sar' (io/optical.py and io/sar.py state the rules).
-        bands: Band numbers of images, from 1: red, green and blue, or one or two radar bands.
+            the paper's evaluation does, or one number for both; None keeps the size of the image.
+        sensor: How images are read: 'optical' or 'sar' (io/pictures.py states the rules).
+        bands: Band numbers of images, from 1, as (4, 3, 2) or '4,3,2': red, green and blue, or one or two of radar.
         ignore_alpha: Map scenes where their alpha band says that there is nothing, for files that call an infrared or
             empty band alpha; images are segmented everywhere in any case.
-        palette: (K, 3) RGB colours; None for familiar ones (blue water) and distinct ones.
+        palette: (K, 3) RGB colours, whole numbers in [0, 255]; None for familiar ones (blue water) and distinct ones.
         **settings: Of :func:`segearth.models.open_vocabulary.build_segmenter`: ``clip_path``, ``feature_up`` (False
             goes without SimFeatUp), ``feature_up_cfg``, ``device``, ``precision``; of the read-out: ``attention``,
             ``ignore_residual``, ``num_readout_blocks``; of inference
@@ -94,19 +95,21 @@ class Segmenter:
         clip_type: str = 'Demo',
         vit_type: str | None = None,
         *,
-        resize: tuple[int, int] | None = (448, 448),
+        resize: tuple[int, int] | int | None = (448, 448),
         sensor: str = 'optical',
-        bands: tuple[int, ...] | None = None,
+        bands: Iterable[int] | str | None = None,
         ignore_alpha: bool = False,
         palette: Palette | None = None,
         **settings: Any,
     ) -> None:
-        if sensor not in READERS:
+        if sensor not in tuple(READERS):
             raise ConfigError(f'unknown sensor {sensor!r}; known: {", ".join(READERS)}')
         vocabulary = Vocabulary.from_classes(classes)
-        self.resize = resize
+        self.resize = None if resize is None else as_pair(resize, 'resize')
+        if self.resize is not None and 0 in self.resize:
+            raise ConfigError(f'resize is {resize!r}; allowed: 1 pixel or more, or None for the size of the image')
         self.sensor = sensor
-        self.bands = bands
+        self.bands = read_band_numbers(bands, 'bands are')
         self.ignore_alpha = ignore_alpha
         self.palette = _palette_for(vocabulary, palette)
         self.model, self._encoder = build_segmenter(vocabulary, clip_type, vit_type, **settings)
@@ -160,10 +163,17 @@ class Segmenter:
 
 
 def _palette_for(vocabulary: Vocabulary, palette: Palette | None) -> Palette:
-    palette = palette or palette_of(vocabulary.class_names)
-    if len(palette) != vocabulary.num_classes:
-        raise ConfigError(f'palette has {len(palette)} colours for {vocabulary.num_classes} classes')
-    return palette
+    if palette is None:
+        return palette_of(vocabulary.class_names)
+    try:
+        colours = np.array(palette)
+    except ValueError:  # some colours have more numbers than others
+        colours = np.empty(0)
+    if colours.shape[1:] != (3,) or colours.dtype.kind not in 'iu' or not ((colours >= 0) & (colours <= 255)).all():
+        raise ConfigError('palette is no list of colours; expected three whole numbers in [0, 255] for each class')
+    if len(colours) != vocabulary.num_classes:
+        raise ConfigError(f'palette has {len(colours)} colours for {vocabulary.num_classes} classes')
+    return colours.tolist()
 
 
 def predict(

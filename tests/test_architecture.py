@@ -126,7 +126,14 @@ def test_images_and_scenes_do_without_mmseg(write, tmp_path):
     assert run_python(WITHOUT_MMSEG, str(scene), str(tmp_path / 'out')) == '[] []'
 
 
-@pytest.mark.parametrize('code', ['import segearth', 'from segearth.commands import _parser; _parser().format_help()'])
+@pytest.mark.parametrize(
+    'code',
+    [
+        'import segearth',
+        'from segearth.commands import _parser; _parser().format_help()',
+        'import segearth.weights.program, segearth.doctor',
+    ],
+)
 def test_importing_the_package_and_its_help_load_nothing_heavy(code):
     heavy = "[name for name in ('torch', 'numpy', 'mmseg', 'rasterio', 'open_clip') if name in sys.modules]"
     assert run_python(f'import sys; {code}; print({heavy})') == '[]'

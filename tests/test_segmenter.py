@@ -70,6 +70,18 @@ def test_resize_none_keeps_the_size(tiny_clip, array):
     assert seen == [torch.Size([1, 3, 50, 90])]
 
 
+def test_numbers_may_come_as_numpy_has_them_or_as_text(tiny_clip, array):
+    same = {'clip_path': str(tiny_clip), 'slide_crop': 32, 'slide_stride': 32}
+    colours = [(10, 20, 30), (40, 50, 60)]
+    expected = segearth.Segmenter('building; road', resize=(64, 64), bands=(3, 2, 1), palette=colours, **same)
+    for bands in ('3,2,1', np.array([3, 2, 1])):
+        segmenter = segearth.Segmenter('building; road', resize=64, bands=bands, palette=np.array(colours), **same)
+        assert segmenter.bands == (3, 2, 1)
+        result = segmenter(array)
+        np.testing.assert_array_equal(result.scores, expected(array).scores)
+        assert result.picture.tobytes() == expected(array).picture.tobytes()
+
+
 @pytest.mark.parametrize(
     ('image', 'error', 'message'),
     [
@@ -95,7 +107,21 @@ def test_images_that_cannot_be(segmenter, image, error, message):
         ({'classes': 'road; road'}, 'road'),
         ({'sensor': 'lidar'}, 'optical, sar'),
         ({'slide': 3}, 'slide'),
+        ({'sensor': ['sar']}, 'optical, sar'),
         ({'palette': [(0, 0, 0)]}, '1 colours for 2 classes'),
+        ({'palette': []}, 'no list of colours'),
+        ({'palette': ['red', 'blue']}, 'no list of colours'),
+        ({'palette': [(0, 0), (0, 0, 0)]}, 'no list of colours'),
+        ({'palette': [(0, 0, 256), (0, 0, 0)]}, r'in \[0, 255\]'),
+        ({'palette': [(0.1, 0.2, 0.3), (1.0, 1.0, 1.0)]}, 'whole numbers'),
+        ({'resize': '448'}, "resize is '448'"),
+        ({'resize': (448, 0)}, r'resize is \(448, 0\); allowed: 1 pixel or more'),
+        ({'resize': (4, 4, 4)}, 'number of pixels, or'),
+        ({'bands': 4}, 'bands are 4; expected numbers from 1'),
+        ({'bands': (1.0, 2.0, 3.0)}, 'expected numbers from 1'),
+        ({'clip_path': 5}, '5 is no path'),
+        ({'feature_up_cfg': 'jbu_one'}, 'expected model_name and model_path'),
+        ({'feature_up_cfg': {'model_path': 5}}, '5 is no path'),
         ({'clip_type': 'Clip'}, 'Known: CLIP'),
         ({'clip_path': 'nowhere.pt'}, 'nowhere.pt'),
         ({'bg_idx': 7}, 'allowed: 0 to 1'),

@@ -13,6 +13,7 @@ from mmseg.registry import TRANSFORMS
 
 from segearth.io.labels import IGNORE_INDEX, check_sizes, read_label
 from segearth.io.pictures import fitted_size, read_optical, read_sar
+from segearth.io.raster import read_band_numbers
 
 NUM_IDS = IGNORE_INDEX + 1  # of a label file
 
@@ -49,7 +50,7 @@ class LoadOpticalImage(_LoadPicture):
 
     def __init__(self, bands: Sequence[int] | None = None, to_float32: bool = False) -> None:
         super().__init__(to_float32)
-        self.bands = tuple(bands) if bands else None
+        self.bands = read_band_numbers(bands or None, 'bands are')
 
     def _read(self, path: str) -> np.ndarray:
         return read_optical(path, self.bands)
@@ -74,7 +75,7 @@ class LoadSARImage(_LoadPicture):
         to_float32: bool = False,
     ) -> None:
         super().__init__(to_float32)
-        self.bands = tuple(bands) if bands else None
+        self.bands = read_band_numbers(bands or None, 'bands are')
         self.scale = scale
         self.db_ranges = tuple(db_ranges) if db_ranges else None
 

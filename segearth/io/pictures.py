@@ -197,7 +197,7 @@ def _explicit_limits(setting: str) -> tuple[float, float] | None:
         return None
     try:
         low, high = (float(number) for number in setting.split(','))
-    except ValueError:
+    except (ValueError, AttributeError):  # AttributeError: it is no text
         low = high = np.nan
     if not low < high:
         raise ConfigError(f'--stretch is {setting!r}; allowed: percentile, none, or black,white as in 0,3000')

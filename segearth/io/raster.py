@@ -5,9 +5,10 @@ image), rasterio decodes all the rest (:mod:`segearth.io.gdal_files`), also colo
 keeps 8. Nothing here knows what the numbers mean: :mod:`segearth.io.pictures` and :mod:`segearth.io.labels` do.
 """
 
+import operator
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -114,14 +115,15 @@ def read_raster(image: ImageInput, is_picture: bool = True, bands: tuple[int, ..
         return Raster(select_bands(raster.bands, bands, name_of(image)), raster.nodata, raster.is_palette, raster.valid)
 
 
-def read_band_numbers(text: str | None, place: str = '--bands is') -> tuple[int, ...] | None:
-    """Band numbers that a user has typed, such as "4,3,2"; None stays None. ``place`` begins the message."""
-    if text is None:
+def read_band_numbers(bands: str | Iterable[int] | None, place: str = '--bands is') -> tuple[int, ...] | None:
+    """Band numbers that a user has given, as "4,3,2" or (4, 3, 2); None stays None. ``place`` begins the message."""
+    if bands is None:
         return None
     try:
-        return tuple(int(number) for number in text.split(','))
-    except ValueError:
-        raise ConfigError(f'{place} {text[:SHOWN_INPUT]!r}; expected numbers from 1, as in 4,3,2') from None
+        return tuple(map(int, bands.split(',')) if isinstance(bands, str) else map(operator.index, bands))
+    except (TypeError, ValueError):
+        shown = repr(bands[:SHOWN_INPUT]) if isinstance(bands, str) else repr(bands)[:SHOWN_INPUT]
+        raise ConfigError(f'{place} {shown}; expected numbers from 1, as in 4,3,2') from None
 
 
 def select_bands(bands: np.ndarray, selection: tuple[int, ...] | None, path: str | os.PathLike[str]) -> np.ndarray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,8 +68,8 @@ class WindowGrid:
 
     def blocks(self, side: int = BLOCK_SIDE) -> list[Box]:
         """Cuts the scene into blocks, row by row, whose side in pixels is rounded to a multiple of the stride."""
-        if side < 1:
-            raise ConfigError(f'block size is {side}; allowed: 1 pixel or more, {BLOCK_SIDE} is usual')
+        if not (isinstance(side, Integral) and side >= 1):
+            raise ConfigError(f'block size is {side!r}; allowed: 1 pixel or more, {BLOCK_SIDE} is usual')
         height, width = self.shape
         step_y, step_x = (max(round(side / stride), 1) * stride for stride in self.stride)
         return [

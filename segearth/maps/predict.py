@@ -22,7 +22,7 @@ from segearth.io.outputs import check_results, writing
 from segearth.io.pictures import decide_stretch
 from segearth.maps.areas import PixelAreas
 from segearth.maps.labelling import BLOCK_SIDE, NO_DATA, SegmenterModel, WindowGrid
-from segearth.maps.results import TILED, MapFiles, MapLegend, write_results
+from segearth.maps.results import TILED, MapFiles, MapLegend, smallest_region, write_results
 from segearth.maps.run import MapPlan, MapRun, Progress, Runner, run_blocks
 from segearth.maps.scene import Scene, SceneSource, open_scene
 from segearth.maps.workspace import open_workspace
@@ -140,10 +140,9 @@ def predict_to_files(
         require('maps', 'geopandas', 'pyogrio', 'shapely')
     if len(legend.class_names) > NO_DATA:
         raise ConfigError(f'{len(legend.class_names)} classes; a map of 8 bits has room for {NO_DATA}: split the list')
-    if not options.min_area >= 0:
-        raise ConfigError(f'--min-area is {options.min_area}; allowed: 0 or more')
     with open_scene(source, dataset) as scene:
         areas = PixelAreas(scene.crs, scene.transform, scene.shape)
+        smallest = smallest_region(options.min_area, areas, scene.shape)
         grid = WindowGrid(scene.shape, model.crop_size, model.stride)
         plan = MapPlan(
             source,
@@ -163,7 +162,7 @@ def predict_to_files(
             run = MapRun(plan, model, scene, workspace, missing, progress)
             runner(run)
             with writing(files.classes):
-                temporary = write_results(run, files, legend, areas, options.min_area, settings)
+                temporary = write_results(run, files, legend, areas, smallest, settings)
             for path in set(possible) - set(files.paths):
                 path.unlink(missing_ok=True)  # of the run that is overwritten
             workspace.publish(temporary)

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from numbers import Real
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -25,7 +26,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rasterio._err import CPLE_BaseError
 from rasterio.features import rasterize, shapes, sieve
 
-from segearth.errors import DataError
+from segearth.errors import ConfigError, DataError
 from segearth.inference.sliding_window import Box
 from segearth.io.panels import Palette, colour_map, draw_panels
 from segearth.maps.areas import SQUARE_METRES_A_HECTARE, AreaCount, ClassArea, PixelAreas, pixel_size, write_areas
@@ -82,11 +83,12 @@ class MapFiles:
 
 
 def write_results(
-    run: MapRun, files: MapFiles, legend: MapLegend, areas: PixelAreas, min_area: float, settings: Mapping[str, Any]
+    run: MapRun, files: MapFiles, legend: MapLegend, areas: PixelAreas, smallest: int, settings: Mapping[str, Any]
 ) -> dict[Path, Path]:
     """Makes the wanted files of a run whose blocks are done, in the workspace's folder.
 
-    Gives temporary file -> final path, the GeoTIFF of class ids last; an OSError says that the disk is full.
+    Regions of fewer pixels than ``smallest`` join their largest neighbour. Gives temporary file -> final path, the
+    GeoTIFF of class ids last; an OSError says that the disk is full.
     """
     plan, scene = run.plan, run.scene
     folder = run.workspace.result_folder()
@@ -105,8 +107,8 @@ def write_results(
     write_blocks(labels, scene, 'uint8', NO_DATA, blocks('labels'))
     if plan.with_scores:
         write_blocks(scores, scene, 'float32', float('nan'), blocks('scores'))
-    if min_area:
-        _merge_small(labels, min_area, areas)
+    if smallest > 1:
+        _merge_small(labels, smallest)
     small, table = _measure(plan, labels, areas, legend)
     if not any(row.pixels for row in table):
         alpha = ', its alpha band says; --ignore-alpha (ignore_alpha=True) reads it all the same'
@@ -126,6 +128,20 @@ def write_results(
     optimise(labels, temporary(files.classes))
     write_legend(temporary(files.legend), legend)
     return {temporary(path): path for path in (files.legend, *files.paths)}
+
+
+def smallest_region(min_area: float, areas: PixelAreas, shape: tuple[int, int]) -> int:
+    """The pixels of a region of ``min_area`` square metres (pixels without a system) in the middle of a scene.
+
+    A ConfigError or DataError says that there is no such area, or none in the scene.
+    """
+    if not (isinstance(min_area, Real) and min_area >= 0):
+        raise ConfigError(f'--min-area is {min_area!r}; allowed: 0 or more')
+    y, x = shape[0] // 2, shape[1] // 2
+    pixels = min_area / (float(areas.of_box((y, x, y + 1, x + 1)).squeeze()) if areas.is_known else 1.0)
+    if pixels > shape[0] * shape[1]:
+        raise DataError(f'--min-area {min_area:g} is more than the whole scene; give less')
+    return math.ceil(pixels)
 
 
 def draw_quicklook(
@@ -285,13 +301,8 @@ def _measure(plan: MapPlan, labels: Path, areas: PixelAreas, legend: MapLegend) 
     return small, count.table(legend.class_names)
 
 
-def _merge_small(path: Path, min_area: float, areas: PixelAreas) -> None:
+def _merge_small(path: Path, smallest: int) -> None:
     """Merges smaller regions into their largest neighbour; no data stays, and is no neighbour."""
     with rasterio.open(path, 'r+') as dataset:
-        y, x = dataset.height // 2, dataset.width // 2
-        a_pixel = float(areas.of_box((y, x, y + 1, x + 1)).squeeze()) if areas.is_known else 1.0
-        pixels = min_area / a_pixel
-        if pixels > dataset.height * dataset.width:
-            raise DataError(f'--min-area {min_area:g} is more than the whole scene; give less')
         labels = dataset.read(1)
-        dataset.write(sieve(labels, max(math.ceil(pixels), 1), mask=labels != NO_DATA), 1)
+        dataset.write(sieve(labels, smallest, mask=labels != NO_DATA), 1)

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -167,8 +168,8 @@ def choose_bands(dataset: rasterio.DatasetReader, source: SceneSource) -> list[i
 
 
 def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: float) -> WarpedVRT:
-    if not (math.isfinite(resolution) and resolution > 0):
-        raise ConfigError(f'resolution is {resolution}; give metres a pixel, above 0, as in 0.5')
+    if not (isinstance(resolution, Real) and math.isfinite(resolution) and resolution > 0):
+        raise ConfigError(f'resolution is {resolution!r}; give metres a pixel, above 0, as in 0.5')
     size = pixel_size(native.crs, native.transform, native.shape)
     if size is None:
         raise ConfigError(

@@ -152,6 +152,7 @@ def _is_finished(settings: Mapping[str, Any], results: Sequence[Path], possible:
 
 
 def _compare(old: Mapping[str, Any], new: Mapping[str, Any], place: Path) -> None:
+    old, new = _flat(old), _flat(new)
     keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     shown = [f'{key} was {_short(old.get(key))}, is {_short(new.get(key))}' for key in keys[:SHOWN_DIFFERENCES]]
     if len(keys) > len(shown):
@@ -160,6 +161,14 @@ def _compare(old: Mapping[str, Any], new: Mapping[str, Any], place: Path) -> Non
         raise ResultsError(
             f'{place} was made with other settings ({"; ".join(shown)}): give the same ones to --resume, or --overwrite'
         )
+
+
+def _flat(settings: Mapping[str, Any], start: str = '') -> dict[str, Any]:
+    """Settings of settings under names such as ``model.attention``, so that a message shows what differs alone."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f'{start}{key}.') if isinstance(value, Mapping) else {f'{start}{key}': value}
+    return flat
 
 
 def _short(value: Any) -> str:

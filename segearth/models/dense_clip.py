@@ -78,8 +78,9 @@ class DenseCLIP(DenseTower):
         if attention not in ATTENTION_NAMES:
             raise ConfigError(f'unknown attention {attention!r}; known: {", ".join(ATTENTION_NAMES)}')
         depth = len(visual.transformer.resblocks)
-        if not 1 <= num_readout_blocks <= depth:
-            raise ConfigError(f'num_readout_blocks (ssa_last_n_layers) is {num_readout_blocks}; allowed: 1 to {depth}')
+        if not (isinstance(num_readout_blocks, int) and 1 <= num_readout_blocks <= depth):
+            given = f'{num_readout_blocks!r}; allowed: 1 to {depth}'
+            raise ConfigError(f'num_readout_blocks (ssa_last_n_layers) is {given}')
         if attention == GEM and num_readout_blocks != 1:
             raise ConfigError(f'GEM sums no blocks: num_readout_blocks must be 1, not {num_readout_blocks}')
         self.visual = visual

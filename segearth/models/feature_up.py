@@ -27,6 +27,8 @@ def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderR
     Released weights are for one encoder's features. For an embedded encoder (``Demo``), and where the number of
     channels differs, the image's colours guide the upsampling in their place (``joint_bilateral``, untrained).
     """
+    if not isinstance(settings, Mapping | None):
+        raise ConfigError(f'feature_up_cfg is {settings!r}; expected model_name and model_path, as a dict')
     settings = dict(DEFAULT if settings is None else settings)
     name = settings.get('model_name', DEFAULT['model_name'])
     if name not in UPSAMPLERS:

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import open_clip
-
 from segearth.errors import ConfigError, did_you_mean
 from segearth.weights.records import HUGGING_FACE, OURS, WeightRecord
 
@@ -140,6 +138,8 @@ def get_record(clip_type: str, vit_type: str | None = None) -> EncoderRecord:
 
 
 def _architecture_record(architecture: str, vit_type: str | None) -> EncoderRecord:
+    import open_clip  # late: takes seconds, and the help of a program does without
+
     config = open_clip.get_model_config(architecture) if architecture in open_clip.list_models() else None
     if config is None:
         hint = did_you_mean(str(architecture), [*clip_types(), *open_clip.list_models()])

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import open_clip
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
 
@@ -163,6 +162,8 @@ def _as_sha256(text: str) -> Checksum | None:
 
 
 def _tag_repository(record: WeightRecord) -> str:
+    import open_clip  # late: takes seconds, and the help of a program does without
+
     return open_clip.get_pretrained_cfg(record.architecture, record.tag)['hf_hub'].strip('/')
 
 

@@ -53,4 +53,4 @@ UPSAMPLER_WEIGHTS: tuple[UpsamplerRecord, ...] = (
 
 def upsampler_record(path: str | os.PathLike[str]) -> UpsamplerRecord | None:
     """The record of a released file, by its name alone (the original's configs name another folder), or None."""
-    return next((record for record in UPSAMPLER_WEIGHTS if Path(record.file).name == Path(path).name), None)
+    return next((record for record in UPSAMPLER_WEIGHTS if Path(record.file).name == Path(str(path)).name), None)

@@ -77,6 +77,27 @@ def test_settings_of_a_config_and_of_the_command_line(run, write_scene):
     assert settings['sensor'] == 'sar' and settings['classes'] == 'a; b' and 'palette' not in settings
 
 
+@pytest.mark.parametrize(('content', 'expected'), [
+    ("model = 'demo'", 'describes no model'),
+    ("model = dict(clip_type='Demo')", 'names no classes: add --classes'),
+    ("model = dict(clip_type='Demo', name_path=5)", '5 is no path'),
+    ('model = dict(classes=[1])', 'expected words'),
+])  # fmt: skip
+def test_configs_that_cannot_be(run, write_scene, content, expected):
+    scene = write_scene(smooth_picture(40, 50), **UTM)
+    with open('config.py', 'w') as file:
+        file.write(content)
+    code, message = run(scene, '--out', 'out', '--config', 'config.py')
+    assert code == 2 and expected in message and 'Traceback' not in message
+
+
+def test_a_config_without_classes_is_completed(run, write_scene):
+    with open('config.py', 'w') as file:
+        file.write("model = dict(clip_type='Demo', prob_thd=0.2)")
+    assert run(write_scene(smooth_picture(40, 50), **UTM), '--config', 'config.py', *WORDS)[0] == 0
+    assert RecordingSegmenter.settings['prob_thd'] == 0.2 and RecordingSegmenter.settings['classes'] == WORDS[1]
+
+
 @pytest.mark.parametrize(('arguments', 'expected'), [
     ((), 'say what to look for'),
     (('--classes', 'a', '--classes-file', 'f'), 'say what to look for'),

@@ -57,10 +57,10 @@ def test_resuming_a_finished_map_leaves_it(scene, tmp_path):
 def test_resume_refuses_other_settings(scene, tmp_path):
     with pytest.raises(Killed):
         make_map(scene, tmp_path / 'out', runner=killed_after(1))
-    with pytest.raises(ResultsError, match='other settings.*stretch'):
+    with pytest.raises(ResultsError, match=r'other settings.*options\.stretch was "auto", is "0,100".*stretch\.limits'):
         make_map(scene, tmp_path / 'out', MapOptions('0,100', block_side=48), resume=True)
     files = make_map(scene, tmp_path / 'out', overwrite=True)
-    with pytest.raises(ResultsError, match='other settings.*windows'):
+    with pytest.raises(ResultsError, match=r'other settings \(windows\.stride was \[16, 16\], is \[8, 8\]\)'):
         make_map(scene, tmp_path / 'out', model=StandInModel(stride=8), resume=True)
     os.utime(scene, ns=(1, 1))
     with pytest.raises(ResultsError, match='other settings.*scene'):

@@ -138,10 +138,19 @@ def test_refuses_what_cannot_be_a_map(scene, tmp_path):
     many = MapLegend(tuple(map(str, range(256))), ((0, 0, 0),) * 256)
     with pytest.raises(ConfigError, match='256 classes; a map of 8 bits has room for 255'):
         predict_to_files(SceneSource(str(scene)), StandInModel(), many, tmp_path / 'out')
-    with pytest.raises(ConfigError, match='--min-area is -1'):
-        make_map(scene, tmp_path / 'out', MapOptions(min_area=-1))
+    for options, message in [
+        ({'min_area': -1}, '--min-area is -1'),
+        ({'min_area': '5'}, "--min-area is '5'"),
+        ({'stretch': (0, 3000)}, r'--stretch is \(0, 3000\)'),
+        ({'block_side': 2.5}, 'block size is 2.5'),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            make_map(scene, tmp_path / 'out', MapOptions(**options))
+    with pytest.raises(ConfigError, match="resolution is '0.5'"):
+        make_map(scene, tmp_path / 'out', source=SceneSource(str(scene), resolution='0.5'))
     with pytest.raises(DataError, match='more than the whole scene'):
         make_map(scene, tmp_path / 'out', MapOptions(min_area=1e9))
+    assert not (tmp_path / 'out').exists()  # all of that is said before anything is computed
     (tmp_path / 'file').write_text('')
     with pytest.raises(ResultsError, match='cannot be the folder'):
         make_map(scene, tmp_path / 'file')

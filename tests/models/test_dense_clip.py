@@ -133,8 +133,9 @@ def test_refuses_what_it_cannot_read(visual):
         DenseCLIP(visual)(torch.randn(1, 3, 30, 32))
     with pytest.raises(ConfigError, match='unknown attention .*known: vanilla'):
         DenseCLIP(visual, 'clearclip')
-    with pytest.raises(ConfigError, match='allowed: 1 to 3'):
-        DenseCLIP(visual, num_readout_blocks=4)
+    for blocks in (4, '2'):
+        with pytest.raises(ConfigError, match=f'is {blocks!r}; allowed: 1 to 3'):
+            DenseCLIP(visual, num_readout_blocks=blocks)
     with pytest.raises(ConfigError, match='GEM sums no blocks'):
         DenseCLIP(visual, 'GEM', num_readout_blocks=2)
     with pytest.raises(ConfigError, match='VisionTransformer'):
