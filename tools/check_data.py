@@ -28,8 +28,8 @@ from segearth.evaluation.configuration import add_config_options, build_dataset,
 from segearth.io.atomic import replacing
 from segearth.io.outputs import writing
 from segearth.paths import PROJECT_ROOT
-from segearth.preparation.catalogue import preparation_command
 from segearth.preparation.program import positive
+from segearth.preparation.recipe import preparation_command
 from segearth.progress import progress_bar
 from segearth.published import published_images
 

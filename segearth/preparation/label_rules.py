@@ -50,7 +50,7 @@ class Threshold:
 class Colours:
     """Mask of one colour a class."""
 
-    ids: tuple[tuple[Colour, int], ...]  # colour to id; several colours may share one
+    ids: tuple[tuple[Colour, int, str], ...]  # colour, its id, which several may share, and what it shows
 
     def __call__(self, pair: Pair, ignore_unknown: bool = False) -> np.ndarray:
         """Makes the label of an image."""
@@ -71,7 +71,8 @@ class Ids:
     """Mask that holds ids already."""
 
     num_ids: int  # published ids are 0 to num_ids - 1, and 255 for pixels to ignore
-    new_ids: tuple[tuple[int, int], ...] | None = None  # published id to ours, others to 255; None keeps all
+    new_ids: tuple[tuple[int, int, str], ...] | None = None
+    """Published id, ours, and what it shows; others become 255. None keeps all."""
 
     def __call__(self, pair: Pair, ignore_unknown: bool = False) -> np.ndarray:
         """Makes the label of an image."""
@@ -85,7 +86,7 @@ class Ids:
                 'writes 255 there'
             )
         table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
-        for published, number in self.new_ids or [(number, number) for number in range(self.num_ids)]:
+        for published, number, _ in self.new_ids or [(number, number, '') for number in range(self.num_ids)]:
             table[published] = number
         return table[ids]
 
@@ -150,10 +151,10 @@ def _read_ids(file: FileContent) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def _colour_table(ids: tuple[tuple[Colour, int], ...]) -> np.ndarray:
+def _colour_table(ids: tuple[tuple[Colour, int, str], ...]) -> np.ndarray:
     """Id of each of the 2^24 colours; 16 MiB, and faster than any search."""
     table = np.full(1 << 24, UNKNOWN_COLOUR, dtype=np.uint8)
-    for (red, green, blue), number in ids:
+    for (red, green, blue), number, _ in ids:
         table[red << 16 | green << 8 | blue] = number
     return table
 

@@ -30,7 +30,8 @@ def find_pairs(
         labels = dict.fromkeys(read_polygons(outlines), outlines)
     if not images or not labels:
         raise DataError(_tell_nothing_found(recipe, members, len(images), len(labels)))
-    wanted = set(names) if names is not None else recipe.names
+    names = recipe.names if names is None else names
+    wanted = None if names is None else set(names)
     absent = sorted((wanted or set()) - images.keys())
     _check_none(recipe, absent, 'images that belong to the part evaluated are not there', allow_missing)
     chosen = sorted(images.keys() & wanted if wanted is not None else images.keys(), key=_natural)

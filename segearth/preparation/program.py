@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from segearth.cli import build_parser, run_cli
-from segearth.preparation.catalogue import PROGRAMS
 from segearth.preparation.prepare import Summary, prepare
-from segearth.preparation.recipe import Recipe
+from segearth.preparation.recipe import PROGRAMS, Recipe
 from segearth.progress import progress_bar
 from segearth.published import published_images
 
@@ -22,7 +21,7 @@ def run_converter(program: str, description: str) -> NoReturn:
     """Prepares a data set as the command line says, and ends the process (:func:`segearth.cli.run_cli`).
 
     Args:
-        program: Which of :data:`segearth.preparation.catalogue.PROGRAMS`.
+        program: Which of :data:`segearth.preparation.recipe.PROGRAMS`.
         description: For the help.
 
     Raises:

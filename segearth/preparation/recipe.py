@@ -1,9 +1,12 @@
-"""What a data set looks like when downloaded, and what becomes of it: one record a set."""
+"""What a data set looks like when downloaded, and what becomes of it: one record a set, read from recipes.json."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from segearth.errors import ConfigError
-from segearth.preparation.label_rules import LabelRule, Threshold
+from segearth.preparation.label_rules import Colours, Ids, LabelRule, Polygons, Threshold
 
 Box = tuple[int, int, int, int]  # (y1, x1, y2, x2) in pixels, y2 and x2 exclusive
 
@@ -13,12 +16,12 @@ class Tiling:
     """How large images are cut: windows on a grid, the last one of a row or column moved back to the edge.
 
     Source: mmsegmentation's converters of Potsdam, Vaihingen and iSAID, whose windows these are (where theirs visit a
-    window twice, it is here once).
+    window twice, it is here once; where that of the first two asks for a stride of 256, it takes 512).
     """
 
     window: tuple[int, int]  # (height, width) in pixels
     stride: tuple[int, int]  # (height, width) between windows
-    tile_name: str = '{name}_{x1}_{y1}_{x2}_{y2}'  # without suffix
+    tile_name: str = '{name}_{x1}_{y1}_{x2}_{y2}'  # without suffix; as the original names the tiles of a set
     is_padded: bool = False  # smaller images are filled up at the bottom and on the right; else windows are as small
 
     def __post_init__(self) -> None:
@@ -65,13 +68,13 @@ class Recipe:
     data_folder: str  # below the folder of all data sets
     image_folder: str  # below data_folder, as those that follow
     label_folder: str
-    rule: LabelRule = Threshold(128)  # by default for masks of one class, black and white
+    rule: LabelRule
     config: str = ''  # file below configs/ that reads the result; cfg_NAME.py if empty
     image_suffix: str = '.png'  # of the images written; images with this ending are copied, others encoded anew
     label_suffix: str = '.png'  # of the labels written
     pair_name: str = '{key}'  # template over the named groups; image and label of the same name are a pair
     tiling: Tiling | None = None  # None leaves images whole
-    names: frozenset[str] | None = None  # images of the split that is evaluated; None for all
+    names: tuple[str, ...] | None = None  # images of the split that is evaluated; None for all
     list_name: str | None = None  # file in the source that lists the names
     is_list_required: bool = False  # without a list (from the source or by --list) nothing is converted
     written_list: str | None = None  # file below data_folder that gets the names, for the config
@@ -80,3 +83,32 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'config', self.config or f'cfg_{self.name}.py')
+
+
+def _of_json(facts: dict[str, Any]) -> Any:
+    """What an object of the file is: one of the kind that it names, else a dictionary; lists become tuples."""
+    kinds = {kind.__name__: kind for kind in (Threshold, Colours, Ids, Polygons, Tiling)}
+    values = {key: _frozen(value) for key, value in facts.items()}
+    return kinds.get(values.pop('kind', ''), dict)(**values)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+_CONTENT = json.loads(Path(__file__).with_name('recipes.json').read_text(encoding='utf-8'), object_hook=_of_json)
+PROGRAMS: dict[str, dict[str, Recipe]] = {
+    program: {name: Recipe(name, **facts | {'rule': _CONTENT['rules'][facts['rule']]}) for name, facts in sets.items()}
+    for program, sets in _CONTENT['programs'].items()
+}
+"""Program in tools/dataset_converters -> what it prepares; a program of one data set is called without its name."""
+
+
+def preparation_command(config: str) -> str | None:
+    """The command that prepares the data set of a config (``cfg_loveda.py``); None for sets used as downloaded."""
+    for program, recipes in PROGRAMS.items():
+        for name, recipe in recipes.items():
+            if recipe.config == config and recipe.is_benchmark:
+                words = [name] if len(recipes) > 1 else []
+                return ' '.join(['python', f'tools/dataset_converters/{program}.py', *words, 'SOURCE'])
+    return None

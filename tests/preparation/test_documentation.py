@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from segearth.paths import PROJECT_ROOT
-from segearth.preparation.catalogue import PROGRAMS
+from segearth.preparation.recipe import PROGRAMS
 from segearth.published import published_images
 
 TEXT = (PROJECT_ROOT / 'docs' / 'datasets.md').read_text(encoding='utf-8')

@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from segearth.errors import DataError
-from segearth.preparation.catalogue import HRSID
 from segearth.preparation.prepare import prepare
+from segearth.preparation.recipe import PROGRAMS
+
+HRSID = PROGRAMS['hrsid']['hrsid']
 
 
 @pytest.fixture

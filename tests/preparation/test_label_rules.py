@@ -5,9 +5,13 @@ import pytest
 from PIL import Image
 
 from segearth.errors import DataError
-from segearth.preparation.catalogue import ISAID_COLOURS, ISPRS_COLOURS, UAVID_COLOURS, YESEG
 from segearth.preparation.label_rules import Ids, Threshold
+from segearth.preparation.recipe import PROGRAMS
 from segearth.preparation.sources import Pair, list_members
+
+ISPRS_COLOURS, ISAID_COLOURS, UAVID_COLOURS = (
+    PROGRAMS['colour_tiles'][name].rule for name in ('potsdam', 'iSAID', 'uavid')
+)
 
 
 @pytest.fixture
@@ -99,5 +103,5 @@ def test_ids(grey, colours) -> None:
 
 
 def test_yeseg_makes_six_classes_of_eight_ids(grey) -> None:
-    ids = YESEG.rule(grey(0, 1, 2, 3, 4, 5, 6, 7, 9, 255))
+    ids = PROGRAMS['yeseg']['yeseg'].rule(grey(0, 1, 2, 3, 4, 5, 6, 7, 9, 255))
     assert ids.tolist() == [[255, 0, 1, 2, 3, 4, 5, 255, 255, 255]]

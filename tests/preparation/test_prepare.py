@@ -13,9 +13,9 @@ from filelock import FileLock
 
 from segearth.errors import DataError, ResultsError
 from segearth.preparation import prepare as preparing
-from segearth.preparation.catalogue import LOVEDA, PROGRAMS
 from segearth.preparation.conversion import Outcome
 from segearth.preparation.prepare import LOCK_NAME, MAX_FAILURES, prepare
+from segearth.preparation.recipe import PROGRAMS
 from segearth.preparation.sources import Pair
 
 COLOUR_SETS = PROGRAMS['colour_tiles']
@@ -218,7 +218,7 @@ def test_same_name_twice(tmp_path: Path, save) -> None:
         save(f'Val/{area}/images_png/1.png', (2, 2))
         save(f'Val/{area}/masks_png/1.png', np.zeros((2, 2)))
     with pytest.raises(DataError, match='1 is there twice.*Rural.*Urban'):
-        prepare(LOVEDA, [tmp_path / 'raw'], tmp_path / 'data')
+        prepare(PROGRAMS['loveda']['loveda'], [tmp_path / 'raw'], tmp_path / 'data')
 
 
 def test_archive_beside_its_content_is_no_trouble(tmp_path: Path, source: Path, save, pack, mask) -> None:

@@ -13,11 +13,12 @@ from PIL import Image
 import segearth.register  # noqa: F401 - configs refer to what it registers
 from segearth.errors import DataError, MissingFileError
 from segearth.paths import PROJECT_ROOT
-from segearth.preparation.catalogue import LOVEDA, OPEN_EARTH_MAP, PROGRAMS, YESEG
 from segearth.preparation.prepare import prepare
+from segearth.preparation.recipe import PROGRAMS
 from segearth.published import PUBLISHED
 
 BINARY_SETS, COLOUR_SETS = PROGRAMS['binary_masks'], PROGRAMS['colour_tiles']
+LOVEDA, OPEN_EARTH_MAP, YESEG = (PROGRAMS[name][name] for name in ('loveda', 'openearthmap', 'yeseg'))
 ALL = {name: recipe for recipes in PROGRAMS.values() for name, recipe in recipes.items()}
 PAIRS = {  # published image and label, and the name that results
     'whu_aerial': ('WHU/val/image/2_1.tif', 'WHU/val/label/2_1.tif', '2_1'),

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from segearth.errors import ConfigError
-from segearth.preparation.catalogue import POTSDAM_TEST, PROGRAMS, VAIHINGEN_TEST
 from segearth.preparation.conversion import cut
-from segearth.preparation.recipe import Tiling
+from segearth.preparation.recipe import PROGRAMS, Tiling
 from segearth.published import published_images
 
 BINARY_SETS, COLOUR_SETS = PROGRAMS['binary_masks'], PROGRAMS['colour_tiles']
@@ -24,12 +23,12 @@ def count(name: str, sizes) -> int:
 
 
 def test_potsdam_gives_2016_crops() -> None:
-    assert len(POTSDAM_TEST) == 14
+    assert len(COLOUR_SETS['potsdam'].names) == 14
     assert count('potsdam', [(6000, 6000)] * 14) == 2016 == published_images('cfg_potsdam').count
 
 
 def test_vaihingen_gives_398_crops() -> None:
-    assert {f'area{number}' for number in VAIHINGEN_SIZES} == VAIHINGEN_TEST
+    assert {f'area{number}' for number in VAIHINGEN_SIZES} == set(COLOUR_SETS['vaihingen'].names)
     assert count('vaihingen', VAIHINGEN_SIZES.values()) == 398 == published_images('cfg_vaihingen').count
 
 
