@@ -77,7 +77,7 @@ def code_card() -> dict[str, str]:
     digest = hashlib.sha256()
     for package in (segearth, simfeatup):
         root = Path(str(package.__file__)).parent
-        for path in sorted(root.rglob('*.py')):
+        for path in sorted(path for path in root.rglob('*') if path.suffix in ('.py', '.json')):
             digest.update(f'{path.relative_to(root)}\0'.encode())
             digest.update(path.read_bytes())
     return {'versions': package_versions(), 'code': digest.hexdigest()[:12]}
