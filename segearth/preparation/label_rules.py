@@ -37,8 +37,11 @@ class Threshold:
 
     def __call__(self, pair: Pair, ignore_unknown: bool = False) -> np.ndarray:
         """Makes the label of an image, 0 and 1; --ignore-unknown changes nothing."""
-        values = (_read_brightness if self.is_brightness else _read_ids)(pair.label.content())
-        if self.is_brightness and values.max(initial=0) == 1 and pair.label.suffix not in LOSSY_SUFFIXES:
+        if not self.is_brightness:
+            return (_read_ids(pair) >= self.threshold).astype(np.uint8)
+        bands = _read_bands(pair.label.content())
+        values = bands[0] if len(bands) < 3 else np.tensordot(LUMA, bands[:3], 1) // 1000
+        if values.max(initial=0) == 1 and pair.label.suffix not in LOSSY_SUFFIXES:
             raise DataError(
                 f'{pair.label} holds 0 and 1, not black and white (0 and 255): it seems to be converted already. '
                 'Give the masks as downloaded'
@@ -76,7 +79,7 @@ class Ids:
 
     def __call__(self, pair: Pair, ignore_unknown: bool = False) -> np.ndarray:
         """Makes the label of an image."""
-        ids = _read_ids(pair.label.content())
+        ids = _read_ids(pair)
         present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256))
         wrong = [int(number) for number in present if self.num_ids <= number != IGNORE_INDEX]
         if wrong and not ignore_unknown:
@@ -139,15 +142,9 @@ def _read_bands(file: FileContent) -> np.ndarray:
     return bands
 
 
-def _read_brightness(file: FileContent) -> np.ndarray:
-    """(H, W) uint8, as shown: colours are weighed."""
-    bands = _read_bands(file)
-    return bands[0] if len(bands) < 3 else (np.tensordot(LUMA, bands[:3], 1) // 1000).astype(np.uint8)
-
-
-def _read_ids(file: FileContent) -> np.ndarray:
-    """(H, W) uint8: the numbers of the file, also of a palette file."""
-    return read_label(file, accept_palette=True, accept_mask_255=True)
+def _read_ids(pair: Pair) -> np.ndarray:
+    """(H, W) uint8: the numbers of a label file, also of a palette file."""
+    return read_label(pair.label.content(), accept_palette=True, accept_mask_255=True)
 
 
 @lru_cache(maxsize=2)

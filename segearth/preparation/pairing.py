@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from segearth.errors import DataError, MissingFileError, shorten
 from segearth.preparation.label_rules import Polygons, read_polygons
 from segearth.preparation.recipe import Recipe
-from segearth.preparation.sources import Member, Pair
+from segearth.preparation.sources import ARCHIVES, Member, Pair
 
 MAX_SHOWN = 5  # names in a message
 PICTURE_SUFFIXES = frozenset({'.png', '.jpg', '.jpeg', '.tif', '.tiff'})  # endings that lists of names may carry
@@ -127,7 +127,7 @@ def _check_none(recipe: Recipe, names: Sequence[str], what: str, allow: bool) ->
 
 def _tell_nothing_found(recipe: Recipe, members: Sequence[Member], num_images: int, num_labels: int) -> str:
     seen = shorten([member.path for member in members], MAX_SHOWN) or 'nothing at all'
-    archive = next((member for member in members if member.is_archive), None)
+    archive = next((member for member in members if member.suffix in ARCHIVES), None)  # such as a zip inside a zip
     unpack = f'. {archive} is an archive that is not looked into: unpack it first' if archive else ''
     note = f'. {recipe.note}' if recipe.note else ''
     return (

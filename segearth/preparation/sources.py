@@ -39,11 +39,6 @@ class Member:
         """Ending in small letters, such as ``.png``."""
         return PurePosixPath(self.path).suffix.lower()
 
-    @property
-    def is_archive(self) -> bool:
-        """Whether this is an archive that is not looked into, such as a zip inside a zip."""
-        return self.suffix in ARCHIVES
-
     def stream(self) -> IO[bytes]:
         """Opens the file for reading; errors while reading are those of :data:`READ_ERRORS`."""
         return open(self.container, 'rb') if self.inner is None else _open_archive(self.container).open(self.inner)

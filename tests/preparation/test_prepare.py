@@ -13,8 +13,7 @@ from filelock import FileLock
 
 from segearth.errors import DataError, ResultsError
 from segearth.preparation import prepare as preparing
-from segearth.preparation.conversion import Outcome
-from segearth.preparation.prepare import LOCK_NAME, MAX_FAILURES, prepare
+from segearth.preparation.prepare import LOCK_NAME, MAX_FAILURES, Outcome, prepare
 from segearth.preparation.recipe import PROGRAMS
 from segearth.preparation.sources import Pair
 

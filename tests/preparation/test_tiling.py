@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segearth.errors import ConfigError
-from segearth.preparation.conversion import cut
+from segearth.preparation.prepare import cut
 from segearth.preparation.recipe import PROGRAMS, Tiling
 from segearth.published import published_images
 
