@@ -1,14 +1,8 @@
 """Evaluates a config on its data set: python eval.py --help tells how. The code is segearth/evaluation/run.py."""
 
+import importlib
+
 from segearth.cli import run_cli
 
-
-def run() -> None:
-    """Runs the program; what it needs is imported late, after :func:`segearth.cli.run_cli` has set up the process."""
-    from segearth.evaluation.run import run as evaluate
-
-    evaluate()
-
-
 if __name__ == '__main__':
-    run_cli(run)
+    run_cli(lambda: importlib.import_module('segearth.evaluation.run').run())  # late: run_cli sets up the process first

@@ -4,8 +4,6 @@ Run by ``segearth doctor`` or ``python -m segearth.doctor``. Nothing is download
 broken stops it: its line then says so. :data:`CHECKS` lists what is looked at.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os
@@ -134,7 +132,7 @@ def _upsampler_paths() -> Rows:
         yield from _verdicts(path)
 
 
-def _verdicts(path: FastPath) -> Rows:
+def _verdicts(path: 'FastPath') -> Rows:
     """What a fast path's proofs have given, those that went well in one row."""
     if not path.is_on():
         yield path.name, f'turned off by {path.variable}'

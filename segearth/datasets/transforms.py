@@ -21,7 +21,8 @@ NUM_IDS = IGNORE_INDEX + 1  # of a label file
 class _LoadPicture(BaseTransform):
     """Reads ``img_path``; sets ``img`` (H, W, 3) in mmseg's order blue, green, red, ``img_shape`` and ``ori_shape``."""
 
-    def __init__(self, to_float32: bool = False) -> None:
+    def __init__(self, bands: Sequence[int] | None = None, to_float32: bool = False) -> None:
+        self.bands = read_band_numbers(bands or None, 'bands are')
         self.to_float32 = to_float32
 
     def _read(self, path: str) -> np.ndarray:
@@ -48,10 +49,6 @@ class LoadOpticalImage(_LoadPicture):
         to_float32: Give floats instead of 8-bit numbers.
     """
 
-    def __init__(self, bands: Sequence[int] | None = None, to_float32: bool = False) -> None:
-        super().__init__(to_float32)
-        self.bands = read_band_numbers(bands or None, 'bands are')
-
     def _read(self, path: str) -> np.ndarray:
         return read_optical(path, self.bands)
 
@@ -74,8 +71,7 @@ class LoadSARImage(_LoadPicture):
         db_ranges: Sequence[tuple[float, float]] | None = None,
         to_float32: bool = False,
     ) -> None:
-        super().__init__(to_float32)
-        self.bands = read_band_numbers(bands or None, 'bands are')
+        super().__init__(bands, to_float32)
         self.scale = scale
         self.db_ranges = tuple(db_ranges) if db_ranges else None
 
