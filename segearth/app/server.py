@@ -119,8 +119,8 @@ def serve(
 ) -> None:
     """Serves the page until an interruption, as a program whose environment is its own."""
     host = host.strip('[]')  # around an address of IPv6 they are Gradio's
-    _check_address(host, port)
-    if password is None and not _is_this_machine(host):
+    address = _address(host, port)
+    if password is None and not ipaddress.ip_address(address).is_loopback:
         logger.warning(
             'warning: whoever reaches this machine may use the page at %s, for it has no password: set one with '
             '--password or $SEGEARTH_PASSWORD',
@@ -173,8 +173,8 @@ def _keep_files_inside(page: gr.Blocks, storage: Storage) -> None:
         vars(block).update(move_resource_to_block_cache=stay, async_move_resource_to_block_cache=stay_async)
 
 
-def _check_address(host: str, port: int | None) -> None:
-    """Refuses addresses and ports where nobody can listen."""
+def _address(host: str, port: int | None) -> str:
+    """The numbers of an address; refuses those, and ports, where nobody can listen."""
     if port is not None and not 1 <= port <= 65535:
         raise ConfigError(f'--port is {port}; allowed: 1 to 65535')
     try:
@@ -182,6 +182,7 @@ def _check_address(host: str, port: int | None) -> None:
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
+        return str(address[0])
     except (OSError, UnicodeError) as error:
         raise _no_address(host, port, error) from error
 
@@ -193,10 +194,3 @@ def _no_address(host: str, port: int | None, error: Exception) -> ConfigError:
         f'cannot listen on {host or "no host"}, {where}: {reason}; give another --port, or as --host an address of '
         'this machine: 127.0.0.1, or 0.0.0.0 for all'
     )
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == 'localhost'

@@ -1,5 +1,3 @@
 """Data sets and loading steps, registered with mmseg under the original's names."""
 
-from segearth.datasets import demo, sets, transforms
-
-__all__ = ['demo', 'sets', 'transforms']
+from segearth.datasets import demo, sets, transforms  # noqa: F401 - they register

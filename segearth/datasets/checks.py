@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,6 @@ WHERE = (
     'Prepare the data set (docs/datasets.md), or say where it is: the environment variable SEGEARTH_DATA for '
     'the folder of all data sets, --cfg-options test_dataloader.dataset.data_root=FOLDER for this one'
 )
-
-
-@dataclass(frozen=True)
-class BrokenPair:
-    """An image whose file or label cannot be read: its place in the data set, and the message."""
-
-    index: int
-    reason: str
 
 
 def check_folders(
@@ -108,8 +99,8 @@ def check_headers(dataset: BaseDataset) -> None:
         list(pool.map(check, _pairs(dataset)))  # the list raises what a thread raised
 
 
-def find_broken(dataset: BaseDataset, indices: Sequence[int] | None = None) -> list[BrokenPair]:
-    """Reads the images and labels at some places, or at all, and returns those that cannot be read.
+def find_broken(dataset: BaseDataset, indices: Sequence[int] | None = None) -> dict[int, str]:
+    """Reads the images and labels at some places, or at all: place -> message of each pair that cannot be read.
 
     Raises:
         DataError: A file can be read but not used, such as a label with wrong ids: leaving it out would hide a
@@ -117,17 +108,18 @@ def find_broken(dataset: BaseDataset, indices: Sequence[int] | None = None) -> l
     """
     loaders = [step for step in dataset.pipeline.transforms if type(step).__name__.startswith('Load')]
 
-    def load(index: int) -> BrokenPair | None:
+    def fault(index: int) -> str | None:
         sample: dict[str, Any] = dataset.get_data_info(index)
         try:
             for step in loaders:
                 sample = step(sample)
         except UnreadableFileError as error:
-            return BrokenPair(index, str(error))
+            return str(error)
         return None
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        return [pair for pair in pool.map(load, range(len(dataset)) if indices is None else indices) if pair]
+        indices = range(len(dataset)) if indices is None else indices
+        return {index: text for index, text in zip(indices, pool.map(fault, indices), strict=True) if text is not None}
 
 
 def _pairs(dataset: BaseDataset) -> Iterator[tuple[str, str | None]]:

@@ -154,22 +154,22 @@ def build_checked_dataset(settings: Config, limit: int | None, class_files: Sequ
     return dataset
 
 
-def check_files(dataset: BaseDataset, with_broken: bool = False) -> list[checks.BrokenPair]:
+def check_files(dataset: BaseDataset, with_broken: bool = False) -> dict[int, str]:
     """Checks all files of a data set: existence, sizes, and with ``with_broken`` whether they can be read.
 
-    Processes of one evaluation share the reading; what cannot be read is taken out of each one's set, and returned.
+    Processes of one evaluation share the reading. What cannot be read leaves each one's set: returns place -> message.
     """
     rank, num_processes = get_dist_info()
     if rank == 0:
         checks.check_files_exist(dataset)
-    broken: list[checks.BrokenPair] = []
+    broken: dict[int, str] = {}
     if with_broken:
         shares = all_gather_object(checks.find_broken(dataset, range(rank, len(dataset), num_processes)))
-        broken = sorted((pair for share in shares for pair in share), key=lambda pair: pair.index)
+        broken = dict(sorted(pair for share in shares for pair in share.items()))
         if len(broken) == len(dataset):
-            raise DataError(f'none of the {len(dataset)} images can be read; the first: {broken[0].reason}')
-        if gone := {pair.index for pair in broken}:
-            dataset.get_subset_([index for index in range(len(dataset)) if index not in gone])
+            raise DataError(f'none of the {len(dataset)} images can be read; the first: {broken[0]}')
+        if broken:
+            dataset.get_subset_([index for index in range(len(dataset)) if index not in broken])
     if rank == 0:
         checks.check_headers(dataset)
     return broken

@@ -87,8 +87,8 @@ def evaluate(
             broken = check_files(dataset, skip_broken)
         show_dir = show_dir or (folder / 'show' if show else None)
         runner = build_runner(settings, dataset, launcher, [PictureHook(show_dir)] if show_dir else [])
-        for pair in broken:
-            runner.logger.warning(f'skipped: {pair.reason}')
+        for reason in broken.values():
+            runner.logger.warning(f'skipped: {reason}')
         with lost_processes_named(timeout):
             if launcher != 'none':
                 prove_alike(images_card(dataset) | weights_card(runner.model))

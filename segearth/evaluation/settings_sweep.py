@@ -123,9 +123,9 @@ def build_words(model: dict[str, Any], files: Sequence[str]) -> tuple[SegEarthSe
     """The segmentor of a config, and the class words of files, embedded by its one encoder."""
     if MODELS.get(model['type']) is not SegEarthSegmentation:
         raise ConfigError(f'model.type is {model["type"]}; settings can be swept of SegEarthSegmentation only')
-    known = {key: value for key, value in SegEarthSegmentation.config_defaults().items() if key not in OF_MMSEG}
-    given = {key: value for key, value in model.items() if key not in OF_MMSEG}
-    core, encoder = build_segmenter(read_vocabulary(files[0]), **(known | given))
+    known = SegEarthSegmentation.config_defaults() | dict(model)
+    settings = {key: value for key, value in known.items() if key not in OF_MMSEG}
+    core, encoder = build_segmenter(read_vocabulary(files[0]), **settings)
     words = []
     for path in files:
         core.set_vocabulary(*embed_vocabulary(encoder, read_vocabulary(path)))
