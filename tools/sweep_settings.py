@@ -18,12 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it
 
 from segearth.cli import build_parser, run_cli
 from segearth.evaluation.configuration import add_config_options, build_checked_dataset, load_config
-from segearth.evaluation.results import make_folder
 from segearth.evaluation.run import clean_messages
 from segearth.evaluation.settings_sweep import WARNING, build_table, save_curves, sweep
 from segearth.freed_memory import keep_freed_memory
 from segearth.io.atomic import write_bytes
-from segearth.io.outputs import writing
+from segearth.io.outputs import make_folder, writing
 from segearth.paths import config_folders, find_file
 
 

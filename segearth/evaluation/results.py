@@ -28,6 +28,7 @@ from segearth.cli import build_parser, run_cli
 from segearth.errors import ResultsError
 from segearth.evaluation.row import FIRST_COLUMNS, ResultRow, read_row
 from segearth.io.atomic import write_bytes
+from segearth.io.outputs import make_folder
 
 CLASS_COLUMNS = ('Run', 'Config', 'Dataset', 'Class', 'IoU', 'Acc')
 RENAMED = {'Class words': 'Classes'}
@@ -61,15 +62,6 @@ def check_results_path(path: Path) -> Path:
             raise ResultsError(f'--results {path}: the folder {target.parent} cannot be written to; choose another')
         if target.exists() and not (target.is_file() and os.access(target, os.W_OK)):
             raise ResultsError(f'--results {path}: {target} is write-protected or no file; choose another')
-    return path
-
-
-def make_folder(path: Path, option: str) -> Path:
-    """Makes the folder that an option of a program names, and returns its path."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultsError(f'{option} {path}: the folder cannot be made ({error.strerror}); choose another') from error
     return path
 
 

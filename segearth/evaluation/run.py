@@ -27,10 +27,11 @@ from segearth.evaluation.configuration import add_config_options, build_dataset,
 from segearth.evaluation.distributed import DEFAULT_TIMEOUT, join_processes, leave_processes, lost_processes_named
 from segearth.evaluation.launchers import LAUNCHERS
 from segearth.evaluation.metric import ClassIoUMetric
-from segearth.evaluation.results import append_row, check_results_path, make_folder
+from segearth.evaluation.results import append_row, check_results_path
 from segearth.evaluation.row import ResultRow, build_row, device_name, write_row
 from segearth.evaluation.runner import EvaluationRunner, PictureHook, build_runner
 from segearth.freed_memory import keep_freed_memory
+from segearth.io.outputs import make_folder
 from segearth.models.build import AUTO, PRECISIONS
 from simfeatup.errors import UpsamplerError
 

@@ -21,8 +21,8 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from segearth.errors import ResultsError, UserError
-from segearth.evaluation.results import make_folder
 from segearth.io.atomic import replacing
+from segearth.io.outputs import make_folder
 from segearth.io.panels import colour_map, draw_panels
 
 LIBRARIES = ('segearth', 'simfeatup')  # whose messages go where mmengine's go

@@ -35,12 +35,14 @@ def check_results(results: Mapping[str, Sequence[Path]]) -> None:
                 raise ResultsError(f'{name}: the name of its result {path.name} is too long; rename the input')
 
 
-def make_folder(out: Path) -> None:
-    """Makes the folder of results, if it is no file and may be made."""
+def make_folder(path: Path, option: str = '--out') -> Path:
+    """Makes the folder of results that an option of a program names, and returns its path."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ResultsError(f'{out} cannot be the folder of results: {error.strerror}; give another --out') from error
+        reason = error.strerror
+        raise ResultsError(f'{option} {path} cannot be the folder of results: {reason}; choose another') from error
+    return path
 
 
 @contextmanager

@@ -114,13 +114,11 @@ def _locked(folder: Path) -> Iterator[None]:
     with writing(folder, 'choose another folder with --out'):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire()
+            held = lock.acquire()
         except Timeout as error:
             raise DataError(f'{folder} is being prepared by another process: wait for it, or stop it') from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def _convert_all(convert: Callable[[Pair], Outcome], pairs: Sequence[Pair], num_jobs: int, report: Report) -> Outcome:
