@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -189,10 +189,8 @@ def _app(arguments: argparse.Namespace) -> None:
 def _password(given: str | None) -> str | None:
     """Of the command line, of the terminal, or of the environment; None for no password."""
     if given == '':
-        try:
+        with suppress(EOFError):
             given = getpass.getpass('password for visitors of the page: ')
-        except EOFError:
-            given = ''
     else:
         given = given or os.environ.get('SEGEARTH_PASSWORD')
     if given is not None and not given.strip():

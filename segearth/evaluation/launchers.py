@@ -4,6 +4,7 @@ import os
 import subprocess
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,14 +76,12 @@ def job_port(number: int) -> int:
 
 def _integer(variable: str, meaning: str, lowest: int, highest: int | None = None) -> int:
     text = os.environ[variable]
-    try:
+    with suppress(ValueError):
         value = int(text)
-    except ValueError:
-        value = None
-    if value is None or value < lowest or (highest is not None and value > highest):
-        limits = f'{lowest} or more' if highest is None else f'{lowest} to {highest}'
-        raise ConfigError(f'{variable} is {text!r} in the environment; it is the {meaning}: a whole number, {limits}')
-    return value
+        if lowest <= value and (highest is None or value <= highest):
+            return value
+    limits = f'{lowest} or more' if highest is None else f'{lowest} to {highest}'
+    raise ConfigError(f'{variable} is {text!r} in the environment; it is the {meaning}: a whole number, {limits}')
 
 
 def _not_started(name: str, reason: str) -> ConfigError:

@@ -38,7 +38,7 @@ from simfeatup.errors import UpsamplerError
 PASSED_ON = ('work_dir', 'launcher', 'show_dir', 'show', 'results', 'limit', 'skip_broken')
 WORKER_MESSAGE = re.compile(r'^Caught \w+ in DataLoader worker process')
 WORKER_DEATH = re.compile(r'DataLoader worker .* (killed by signal|exited unexpectedly)')
-REGISTRY_MESSAGE = re.compile(r'^class `\w+` in \S+: ')
+REGISTRY_MESSAGE = re.compile(r'^(class `\w+` in \S+: )+')
 
 
 def evaluate(
@@ -109,8 +109,8 @@ def evaluate(
             leave_processes()
         if not is_first:
             return None
-        class_scores = metric.class_scores if metric else []
-        row = build_row(uuid.uuid4().hex[:12], settings, runner.model, metrics, class_scores, measured)
+        scores = metric.class_scores if metric else []
+        row = build_row(uuid.uuid4().hex[:12], settings, runner.model, metrics, scores, measured)
         _save(row, results, runner)
         if broken:
             runner.logger.warning(f'{len(broken)} unreadable images were skipped and do not count')
@@ -162,20 +162,14 @@ def clean_messages() -> Iterator[None]:
     try:
         yield
     except (UserError, UpsamplerError) as error:
-        if clean_message(error) == str(error):
+        text = str(error)
+        if WORKER_MESSAGE.match(text):  # torch puts the worker's traceback before the message
+            name = f'{type(error).__module__}.{type(error).__qualname__}: '
+            text = text.rpartition(name)[2].strip() or text
+        text = REGISTRY_MESSAGE.sub('', text)
+        if text == str(error):
             raise
-        raise type(error)(clean_message(error)) from None
-
-
-def clean_message(error: Exception) -> str:
-    """The message as it was raised first."""
-    text = str(error)
-    if WORKER_MESSAGE.match(text):  # torch puts the worker's traceback before the message
-        name = f'{type(error).__module__}.{type(error).__qualname__}: '
-        text = text.rpartition(name)[2].strip() or text
-    while REGISTRY_MESSAGE.match(text):
-        text = REGISTRY_MESSAGE.sub('', text, count=1)
-    return text
+        raise type(error)(text) from None
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:

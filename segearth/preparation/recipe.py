@@ -60,16 +60,15 @@ class Recipe:
     :class:`~segearth.preparation.label_rules.Polygons`, `label` is for the one file of all labels.
     """
 
-    name: str  # on the command line
     title: str  # in messages
     source: str  # what to give to the program, for the help and for messages
     image: str
     label: str
     data_folder: str  # below the folder of all data sets
-    image_folder: str  # below data_folder, as those that follow
+    image_folder: str  # below data_folder, as the next
     label_folder: str
     rule: LabelRule
-    config: str = ''  # file below configs/ that reads the result; cfg_NAME.py if empty
+    config: str  # file below configs/ that reads the result
     image_suffix: str = '.png'  # of the images written; images with this ending are copied, others encoded anew
     label_suffix: str = '.png'  # of the labels written
     pair_name: str = '{key}'  # template over the named groups; image and label of the same name are a pair
@@ -80,9 +79,6 @@ class Recipe:
     written_list: str | None = None  # file below data_folder that gets the names, for the config
     is_benchmark: bool = True  # the published figures are of the result; False for variants
     note: str = ''  # what the user has to know besides
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, 'config', self.config or f'cfg_{self.name}.py')
 
 
 def _of_json(facts: dict[str, Any]) -> Any:
@@ -98,7 +94,7 @@ def _frozen(value: Any) -> Any:
 
 _CONTENT = json.loads(Path(__file__).with_name('recipes.json').read_text(encoding='utf-8'), object_hook=_of_json)
 PROGRAMS: dict[str, dict[str, Recipe]] = {
-    program: {name: Recipe(name, **facts | {'rule': _CONTENT['rules'][facts['rule']]}) for name, facts in sets.items()}
+    program: {name: Recipe(**facts | {'rule': _CONTENT['rules'][facts['rule']]}) for name, facts in sets.items()}
     for program, sets in _CONTENT['programs'].items()
 }
 """Program in tools/dataset_converters -> what it prepares; a program of one data set is called without its name."""

@@ -11,7 +11,7 @@ from segearth.evaluation import results, run
 from segearth.evaluation.configuration import load_config
 from segearth.evaluation.results import read_rows
 from segearth.evaluation.row import read_row, settings_digest
-from segearth.evaluation.run import clean_message, evaluate
+from segearth.evaluation.run import clean_messages, evaluate
 from segearth.evaluation.runner import PictureHook, picture_name
 from segearth.io.raster import UnreadableFileError
 
@@ -230,9 +230,11 @@ def test_picture_names():
 
 def test_messages_lose_what_was_put_around_them():
     wrapped = 'class `Vocabulary` in segearth/text/vocabulary.py: class `X` in a/b.py: line 3 is blank'
-    assert clean_message(ConfigError(wrapped)) == 'line 3 is blank'
+    with pytest.raises(ConfigError, match='^line 3 is blank$'), clean_messages():
+        raise ConfigError(wrapped)
     worker = (
         'Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n'
         '  File "x.py", line 1, in y\nsegearth.errors.DataError: a.png is broken\n'
     )
-    assert clean_message(DataError(worker)) == 'a.png is broken'
+    with pytest.raises(DataError, match='^a.png is broken$'), clean_messages():
+        raise DataError(worker)
