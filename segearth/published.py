@@ -71,9 +71,9 @@ def group_configs(group: str = ALL, folder: Path = PROJECT_ROOT / 'configs') -> 
     if group not in (ALL, *GROUPS):
         raise ConfigError(f'unknown group {group!r}; known: {", ".join((*GROUPS, ALL))}')
     found = {path.stem: path for path in sorted(folder.glob('cfg_*.py')) if path.stem not in NOT_IN_THE_PAPER}
-    in_order = [name for name in PUBLISHED if name in found] + [name for name in found if name not in PUBLISHED]
-    known = {name: record.group for name, record in PUBLISHED.items()}
-    chosen = [found[name] for name in in_order if group in (ALL, known.get(name))]
+    groups = {name: record.group for name, record in PUBLISHED.items()}
+    in_order = [name for name in dict.fromkeys([*groups, *found]) if name in found]
+    chosen = [found[name] for name in in_order if group in (ALL, groups.get(name))]
     if not chosen:
         raise MissingFileError(f'no configs of the group {group!r} in {folder}: is the checkout whole?')
     return chosen

@@ -77,8 +77,7 @@ class Storage:
         """Removes what belongs to a browser session and to no other."""
         with self._mutex:
             self._ended.append(owner)
-            for key in [key for key in self._latest if key[0] == owner]:
-                del self._latest[key]
+            self._latest = {key: path for key, path in self._latest.items() if key[0] != owner}
             for path, owners in list(self._owners.items()):
                 owners.discard(owner)
                 if not owners:
