@@ -26,6 +26,8 @@ NUM_SCENES = 15  # of SCENE_SIZE, each cut in four: 60 images
 VALIDATION_SEED, BENCHMARK_SEED = 1_000_000, 5_000_000  # of the first scene; training starts at 0
 MARKER, SAR_MARKER = 'complete.txt', 'complete_sar.txt'
 LOOKS = (2.0, 4.0)  # of the radar's speckle, drawn for each scene
+Layers = Callable[[int, int], np.ndarray]  # seed and size -> (H, W, 4)
+Views = Callable[[int, int], Mapping[str, np.ndarray]]  # the same -> folder of the benchmark -> (H, W) or (H, W, 3)
 
 
 def image_and_labels(seed: int, size: int) -> np.ndarray:
@@ -41,11 +43,7 @@ def image_and_radar(seed: int, size: int) -> np.ndarray:
 
 
 def store_scenes(
-    folder: str | Path,
-    seeds: Iterable[int],
-    layers: Callable[[int, int], np.ndarray],
-    size: int = SCENE_SIZE,
-    num_workers: int = 2,
+    folder: str | Path, seeds: Iterable[int], layers: Layers, size: int = SCENE_SIZE, num_workers: int = 2
 ) -> list[Path]:
     """Draws the scenes that a folder does not hold yet, by :func:`image_and_labels` or :func:`image_and_radar`.
 
@@ -99,13 +97,12 @@ def cut_tiles(size: int, tile: int) -> Iterator[tuple[str, tuple[slice, slice]]]
             yield f'{row}{column}', np.s_[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
 
 
-def _store(layers: Callable[[int, int], np.ndarray], size: int, seed: int, path: Path) -> None:
+def _store(layers: Layers, size: int, seed: int, path: Path) -> None:
     with replacing(path) as part, open(part, 'wb') as file:
         np.save(file, layers(seed, size))
 
 
 def _optical_views(seed: int, size: int) -> Mapping[str, np.ndarray]:
-    """Folder of the benchmark -> what goes there, (H, W) or (H, W, 3)."""
     scene = make_scene(seed, size)
     return {'img_dir': scene.image, 'ann_dir': scene.labels}
 
@@ -116,20 +113,17 @@ def _radar_views(seed: int, size: int) -> Mapping[str, np.ndarray]:
     return {'img_dir': draw_radar_picture(radar, seed), 'ann_dir': radar.labels, 'optical_dir': scene.image}
 
 
-def _ensure(
-    marker: Path,
-    what: str,
-    views: Callable[[int, int], Mapping[str, np.ndarray]],
-    num_scenes: int,
-    size: int,
-    tile: int,
-) -> None:
+def _ensure(marker: Path, what: str, views: Views, num_scenes: int, size: int, tile: int) -> None:
     content = f'{num_scenes} {what} of {size} from seed {BENCHMARK_SEED} in tiles of {tile}\n'
-    if _holds(marker, content):
+
+    def is_drawn() -> bool:
+        return marker.is_file() and marker.read_text() == content
+
+    if is_drawn():
         return
     marker.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(marker.with_suffix('.lock')):
-        if _holds(marker, content):  # another process was faster
+        if is_drawn():  # another process was faster
             return
         logger.info('drawing %d scenes into %s, one to two seconds each', num_scenes, marker.parent)
         for number in range(num_scenes):
@@ -137,15 +131,9 @@ def _ensure(
         write_bytes(marker, content.encode())
 
 
-def _write_tiles(
-    root: Path, number: int, views: Callable[[int, int], Mapping[str, np.ndarray]], size: int, tile: int
-) -> None:
+def _write_tiles(root: Path, number: int, views: Views, size: int, tile: int) -> None:
     drawn = views(BENCHMARK_SEED + number, size)
     for place, part in cut_tiles(size, tile):
         for folder, pixels in drawn.items():
             with replacing(root / folder / f'scene_{number:02d}_{place}.png') as file:
                 Image.fromarray(pixels[part]).save(file, format='PNG')
-
-
-def _holds(marker: Path, content: str) -> bool:
-    return marker.is_file() and marker.read_text() == content

@@ -11,32 +11,11 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
-Colour = tuple[float, float, float]
+from segearth.demo.classes import WORLD
 
-# Reflected red, green, blue of the cover's variants, before the scene's own light, gain and gamma
-GRASS_COLOURS: tuple[Colour, ...] = ((0.30, 0.43, 0.20), (0.38, 0.45, 0.22), (0.46, 0.47, 0.26), (0.25, 0.37, 0.19))
-SOIL_COLOURS: tuple[Colour, ...] = (
-    (0.62, 0.53, 0.41), (0.50, 0.42, 0.33), (0.58, 0.56, 0.51), (0.60, 0.44, 0.33), (0.70, 0.64, 0.52),
-)  # fmt: skip
-WATER_COLOURS: tuple[Colour, ...] = (
-    (0.13, 0.27, 0.38), (0.17, 0.36, 0.45), (0.16, 0.24, 0.20), (0.27, 0.29, 0.22), (0.10, 0.16, 0.22),
-)  # fmt: skip
-CROP_COLOURS: tuple[Colour, ...] = (
-    (0.33, 0.46, 0.20), (0.46, 0.55, 0.25), (0.66, 0.60, 0.30), (0.60, 0.52, 0.34), (0.47, 0.37, 0.27),
-    (0.24, 0.38, 0.20), (0.52, 0.46, 0.28), (0.70, 0.66, 0.42),
-)  # fmt: skip
-CROWN_COLOURS: tuple[Colour, ...] = ((0.20, 0.32, 0.15), (0.16, 0.27, 0.17), (0.29, 0.35, 0.16), (0.33, 0.30, 0.16))
-ROOF_COLOURS: tuple[tuple[Colour, ...], ...] = (  # families: a scene prefers one or two
-    ((0.62, 0.33, 0.24), (0.70, 0.42, 0.30), (0.52, 0.28, 0.22)),
-    ((0.40, 0.41, 0.44), (0.30, 0.31, 0.34), (0.52, 0.53, 0.55)),
-    ((0.85, 0.85, 0.83), (0.76, 0.74, 0.70), (0.90, 0.88, 0.86)),
-    ((0.42, 0.32, 0.26), (0.52, 0.42, 0.34), (0.33, 0.27, 0.23)),
-    ((0.30, 0.45, 0.62), (0.30, 0.52, 0.48), (0.45, 0.55, 0.66)),
-)
-ASPHALT_COLOURS: tuple[Colour, ...] = ((0.34, 0.34, 0.36), (0.44, 0.44, 0.45), (0.56, 0.55, 0.53), (0.26, 0.26, 0.28))
-CAR_COLOURS: tuple[Colour, ...] = (
-    (0.9, 0.9, 0.9), (0.1, 0.1, 0.12), (0.6, 0.1, 0.1), (0.15, 0.2, 0.5), (0.6, 0.6, 0.6),
-)  # fmt: skip
+COLOURS = WORLD['colours']
+"""Reflected red, green, blue of the covers' variants, before the scene's own light, gain and gamma; of roofs by
+families, of which a scene prefers one or two."""
 
 
 @lru_cache(maxsize=64)
@@ -94,7 +73,7 @@ def rotated_frame(shape: tuple[int, int], angle: float) -> tuple[np.ndarray, np.
     return x * cosine + y * sine, y * cosine - x * sine
 
 
-def pick_colour(rng: Generator, colours: Sequence[Colour], spread: float = 0.05) -> np.ndarray:
+def pick_colour(rng: Generator, colours: Sequence[Sequence[float]], spread: float = 0.05) -> np.ndarray:
     """One of `colours` with every channel moved by up to `spread`; (3,) float32."""
     colour = np.array(colours[int(rng.integers(len(colours)))]) + rng.uniform(-spread, spread, 3)
     return np.clip(colour, 0.03, 0.95).astype(np.float32)
@@ -108,7 +87,7 @@ def paint_grass(rng: Generator, shape: tuple[int, int]) -> np.ndarray:
     """Fine blades over slow patches of two greens; (H, W, 3) float32."""
     patches = fractal_noise(rng, shape, (170, 60, 20), 0.6)
     mix = 1 / (1 + np.exp(-1.5 * patches))[..., None]
-    colour = pick_colour(rng, GRASS_COLOURS) * mix + pick_colour(rng, GRASS_COLOURS) * (1 - mix)
+    colour = pick_colour(rng, COLOURS['grass']) * mix + pick_colour(rng, COLOURS['grass']) * (1 - mix)
     blades = rng.standard_normal(shape, dtype=np.float32) * 0.06 + smooth_noise(rng, shape, 3) * 0.07
     return _shade(colour, 0.05 * patches + blades)
 
@@ -117,7 +96,7 @@ def paint_bareland(rng: Generator, shape: tuple[int, int]) -> np.ndarray:
     """Soil or rock, mottled at many scales; (H, W, 3) float32."""
     mottle = fractal_noise(rng, shape, (110, 48, 24, 12, 6), 0.85)
     strength = rng.uniform(0.06, 0.13)
-    return _shade(pick_colour(rng, SOIL_COLOURS), strength * mottle + 0.03 * rng.standard_normal(shape, np.float32))
+    return _shade(pick_colour(rng, COLOURS['soil']), strength * mottle + 0.03 * rng.standard_normal(shape, np.float32))
 
 
 def paint_water(rng: Generator, shape: tuple[int, int], scale: float) -> np.ndarray:
@@ -126,7 +105,7 @@ def paint_water(rng: Generator, shape: tuple[int, int], scale: float) -> np.ndar
     bend = smooth_noise(rng, shape, 60) * 6
     ripples = np.sin((along + bend) * (2 * np.pi / (rng.uniform(6, 14) * scale))) * smooth_noise(rng, shape, 90)
     slow = fractal_noise(rng, shape, (260, 110), 0.6)
-    return _shade(pick_colour(rng, WATER_COLOURS, 0.04), 0.08 * slow + rng.uniform(0.01, 0.05) * ripples)
+    return _shade(pick_colour(rng, COLOURS['water'], 0.04), 0.08 * slow + rng.uniform(0.01, 0.05) * ripples)
 
 
 def paint_cropland(rng: Generator, shape: tuple[int, int], scale: float) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +115,7 @@ def paint_cropland(rng: Generator, shape: tuple[int, int], scale: float) -> tupl
     """
     parcels = voronoi_cells(rng, shape, max(4, int(rng.integers(10, 22) * shape[0] * shape[1] / 896**2)), warp=6)
     num_parcels = int(parcels.max()) + 1
-    colours = np.stack([pick_colour(rng, CROP_COLOURS) for _ in range(num_parcels)])
+    colours = np.stack([pick_colour(rng, COLOURS['crop']) for _ in range(num_parcels)])
     main = rng.uniform(0, np.pi)
     angles = main + rng.choice([0, np.pi / 2], num_parcels) + rng.normal(0, 0.25, num_parcels)
     angles = (angles % np.pi).astype(np.float32)
@@ -185,7 +164,7 @@ def draw_street_grid(shape: tuple[int, int], angle: float, period: tuple[float, 
 def paint_road(rng: Generator, image: np.ndarray, strip: Strip, mask: np.ndarray, with_lines: bool) -> None:
     """Paints asphalt, lines and cars of `strip` where `mask` (H, W) holds, in place."""
     shape = mask.shape
-    surface = pick_colour(rng, ASPHALT_COLOURS, 0.03) + 0.012 * smooth_noise(rng, shape, 30)[..., None]
+    surface = pick_colour(rng, COLOURS['asphalt'], 0.03) + 0.012 * smooth_noise(rng, shape, 30)[..., None]
     surface = surface + 0.012 * rng.standard_normal(shape, dtype=np.float32)[..., None]
     if with_lines:
         line = np.array(((0.88, 0.88, 0.86), (0.85, 0.75, 0.35))[rng.integers(2)], np.float32)
@@ -199,7 +178,7 @@ def paint_road(rng: Generator, image: np.ndarray, strip: Strip, mask: np.ndarray
     chosen = rng.random(int(cells.max() - cells.min()) + 1) < 0.10
     is_car = mask & (lane < 0.11 * strip.width) & (np.abs(strip.along % slot - slot / 2) < 8)
     is_car &= chosen[cells - cells.min()]
-    image[is_car] = np.array(CAR_COLOURS, np.float32)[(cells[is_car] // 2) % len(CAR_COLOURS)]
+    image[is_car] = np.array(COLOURS['car'], np.float32)[(cells[is_car] // 2) % len(COLOURS['car'])]
 
 
 Frame = tuple[tuple[slice, slice], np.ndarray, np.ndarray]
@@ -246,7 +225,7 @@ def paint_building(
     """Paints one roof in place: sides of a gable or hip lit differently, tiles, or a flat top with a rim and boxes."""
     box, u, v = frame
     inside = building.footprint(u, v)
-    colour = pick_colour(rng, ROOF_COLOURS[building.family], 0.03)
+    colour = pick_colour(rng, COLOURS['roof'][building.family], 0.03)
     across_light = light[0] * np.cos(building.angle) - light[1] * np.sin(building.angle)
     along_light = light[1] * np.cos(building.angle) + light[0] * np.sin(building.angle)
     if building.roof == 0:
@@ -308,6 +287,6 @@ def paint_crowns(
     leaves = 0.14 * smooth_noise(rng, shape, 3)
     shade = 0.25 + 0.75 * dome + 0.55 * (light[0] * dy + light[1] * dx) * (reach < 1.2) + leaves
     tint = rng.uniform(0.75, 1.25, (len(points), 1)) * rng.uniform(0.9, 1.1, (len(points), 3))
-    colours = pick_colour(rng, CROWN_COLOURS, 0.04) * tint.astype(np.float32)
+    colours = pick_colour(rng, COLOURS['crown'], 0.04) * tint.astype(np.float32)
     slow = 1 + 0.08 * fractal_noise(rng, shape, (150,))
     return colours[crown] * (np.clip(shade, 0.12, 1.7) * slow)[..., None], dome, reach

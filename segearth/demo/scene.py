@@ -7,43 +7,19 @@ simulated sensors other than a camera.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
-from segearth.demo.classes import BARELAND, BUILDING, CROPLAND, GRASS, ROAD, TREE, WATER
-from segearth.demo.painting import (
-    Building,
-    Frame,
-    Strip,
-    cast_shadow,
-    draw_curve,
-    draw_street_grid,
-    fractal_noise,
-    paint_bareland,
-    paint_building,
-    paint_cropland,
-    paint_crowns,
-    paint_grass,
-    paint_road,
-    paint_water,
-    voronoi_cells,
-)
+from segearth.demo import painting
+from segearth.demo.classes import BARELAND, BUILDING, CLASSES, CROPLAND, GRASS, ROAD, TREE, WATER, WORLD
+from segearth.demo.painting import Building, Frame, Strip, fractal_noise
 
 SCENE_SIZE = 896  # pixels, about 220 m at 0.25 m a pixel
-_TOWN = 7  # a zone of streets and buildings; becomes grass or bare ground between them
-
-# Shares of the zones' covers and chances of a river, of lakes and of main roads
-_KINDS: tuple[dict[str, Any], ...] = (
-    {'zones': {_TOWN: 0.8, GRASS: 0.1, TREE: 0.1}, 'river': 0.15, 'lakes': 0.3, 'roads': 1},
-    {'zones': {_TOWN: 0.55, GRASS: 0.2, TREE: 0.15, BARELAND: 0.1}, 'river': 0.25, 'lakes': 0.6, 'roads': 1},
-    {'zones': {_TOWN: 0.5, BARELAND: 0.35, GRASS: 0.15}, 'river': 0.2, 'lakes': 0.5, 'roads': 2},
-    {'zones': {CROPLAND: 0.6, _TOWN: 0.25, GRASS: 0.05, TREE: 0.1}, 'river': 0.35, 'lakes': 0.5, 'roads': 1},
-    {'zones': {TREE: 0.4, GRASS: 0.2, WATER: 0.15, CROPLAND: 0.25}, 'river': 0.4, 'lakes': 0.8, 'roads': 1},
-    {'zones': {BARELAND: 0.45, GRASS: 0.2, CROPLAND: 0.15, WATER: 0.2}, 'river': 0.4, 'lakes': 0.6, 'roads': 2},
-)
+_ZONES = (*CLASSES, 'town')
+_TOWN = len(CLASSES)  # a zone of streets and buildings; becomes grass or bare ground between them
+_KINDS = WORLD['scenes']  # shares of the zones' covers and chances of a river, of lakes and of main roads
 
 
 @dataclass(frozen=True)
@@ -66,20 +42,20 @@ def make_scene(seed: int, size: int = SCENE_SIZE) -> Scene:
     light = (float(np.sin(sun)), float(np.cos(sun)))
 
     labels, zones, is_town = _lay_ground(rng, shape, kind)
-    strips = _lay_roads(rng, shape, labels, zones, is_town, kind['roads'], scale)
+    strips = _lay_roads(rng, labels, is_town, kind['roads'], scale)
     is_road = labels == ROAD
     buildings = _place_buildings(rng, labels, is_town, strips, scale)
     points, radii, is_forest_tree = _plant_trees(rng, labels, scale)
 
     image, row_direction = _paint_ground(rng, labels, zones, scale)
     for strip, mask in strips:
-        paint_road(rng, image, strip, mask & is_road, with_lines=strip.width > 20 and rng.random() < 0.75)
+        painting.paint_road(rng, image, strip, mask & is_road, with_lines=strip.width > 20 and rng.random() < 0.75)
     height = np.zeros(shape, np.float32)
     for building, (box, u, v) in buildings:
-        paint_building(rng, image, building, (box, u, v), light)
+        painting.paint_building(rng, image, building, (box, u, v), light)
         height[box][building.footprint(u, v)] = building.height
     if len(points):
-        crowns, dome, reach = paint_crowns(rng, shape, points, radii, light)
+        crowns, dome, reach = painting.paint_crowns(rng, shape, points, radii, light)
         alone = (reach < 1) & ~np.isin(labels, (BUILDING, ROAD, WATER)) & _grow(points[~is_forest_tree], shape, 40)
         labels[alone] = TREE
         is_tree = labels == TREE
@@ -87,7 +63,7 @@ def make_scene(seed: int, size: int = SCENE_SIZE) -> Scene:
         height[is_tree] = (rng.uniform(5, 14) * dome)[is_tree]
     row_direction[labels != CROPLAND] = np.nan
 
-    shadow = cast_shadow(height, light, rng.uniform(1.2, 3.0))
+    shadow = painting.cast_shadow(height, light, rng.uniform(1.2, 3.0))
     soft = ndimage.gaussian_filter(shadow.astype(np.float32), 0.8)
     image *= 1 - rng.uniform(0.35, 0.6) * soft[..., None]
     return Scene(_photograph(rng, image), labels.astype(np.uint8), height, row_direction)
@@ -97,8 +73,8 @@ def _lay_ground(rng: Generator, shape: tuple[int, int], kind: dict) -> tuple[np.
     """Zones and water: labels, zone index, and where towns are."""
     area = shape[0] * shape[1] / SCENE_SIZE**2
     num_zones = max(3, int(rng.integers(6, 12) * area))
-    zones = voronoi_cells(rng, shape, num_zones, warp=45)
-    covers = rng.choice(list(kind['zones']), num_zones, p=list(kind['zones'].values()))
+    zones = painting.voronoi_cells(rng, shape, num_zones, warp=45)
+    covers = rng.choice([_ZONES.index(name) for name in kind['zones']], num_zones, p=list(kind['zones'].values()))
     labels = covers[zones]
     is_town = labels == _TOWN
     labels[is_town] = rng.choice([GRASS, GRASS, BARELAND])
@@ -108,30 +84,24 @@ def _lay_ground(rng: Generator, shape: tuple[int, int], kind: dict) -> tuple[np.
         shore = 1 + 0.3 * fractal_noise(rng, shape, (90, 40), 0.5)
         labels[np.hypot(y - centre[0], (x - centre[1]) * rng.uniform(0.7, 1.3)) < radius * shore] = WATER
     if rng.random() < kind['river']:
-        river = draw_curve(rng, shape, rng.uniform(50, 140), rng.uniform(40, 120))
+        river = painting.draw_curve(rng, shape, rng.uniform(50, 140), rng.uniform(40, 120))
         banks = 12 * fractal_noise(rng, shape, (120, 50), 0.5)
         labels[np.abs(river.across) < river.width / 2 + banks] = WATER
     return labels, zones, is_town & (labels != WATER)
 
 
 def _lay_roads(
-    rng: Generator,
-    shape: tuple[int, int],
-    labels: np.ndarray,
-    zones: np.ndarray,
-    is_town: np.ndarray,
-    num_main: int,
-    scale: float,
+    rng: Generator, labels: np.ndarray, is_town: np.ndarray, num_main: int, scale: float
 ) -> list[tuple[Strip, np.ndarray]]:
     """Street grids of the towns, then main roads over everything; writes ROAD into `labels`."""
-    strips = []
+    shape, strips = labels.shape, []
     if is_town.any():
         angle, width = rng.uniform(0, np.pi / 2), rng.uniform(20, 32) * scale
         period = tuple(rng.uniform(190, 300, 2) * scale)
-        for strip in draw_street_grid(shape, angle, period, width):
+        for strip in painting.draw_street_grid(shape, angle, period, width):
             strips.append((strip, strip.mask & is_town))
     for _ in range(num_main + int(rng.integers(2))):
-        strip = draw_curve(rng, shape, rng.uniform(26, 42) * scale, rng.uniform(0, 90))
+        strip = painting.draw_curve(rng, shape, rng.uniform(26, 42) * scale, rng.uniform(0, 90))
         strips.append((strip, strip.mask))
     for _, mask in strips:
         labels[mask] = ROAD
@@ -206,15 +176,15 @@ def _plant_trees(rng: Generator, labels: np.ndarray, scale: float) -> tuple[np.n
 def _paint_ground(rng: Generator, labels: np.ndarray, zones: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Covers without the things on them: image (H, W, 3) float32 and the direction of the rows (H, W)."""
     shape = labels.shape
-    image = paint_grass(rng, shape)
+    image = painting.paint_grass(rng, shape)
     bare = labels == BARELAND
-    image[bare] = paint_bareland(rng, shape)[bare]
+    image[bare] = painting.paint_bareland(rng, shape)[bare]
     tint = rng.uniform(0.82, 1.18, (int(zones.max()) + 1, 1)) * rng.uniform(0.95, 1.05, (int(zones.max()) + 1, 3))
-    crops, row_direction = paint_cropland(rng, shape, scale)
+    crops, row_direction = painting.paint_cropland(rng, shape, scale)
     is_crop, is_water = labels == CROPLAND, labels == WATER
     image[is_crop] = crops[is_crop]
     image *= tint.astype(np.float32)[zones]
-    image[is_water] = paint_water(rng, shape, scale)[is_water]
+    image[is_water] = painting.paint_water(rng, shape, scale)[is_water]
     return image, row_direction
 
 
