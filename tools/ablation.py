@@ -11,6 +11,7 @@ that are there are used, those that were cut off go on. Sections of parts that a
 """
 
 import argparse
+import json
 import logging
 import multiprocessing
 import sys
@@ -27,19 +28,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
-from studies.ablation_measures import (
-    CEILING,
-    FLOOR,
-    LAMBDAS,
-    Outcomes,
-    Tally,
-    draw_tiles,
-    label_tile,
-    report_attention,
-    report_sar,
-    report_upsampling,
-    update_page,
-)
+from studies import ablation_measures as measures
+from studies.ablation_measures import CEILING, FLOOR, Outcomes, Tally, draw_tiles, label_tile
 
 from segearth.cli import build_parser, run_cli
 from segearth.demo.classes import CLASSES
@@ -57,7 +47,6 @@ SPLITS = {'validation': VALIDATION_SEED, 'benchmark': BENCHMARK_SEED}
 ATTENTIONS = ('vanilla', 'MaskCLIP', 'ClearCLIP', 'SCLIP', 'NACLIP', GEM, 'SegEarth')
 WITHOUT_WEIGHTS = ('bilinear', 'joint_bilateral')
 WEIGHTS = 'last.safetensors'  # what a finished training leaves in its work folder
-STEPS = {'upsampling': 300, 'sar': 200, 'sar_long': 800}
 
 Trained = dict[str, list[Path]]
 """Key of TRAININGS -> weights of its trainings."""
@@ -75,42 +64,19 @@ brackets: 95 %, bootstrap over scenes and trainings. What follows from the figur
 class Training:
     """A config of configs/ with a few settings changed, trained with several seeds for the same number of steps."""
 
-    part: str  # key of PART_CONFIGS
+    part: str  # key of TRAINED_PARTS
     label: str  # for people
+    config: str  # below configs/
     kind: str = ''  # of the upsampler
-    overrides: Mapping[str, Any] = field(default_factory=dict)  # dotted key of the config -> value
-    config: str = ''  # below configs/; '' for that of the part
+    overrides: dict[str, Any] = field(default_factory=dict)  # dotted key of the config -> value
 
 
-PART_CONFIGS = {'upsampling': 'simfeatup/demo.py', 'sar': 'alignearth/demo.py', 'sar_long': 'alignearth/demo.py'}
-SAR_SETTINGS = {'optim_wrapper.optimizer.lr': 3e-4, 'train_dataloader.dataset.num_scenes': 64}  # shorter trainings
-LAST_BLOCK, STACK = {'model.features': 'last_block_input'}, {'model.upsampler.name': 'jbu_stack'}
-DEMO_FRESH, WINDOW = 'simfeatup/demo_fresh.py', 'a window of 1 cell, shifted by up to 16 px'
-NOT_TRAINED = {'train_cfg.max_iters': 1, 'optim_wrapper.optimizer.lr': 0.0}
-SHIFT = 'train_dataloader.dataset.augmentation.max_shift'
-
-
-def _losses(**weights: float) -> dict[str, float]:
-    names = ('global_cosine', 'dense', 'info_nce', 'relational')
-    return {f'model.loss_weights.{name}': weights.get(name, 0.0) for name in names}
-
-
-TRAININGS: dict[str, Training] = {
-    'jbu_one_start': Training('upsampling', 'jbu_one as it starts, no feature seen', 'jbu_one', NOT_TRAINED),
-    'jbu_one': Training('upsampling', 'jbu_one, trained on the read-out', 'jbu_one'),
-    'jbu_one_last_block': Training('upsampling', "jbu_one, trained on the last block's input", 'jbu_one', LAST_BLOCK),
-    'jbu_one_fresh': Training('upsampling', 'jbu_one from fresh weights, read-out', 'jbu_one', {}, DEMO_FRESH),
-    'jbu_stack': Training('upsampling', 'jbu_stack, trained on the read-out', 'jbu_stack', STACK),
-    'sar_global': Training('sar', '[CLS] cosine alone', overrides=_losses(global_cosine=1)),
-    'sar_info_nce': Training('sar', 'InfoNCE alone', overrides=_losses(info_nce=1)),
-    'sar_dense': Training('sar', 'dense alone', overrides=_losses(dense=1)),
-    'sar_relational': Training('sar', 'relational alone', overrides=_losses(relational=1)),
-    'sar_default': Training('sar', '[CLS] cosine + dense, pairs shifted by up to 4 px (default)'),
-    'sar_shift_0': Training('sar', 'the default, pairs not shifted', overrides={SHIFT: 0}),
-    'sar_shift_8': Training('sar', 'the default, shifted by up to 8 px', overrides={SHIFT: 8}),
-    'sar_shift_16': Training('sar', 'the default, shifted by up to 16 px', overrides={SHIFT: 16}),
-    'sar_shift_16_window': Training('sar', f'the default with {WINDOW}', overrides={SHIFT: 16, 'model.radius': 1}),
-    'sar_long': Training('sar_long', '[CLS] cosine + dense, pairs shifted by up to 4 px (default)'),
+STUDY = json.loads((Path(__file__).parent / 'studies' / 'ablation.json').read_text(encoding='utf-8'))
+TRAINED_PARTS = STUDY['parts']
+"""Part -> config and steps of its trainings, which of the schedulers ends with them, settings changed for all."""
+TRAININGS = {
+    name: Training(**({'config': TRAINED_PARTS[record['part']]['config']} | record))
+    for name, record in STUDY['trainings'].items()
 }
 
 
@@ -121,9 +87,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--num-scenes', type=int, default=NUM_SCENES, help='first so many (default: %(default)s)')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS), help='what to measure (default: all)')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='of the trainings')
-    for part, steps in STEPS.items():
-        name = part.replace('_', '-')
-        parser.add_argument(f'--{name}-steps', type=int, default=steps, help='of each training (default: %(default)s)')
+    for part, settings in TRAINED_PARTS.items():
+        option, number = f'--{part.replace("_", "-")}-steps', settings['steps']
+        parser.add_argument(option, type=int, default=number, help='of each training (default: %(default)s)')
     parser.add_argument('--num-workers', type=int, default=2, help='trainings at a time, one core each')
     parser.add_argument('--without-training', action='store_true', help='leave out what is not trained yet')
     parser.add_argument('--clip-path', help='weights in place of weights/demo/demo_clip.safetensors, for measuring')
@@ -138,9 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Trains, measures, writes."""
     options = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    steps = {part: getattr(options, f'{part}_steps') for part in STEPS}
+    steps = {part: getattr(options, f'{part}_steps') for part in TRAINED_PARTS}
     if min(options.num_scenes, options.num_workers, *steps.values()) < 1:
-        names = ', '.join(f'--{part.replace("_", "-")}-steps' for part in STEPS)
+        names = ', '.join(f'--{part.replace("_", "-")}-steps' for part in TRAINED_PARTS)
         raise ConfigError(f'--num-scenes, --num-workers, {names} must be 1 or more')
     keep_freed_memory(limited=True)
     files = weight_files(options.work_dir, options.parts, steps, options.seeds)
@@ -155,13 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         picture = options.out.with_name(f'{options.out.stem}_{name}.png')
         table = part.report(outcomes, picture)
         conditions = f'{options.num_scenes} scenes of the {options.split} seeds, from {SPLITS[options.split]}'
-        if name in STEPS:
-            seeds = ', '.join(map(str, options.seeds))
+        if name in TRAINED_PARTS:
+            settings, seeds = TRAINED_PARTS[name], ', '.join(map(str, options.seeds))
             conditions += f'; lambda {part.lambdas[0]:g}; trainings of {steps[name]} steps, seeds {seeds}'
-            conditions += f'; the rest as in configs/{PART_CONFIGS[name]}{part.changed}'
+            conditions += f'; the rest as in configs/{settings["config"]}{settings["changed"]}'
         print(f'{part.title}\n\n{table}')
         sections[part.title] = f'{conditions}.\n\n![{part.title}]({picture.name})\n\n{table}'
-    update_page(options.out, INTRODUCTION, sections, [part.title for part in PARTS.values()])
+    measures.update_page(options.out, INTRODUCTION, sections, [part.title for part in PARTS.values()])
 
 
 def measure(options: argparse.Namespace, part: str, trained: Trained) -> Outcomes:
@@ -248,24 +214,23 @@ def train_missing(files: Trained, steps: Mapping[str, int], seeds: Sequence[int]
 
 def training_overrides(name: str, seed: int, num_steps: int) -> dict[str, Any]:
     """Settings of one training in place of its config's."""
-    training = TRAININGS[name]
-    scheduler, warm_up = (0, 0) if training.part == 'upsampling' else (1, 20)
+    part = TRAINED_PARTS[TRAININGS[name].part]
+    scheduler = f'param_scheduler.{part["scheduler"]}'
     settings: dict[str, Any] = {
         'randomness.seed': seed,
         'custom_hooks.0.seed': seed,  # SeedSteps
         'train_dataloader.dataset.seed': seed,
         'train_cfg.max_iters': num_steps,
-        f'param_scheduler.{scheduler}.end': num_steps,
-        f'param_scheduler.{scheduler}.T_max': max(num_steps - warm_up, 1),
+        f'{scheduler}.end': num_steps,
+        f'{scheduler}.T_max': max(num_steps - part['warm_up'], 1),
     }
-    return settings | (SAR_SETTINGS if training.part == 'sar' else {}) | dict(training.overrides)
+    return settings | part['overrides'] | TRAININGS[name].overrides
 
 
 def _train(name: str, seed: int, num_steps: int, folder: Path) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
-    config = TRAININGS[name].config or PART_CONFIGS[TRAININGS[name].part]
-    train(config, folder, training_overrides(name, seed, num_steps), resume=True)
+    train(TRAININGS[name].config, folder, training_overrides(name, seed, num_steps), resume=True)
 
 
 class Part(NamedTuple):
@@ -275,16 +240,13 @@ class Part(NamedTuple):
     lambdas: tuple[float, ...]  # weights of Global Bias Alleviation that are measured
     variants: Callable[[argparse.Namespace, Encoder, Trained], Variants]
     report: Callable[[Outcomes, Path], str]  # draws the picture and makes the table
-    changed: str = ''  # against the config of the trainings
 
 
 PARTS = {
-    'attention': Part('Attention', LAMBDAS, attention_variants, report_attention),
-    'upsampling': Part('Upsampling', (-0.3,), upsampling_variants, report_upsampling),
-    'sar': Part(
-        'SAR: losses and misregistration', (0.0,), sar_variants, report_sar, ' but learning rate 3e-4, 64 scenes'
-    ),
-    'sar_long': Part('SAR: full length', (0.0,), sar_variants, report_sar),
+    'attention': Part('Attention', measures.LAMBDAS, attention_variants, measures.report_attention),
+    'upsampling': Part('Upsampling', (-0.3,), upsampling_variants, measures.report_upsampling),
+    'sar': Part('SAR: losses and misregistration', (0.0,), sar_variants, measures.report_sar),
+    'sar_long': Part('SAR: full length', (0.0,), sar_variants, measures.report_sar),
 }
 
 

@@ -60,19 +60,8 @@ READOUT_SHARE = 0.55  # of the images take the attention-only read-out
 PATCH_DROPOUT, FINAL_SHARE = 0.6, 0.15  # patch dropout, and the share of the steps at the end that go without
 NUM_WARMUP = 100
 LOG_FORMAT = '%(asctime)s %(message)s'
-SYNONYMS: dict[str, tuple[str, ...]] = {
-    'building': ('building', 'buildings', 'house', 'houses', 'roof', 'rooftops'),
-    'road': ('road', 'roads', 'street', 'highway', 'paved road', 'asphalt'),
-    'water': ('water', 'river', 'lake', 'pond', 'water body'),
-    'tree': ('tree', 'trees', 'forest', 'woodland', 'wood'),
-    'grass': ('grass', 'lawn', 'meadow', 'grassland', 'low vegetation'),
-    'cropland': ('cropland', 'farmland', 'crops', 'agricultural land', 'agriculture field', 'field'),
-    'bareland': ('bareland', 'bare land', 'bare soil', 'barren', 'barren land', 'dirt'),
-}
-TEMPLATES = (
-    '{}', 'an aerial image of {}', 'a satellite image of {}', 'a remote sensing image of {}', '{} seen from above',
-    'an aerial photo showing {}', 'a top view of {}', 'there is {} in the scene', 'a scene with {}', 'land with {}',
-)  # fmt: skip
+WORDS = json.loads((Path(__file__).parent / 'studies' / 'captions.json').read_text(encoding='utf-8'))
+SYNONYMS, TEMPLATES = WORDS['synonyms'], WORDS['templates']
 JOINTS = (' and ', ' with ', ' next to ', ' near ', ', ')
 IMAGENET_TEMPLATE_SHARE = 0.35  # of the captions wear one of the 80 templates that evaluation uses
 SMALLEST_AREA = (0.02, 0.06)  # a class is named above a threshold drawn from this range

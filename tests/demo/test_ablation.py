@@ -25,7 +25,7 @@ from segearth.models.build import build_encoder
 from segearth.training.data import normalise
 from segearth.training.engine import load_training_config
 from simfeatup import build_upsampler
-from tools.ablation import PART_CONFIGS, TRAININGS, training_overrides
+from tools.ablation import TRAININGS, training_overrides
 
 K = len(CLASSES)
 
@@ -103,7 +103,7 @@ def test_a_section_is_replaced_and_the_others_stay(tmp_path):
 @pytest.mark.parametrize('name', TRAININGS)
 def test_every_training_of_the_table_fits_its_config(name):
     overrides = training_overrides(name, 7, 60)
-    config = load_training_config(TRAININGS[name].config or PART_CONFIGS[TRAININGS[name].part], overrides)
+    config = load_training_config(TRAININGS[name].config, overrides)
     assert config.train_cfg.max_iters == (1 if name == 'jbu_one_start' else 60)
     assert config.custom_hooks[0] == {'type': 'SeedSteps', 'seed': 7}
     assert config.train_dataloader.dataset.seed == 7
