@@ -4,9 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mmseg.datasets import LoveDADataset
-from PIL import Image
-from studies.data_inspection import (
+from check_data import (
     class_of_id,
     compare_count,
     describe_inspection,
@@ -15,6 +13,8 @@ from studies.data_inspection import (
     share_ignored,
     spread,
 )
+from mmseg.datasets import LoveDADataset
+from PIL import Image
 
 from segearth.datasets.sets import WHUDataset
 from segearth.datasets.transforms import LoadOpticalImage, LoadSegLabel

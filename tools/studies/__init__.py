@@ -1,1 +1,1 @@
-"""What the larger programs of tools/ are made of: ablation, stages of the benchmark, training of the demo encoder."""
+"""What the ablation measures, and tables of the ablation and of the training of the demo encoder."""
