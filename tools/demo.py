@@ -5,13 +5,9 @@ python tools/demo.py scene.png --classes "building; road; water,river" --out out
 Writes for each image NAME_labels.png (mode L, class indices), NAME.png (image, prediction, overlay, legend).
 """
 
-from __future__ import annotations
-
-import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -25,12 +21,9 @@ from segearth.io.outputs import check_results, make_folder, writing
 from segearth.io.pictures import READERS
 from segearth.io.raster import read_band_numbers
 
-if TYPE_CHECKING:
-    from segearth.segmenter import Segmentation
 
-
-def parse_arguments() -> argparse.Namespace:
-    """Command line of the program."""
+def main() -> None:
+    """Runs the program."""
     parser = build_parser(__doc__)
     parser.add_argument('images', nargs='+', type=local_name, metavar='IMAGE', help='image files, GeoTIFFs too')
     parser.add_argument('--classes', required=True, help='classes in words, as in "building; road; water,river"')
@@ -40,12 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--sensor', default='optical', choices=tuple(READERS))
     parser.add_argument('--bands', help='band numbers from 1, as in 4,3,2')
     add_segmenter_options(parser)
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Runs the program."""
-    arguments = parse_arguments()
+    arguments = parser.parse_args()
     logging.basicConfig(format='%(message)s')
     logging.getLogger('segearth').setLevel(logging.INFO)  # other libraries tell more than anyone wants to know
     images = list(dict.fromkeys(arguments.images))
@@ -68,15 +56,11 @@ def main() -> None:
     make_folder(arguments.out)
     for image, (picture, labels) in zip(images, outputs, strict=True):
         result = segmenter(image)
-        _save(result, picture, labels)
+        for drawn, path in ((result.picture, picture), (Image.fromarray(result.labels), labels)):
+            with writing(path), replacing(path) as part:
+                drawn.save(part, format='PNG')
         shares = ', '.join(f'{name} {share:.1%}' for name, share in result.shares.items())
         print(f'{picture}  ({shares})')
-
-
-def _save(result: Segmentation, picture: Path, labels: Path) -> None:
-    for image, path in ((result.picture, picture), (Image.fromarray(result.labels), labels)):
-        with writing(path), replacing(path) as part:
-            image.save(part, format='PNG')
 
 
 if __name__ == '__main__':

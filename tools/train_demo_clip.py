@@ -25,7 +25,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +74,8 @@ WEIGHT_DECAY, MAX_NORM = 0.1, 1.0
 MAX_LOGIT_SCALE = math.log(100)  # CLIP, section 2.5
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Reads the command line."""
+def main() -> None:
+    """Trains, or goes on with a training that was cut off."""
     parser = build_parser(__doc__)
     parser.add_argument('--out', type=Path, default=MODEL_CONFIG.parent, help='folder of the weights')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo_clip'), help='scenes and checkpoint')
@@ -89,12 +89,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--start-from', type=Path, metavar='FILE', help='weights (.safetensors) to start from')
     parser.add_argument('--learning-rate', type=float, default=1e-3)
     parser.add_argument('--save-every', type=int, default=200, help='steps between checkpoints')
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Trains, or goes on with a training that was cut off."""
-    arguments = parse_arguments()
+    arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     if arguments.start_from is not None:
         read_state_dict(arguments.start_from)  # a wrong file is said here, before any process starts
@@ -151,7 +146,7 @@ def train(rank: int, arguments: argparse.Namespace, files: list[Path]) -> None:
             features.append(encode_crops(model.visual, images, rng, drop, round(READOUT_SHARE * num_crops)))
             captions += words
         loss = contrastive_loss(torch.cat(features), model.encode_text(tokenizer(captions)), model.logit_scale)
-        take_step(model, optimizer, loss, average_gradients)
+        take_step(model, optimizer, loss)
         if rank == 0 and ((step + 1) % arguments.save_every == 0 or step + 1 == arguments.num_steps):
             logger.info('step %d of %d, loss %.3f', step + 1, arguments.num_steps, loss.item())
             state = {'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'step': step + 1}
@@ -283,26 +278,19 @@ def learning_rate_at(step: int, num_steps: int, peak: float, num_warmup: int) ->
     return peak * 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup)))
 
 
-def take_step(
-    model: CLIP, optimizer: torch.optim.Optimizer, loss: Tensor, average: Callable[[nn.Module], None] | None = None
-) -> None:
-    """One clipped update of the weights; `average` combines the gradients of several processes first."""
+def take_step(model: CLIP, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One clipped update of the weights, by the average of the gradients where there are several processes."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    if average is not None:
-        average(model)
+    if dist.is_initialized():
+        gradients = [parameter.grad for parameter in model.parameters()]
+        flat = nn.utils.parameters_to_vector(gradients)
+        dist.all_reduce(flat)
+        nn.utils.vector_to_parameters(flat / dist.get_world_size(), gradients)
     nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
     optimizer.step()
     with torch.no_grad():
         model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-
-
-def average_gradients(model: nn.Module) -> None:
-    """Averages the gradients over the processes, in place."""
-    gradients = [parameter.grad for parameter in model.parameters()]
-    flat = nn.utils.parameters_to_vector(gradients)
-    dist.all_reduce(flat)
-    nn.utils.vector_to_parameters(flat / dist.get_world_size(), gradients)
 
 
 if __name__ == '__main__':

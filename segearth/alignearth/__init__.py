@@ -7,6 +7,4 @@ Source: the idea is AlignEarth's (SegEarth-OV-2, arXiv 2508.18067, section 3.4).
 public: everything here is a design of our own, and each part names what it builds on.
 """
 
-from segearth.alignearth import model, pair_data
-
-__all__ = ['model', 'pair_data']
+from segearth.alignearth import model, pair_data  # noqa: F401 - what they register

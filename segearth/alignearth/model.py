@@ -100,7 +100,9 @@ class AlignEarthModel(FrozenEncoderModel):
             'info_nce': lambda: info_nce(student_cls, teacher_cls),
             'dense': lambda: dense_alignment(student_tokens, teacher_tokens, *window),
             'relational': lambda: relational(student_tokens, teacher_tokens, cells),
-            'blocks': lambda: self._align_blocks(student_blocks, teacher_blocks, window),
+            'blocks': lambda: torch.stack([
+                dense_alignment(*pair, *window) for pair in zip(student_blocks, teacher_blocks, strict=True)
+            ]).mean(),
         }
         return {f'loss_{name}': weight * terms[name]() for name, weight in self.loss_weights.items()}
 
@@ -127,21 +129,16 @@ class AlignEarthModel(FrozenEncoderModel):
         return rows
 
     def _encode(self, tower: DenseCLIP, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """[CLS] token (B, C) and patch tokens as maps (B, C, h, w), in float32; outputs (B, 1 + N, width) of blocks."""
-        outputs = []
+        """[CLS] token (B, C), then patch tokens (B, C, h, w) and outputs (B, width, h, w) of blocks, in float32."""
+        outputs: list[Tensor] = []
         cls_token, tokens = tower(
             normalise(images), lambda number, output: outputs.append(output) if number in self.blocks else None
         )
         grid = tower.grid_size(*images.shape[2:])
-        return cls_token.float(), tokens.float().transpose(1, 2).unflatten(2, grid), outputs
-
-    def _align_blocks(self, student: list[Tensor], teacher: list[Tensor], window: tuple) -> Tensor:
-        grid = window[0].shape[1:]
-        losses = [
-            dense_alignment(*(part[:, 1:].float().transpose(1, 2).unflatten(2, grid) for part in pair), *window)
-            for pair in zip(student, teacher, strict=True)
+        maps = [
+            part.float().transpose(1, 2).unflatten(2, grid) for part in (tokens, *(output[:, 1:] for output in outputs))
         ]
-        return torch.stack(losses).mean()
+        return cls_token.float(), maps[0], maps[1:]
 
 
 def _check_weights(weights: Mapping[str, float], blocks: tuple[int, ...], teacher: DenseCLIP) -> dict[str, float]:

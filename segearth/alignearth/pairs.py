@@ -24,6 +24,7 @@ from segearth.io.gdal_files import UnreadableFileError, open_dataset
 from segearth.io.pictures import NODATA_AT_MOST, sar_to_rgb, stretch_to_uint8
 from segearth.io.raster import GDAL_SUFFIXES, read_raster, select_bands
 from segearth.training.data import list_images
+from simfeatup.weight_files import shorten
 
 SHOWN = 5  # names listed in a message
 ROUNDING = 1e-3  # of a pixel, in coordinates that went through a projection
@@ -52,9 +53,8 @@ def match_folders(
     lonely = [str(path) for name, path in optical_files.items() if name not in sar_files]
     lonely += [str(path) for name, path in sar_files.items() if name not in optical_files]
     if lonely:
-        more = f' and {len(lonely) - SHOWN} more' if len(lonely) > SHOWN else ''
         raise DataError(
-            f'{len(lonely)} images have no partner of the same stem: {", ".join(lonely[:SHOWN])}{more}. Remove them, '
+            f'{len(lonely)} images have no partner of the same stem: {shorten(lonely, SHOWN)}. Remove them, '
             'set optical_ending and sar_ending to what follows the common stem, or write the pairs into a list file'
         )
     return [(path, sar_files[name]) for name, path in optical_files.items()]

@@ -3,6 +3,4 @@
 Importing the package registers its models, data sets, samplers and hooks with mmengine.
 """
 
-from segearth.training import checkpoints, data, monitor, upsampler
-
-__all__ = ['checkpoints', 'data', 'monitor', 'upsampler']
+from segearth.training import checkpoints, data, monitor, upsampler  # noqa: F401 - what they register

@@ -31,6 +31,18 @@ from simfeatup.errors import UpsamplerError
 NEEDED_KEYS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 
 
+@contextlib.contextmanager
+def _config_errors() -> Iterator[None]:
+    """Says what is wrong where mmengine builds what a config names: mistyped keys, unknown types, unfit values."""
+    try:
+        yield
+    except (UserError, UpsamplerError):
+        raise
+    except (TypeError, ValueError, KeyError) as error:
+        text = str(error.args[0]).partition('. Please check')[0] if error.args else repr(error)
+        raise ConfigError(f'the config does not fit: {text}') from error
+
+
 class TrainingRunner(QuietRunner):
     """mmengine's Runner with this project's checkpoints, and with gradients averaged on CPUs too."""
 
@@ -42,24 +54,17 @@ class TrainingRunner(QuietRunner):
         device_ids = None if get_device() == 'cpu' else [int(os.environ['LOCAL_RANK'])]
         return MMDistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True)
 
+    @_config_errors()
     def build_train_loop(self, loop: Any) -> Any:
         """Builds the loop with the data set, whose crops must have the size that the model is made for."""
-        with _config_errors():
-            built = super().build_train_loop(loop)
+        built = super().build_train_loop(loop)
         wanted, given = self.cfg.model.get('size'), getattr(built.dataloader.dataset, 'size', None)
         if None not in (wanted, given) and wanted != given:
             raise ConfigError(f'train_dataloader.dataset.size is {given} and model.size {wanted}: set both alike')
         return built
 
-    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        """Builds the optimiser."""
-        with _config_errors():
-            return super().build_optim_wrapper(optim_wrapper)
-
-    def build_param_scheduler(self, scheduler: Any) -> Any:
-        """Builds the schedulers."""
-        with _config_errors():
-            return super().build_param_scheduler(scheduler)
+    build_optim_wrapper = _config_errors()(QuietRunner.build_optim_wrapper)
+    build_param_scheduler = _config_errors()(QuietRunner.build_param_scheduler)
 
     def resume(self, filename: str, *_: Any, **__: Any) -> None:
         """Goes on from a checkpoint of :class:`segearth.training.checkpoints.Checkpoints`."""
@@ -129,18 +134,6 @@ def load_training_config(config: str | Config, overrides: Mapping[str, Any] | No
     if missing:
         raise ConfigError(f'the config has no {", ".join(missing)}: give one of configs/simfeatup, configs/alignearth')
     return config
-
-
-@contextlib.contextmanager
-def _config_errors() -> Iterator[None]:
-    """Says what is wrong where mmengine builds what a config names: mistyped keys, unknown types, unfit values."""
-    try:
-        yield
-    except (UserError, UpsamplerError):
-        raise
-    except (TypeError, ValueError, KeyError) as error:
-        text = str(error.args[0]).partition('. Please check')[0] if error.args else repr(error)
-        raise ConfigError(f'the config does not fit: {text}') from error
 
 
 def main(description: str, arguments: Sequence[str] | None = None) -> None:
