@@ -49,16 +49,12 @@ class FastPath:
         raise UpsamplerError(f'{self.variable} is {value!r}; allowed: 0 turns {self.name} off, 1 leaves it on.')
 
     def works(self, case: Case, proof: Proof, tolerance: float = TOLERANCE) -> bool:
-        """Whether it is on and has proved itself.
+        """Whether it is on, as :meth:`is_on` says with its error, and has proved itself for a case.
 
-        Args:
-            case: What is proved, apart from other proofs of this path: an operation, a dtype, sizes.
-            proof: Computes something tiny both ways and yields pairs of results, (fast path, plain path). Called once
-                a process for each case, in a thread of its own: no autocast, mode or hook of the caller's reaches it.
-            tolerance: Largest allowed difference, as a share of the largest number of the plain path's result.
-
-        Raises:
-            UpsamplerError: See :meth:`is_on`.
+        A case is what is proved apart from others: an operation, a dtype, sizes. The proof computes something tiny both
+        ways and yields pairs of results, (fast path, plain path), which may differ by ``tolerance`` of the largest
+        number of the plain one. It is called once a process for each case, in a thread of its own: no autocast, mode or
+        hook of the caller's reaches it.
         """
         if not self.is_on():
             return False
@@ -80,14 +76,9 @@ class FastPath:
                 return fast()
             except Exception as error:
                 result = plain()  # where that fails too, the fast path is not to blame
-                self.refuse(case, _first_line(error))
+                self._refuse(case, _first_line(error))
                 return result
         return plain()
-
-    def refuse(self, case: Case, reason: str) -> None:
-        """Takes the plain path for a case from now on, with one line in the log."""
-        self._verdicts[case] = reason
-        self._say(case, reason)
 
     def verdicts(self) -> dict[Case, str | None]:
         """What was proved until now: case -> why it is not used, or None where it is."""
@@ -102,11 +93,14 @@ class FastPath:
         except Exception as error:  # whatever it is, the plain path does without
             reason = _first_line(error)
         finally:
-            self._verdicts[case] = reason
-            if reason is not None:
-                self._say(case, reason)
+            if reason is None:
+                self._verdicts[case] = None
+            else:
+                self._refuse(case, reason)
 
-    def _say(self, case: Case, reason: str) -> None:
+    def _refuse(self, case: Case, reason: str) -> None:
+        """Takes the plain path for a case from now on, with one line in the log for each reason."""
+        self._verdicts[case] = reason
         if reason in self._said:
             return
         self._said.add(reason)

@@ -115,28 +115,24 @@ _NORM = Operator(
 )  # fmt: skip
 
 
-def _starts(shape: Sequence[int], kernels: Tensor, rows: Tensor | None, cols: Tensor | None) -> tuple[Tensor, Tensor]:
+def _starts(shape: Sequence[int], kernels: Tensor, *starts: Tensor | None) -> list[Tensor]:
     """Checks that all shapes belong together; starts of the ordinary convolution where there are none."""
     if len(shape) != 4 or kernels.ndim != 5 or shape[0] != kernels.shape[0]:
         raise UpsamplerError(
             f'adaptive_conv needs features (B, C, h, w) and kernels (B, Ty, Tx, H, W) of one batch size; got '
             f'{tuple(shape)} and {tuple(kernels.shape)}.'
         )
-    first, second = (
-        _axis_starts(starts, shape[2 + axis], kernels.shape[1 + axis], kernels.shape[3 + axis], kernels)
-        for axis, starts in enumerate((rows, cols))
-    )
-    return first, second
-
-
-def _axis_starts(starts: Tensor | None, length: int, taps: int, outputs: int, like: Tensor) -> Tensor:
-    if starts is None:
-        if length != outputs + taps - 1:
+    for given, length, taps, outputs in zip(starts, shape[2:], kernels.shape[1:3], kernels.shape[3:], strict=True):
+        if given is None and length != outputs + taps - 1:
             raise UpsamplerError(
                 f'adaptive_conv with {taps} taps for {outputs} outputs a side needs features padded to '
                 f'{outputs + taps - 1}; got {length}.'
             )
-        return torch.arange(outputs, device=like.device)
-    if starts.shape != (outputs,):
-        raise UpsamplerError(f'adaptive_conv needs one start for each of {outputs} outputs; got {tuple(starts.shape)}.')
-    return starts
+        if given is not None and given.shape != (outputs,):
+            raise UpsamplerError(
+                f'adaptive_conv needs one start for each of {outputs} outputs; got {tuple(given.shape)}.'
+            )
+    return [
+        torch.arange(outputs, device=kernels.device) if given is None else given
+        for given, outputs in zip(starts, kernels.shape[3:], strict=True)
+    ]

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import partial, update_wrapper
 from importlib import import_module
 from importlib.util import find_spec
@@ -57,28 +58,26 @@ def choose_backend(device: torch.device) -> str:
     return name
 
 
+@dataclass(eq=False)
 class Operator:
     """An operator of tensors, registered with torch.library as ``simfeatup::NAME``."""
 
-    def __init__(
-        self,
-        schema: str,  # ``NAME(Tensor ..., ...) -> ...`` of torch.library; the first tensor gives device and dtype
-        plain: Callable,  # what it computes, in plain torch; results are contiguous
-        fast: Mapping[str, str],  # back end -> ``module:function`` of the same, for tensors of one dtype, float32 or 64
-        example: Callable[..., tuple],  # (sizes, dtype, device) -> arguments on which ``fast`` proves itself
-        sizes: tuple = (),  # of the example for compiled loops; Triton kernels prove themselves in the sizes at hand
-        sizes_of: Callable[..., tuple] | None = None,  # arguments -> their sizes, where there are Triton kernels
-        paths: Mapping[str, FastPath] = PATHS,  # back end -> the fast path it belongs to
-        check: Callable[..., None] | None = None,  # refuses arguments by their values, before anything runs
-    ) -> None:
-        self.name, _, self._signature = schema.partition('(')
-        self.plain, self.fast, self.example = plain, fast, example
-        self.sizes, self.sizes_of, self.paths, self.check = sizes, sizes_of, paths, check
+    schema: str  # ``NAME(Tensor ..., ...) -> ...`` of torch.library; the first tensor gives device and dtype
+    plain: Callable  # what it computes, in plain torch; results are contiguous
+    fast: Mapping[str, str]  # back end -> ``module:function`` of the same, for tensors of one dtype, float32 or 64
+    example: Callable[..., tuple]  # (sizes, dtype, device) -> arguments on which ``fast`` proves itself
+    sizes: tuple = ()  # of the example for compiled loops; Triton kernels prove themselves in the sizes at hand
+    sizes_of: Callable[..., tuple] | None = None  # arguments -> their sizes, where there are Triton kernels
+    paths: Mapping[str, FastPath] = field(default_factory=lambda: PATHS)  # back end -> the fast path it belongs to
+    check: Callable[..., None] | None = None  # refuses arguments by their values, before anything runs
+
+    def __post_init__(self) -> None:
+        self.name, _, self._signature = self.schema.partition('(')
         self._registered = torch.library.custom_op(
             f'simfeatup::{self.name}', self._run, mutates_args=(), schema=f'({self._signature}'
         )
-        self._registered.register_fake(plain)
-        update_wrapper(self, plain)
+        self._registered.register_fake(self.plain)
+        update_wrapper(self, self.plain)
 
     def __call__(self, *arguments: Any) -> Any:
         """Computes the operator."""

@@ -159,7 +159,10 @@ def _forward_norm(features, kernels, rows, cols, maps, squares, first_row, last_
                         if right > x:
                             squares[below, right] += _sum_of_squares(d, sums)
                 else:
-                    _store_all(sums, a, b, c, d)
+                    store(sums, 0, a)
+                    store(sums, BLOCK, b)
+                    store(sums, 2 * BLOCK, c)
+                    store(sums, 3 * BLOCK, d)
                     for row in range(y, below + 1):
                         for pixel in range(x, right + 1):
                             own = sums[2 * (row - y) + pixel - x]
@@ -174,14 +177,6 @@ def _forward_norm(features, kernels, rows, cols, maps, squares, first_row, last_
 @compiled
 def _sum_of_squares(vector, like):
     return sum_lanes(multiply_add(zeros(like), vector, vector))
-
-
-@compiled
-def _store_all(out, a, b, c, d):
-    store(out, 0, a)
-    store(out, BLOCK, b)
-    store(out, 2 * BLOCK, c)
-    store(out, 3 * BLOCK, d)
 
 
 @compiled
