@@ -27,11 +27,11 @@ ZOOM_CHANCE, FLIP_CHANCE = 0.5, 0.5
 class Jitter(NamedTuple):
     """One draw: what :func:`apply_jitter` takes besides the images."""
 
-    max_pad: int
-    zoom: float
-    y: int
-    x: int
-    flip: bool
+    max_pad: int  # pixels of reflection on each side
+    zoom: float  # factor, at least 1
+    y: int  # first row of the crop in the padded and zoomed image
+    x: int  # first column of it
+    flip: bool  # mirror left and right afterwards
 
 
 def draw_jitter(
@@ -47,16 +47,10 @@ def draw_jitter(
 def apply_jitter(images: Tensor, max_pad: int, zoom: float, y: int, x: int, flip: bool) -> Tensor:
     """Reflection padding, bilinear zoom, crop of the input's size, horizontal flip: (B, C, H, W) -> (B, C, H, W).
 
-    Args:
-        images: (B, C, H, W), images or features.
-        max_pad: Pixels of reflection on each side.
-        zoom: Factor, at least 1.
-        y: First row of the crop in the padded and zoomed image.
-        x: First column of it.
-        flip: Mirror left and right afterwards.
+    Of images or features alike, by the numbers of a :class:`Jitter`.
 
     Raises:
-        UpsamplerError: A zoom below 1, or a crop that lies outside.
+        UpsamplerError: A zoom below 1, a pad below 0, or a crop that lies outside.
     """
     height, width = images.shape[2:]
     if zoom < 1 or max_pad < 0:

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from simfeatup.errors import UpsamplerError
 from simfeatup.ops.adaptive_conv import adaptive_conv_norm
 from simfeatup.ops.operator import use_backend
-from simfeatup.upsamplers.base import LinearUpsampler
-from simfeatup.upsamplers.reuse import KernelReuse
+from simfeatup.upsamplers.base import KernelReuse, LinearUpsampler
 
 MIN_LENGTH = 1e-12  # F.normalize's floor
 CHANNEL_MULTIPLE = 32  # whole blocks of channels in the innermost loops, so that no stage has to fill them up

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simfeatup.scoring import score, score_reference
-from simfeatup.upsamplers.reuse import KernelReuse
+from simfeatup.upsamplers.base import KernelReuse
 
 STRIP_BYTES = 128 * 2**20  # memory of one strip of query probabilities
 

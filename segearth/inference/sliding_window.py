@@ -102,7 +102,7 @@ def slide(
 
     ``score`` makes (b, Q, h, w) of (b, 3, h, w), b at most ``window_batch_size``. Windows of several images share a
     batch, because all windows of equally large images have one size. They come column by column, so that each lies
-    below the one before and may share its kernels (:class:`simfeatup.upsamplers.reuse.KernelReuse`).
+    below the one before and may share its kernels (:class:`simfeatup.upsamplers.base.KernelReuse`).
     """
     if window_batch_size < 1:
         raise ConfigError(f'window_batch_size is {window_batch_size}; allowed: 1 or more')

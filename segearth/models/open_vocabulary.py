@@ -25,7 +25,7 @@ from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
 from segearth.models.feature_up import build_feature_upsampler
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary
-from simfeatup.upsamplers.reuse import KernelReuse
+from simfeatup.upsamplers.base import KernelReuse
 
 READOUT_KEYS = {'model_type': 'attention', 'ssa_last_n_layers': 'num_readout_blocks'}
 """Key of the original's files -> argument of :class:`segearth.models.dense_clip.DenseCLIP`; others have one name."""

@@ -6,7 +6,9 @@ nor their number of channels, so they are computed once for an image and applied
 scores of texts, coordinates in a basis, or the features themselves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -14,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simfeatup.errors import UpsamplerError
-from simfeatup.ops.folding import Stage
-from simfeatup.upsamplers.reuse import KernelReuse
+from simfeatup.ops.folding import Stage, axis_folding
 
 
 class Upsampler(nn.Module):
@@ -37,6 +38,55 @@ class Upsampler(nn.Module):
             )
         if features.shape[1] != self.dim:
             raise UpsamplerError(f'This upsampler is for features of {self.dim} channels; got {features.shape[1]}.')
+
+
+class KernelReuse:
+    """What the last window's stages were, for the next window to take over; made for one image and its windows.
+
+    A kernel depends on the guidance around its pixel alone, and on the border only within a few pixels of it. Where
+    windows follow each other down an image, most rows of their overlap therefore have one and the same kernels, which
+    are computed once. Each next one lies by ``step``, a share of its height above 0, below the last. Nothing is taken
+    over from windows that lie elsewhere: the guidance itself is compared.
+    """
+
+    def __init__(self, step: Fraction) -> None:
+        self.step = step
+        self._last: dict[Hashable, tuple[Tensor, Tensor]] = {}  # stage -> guidance, kernels
+
+    def take_over(self, stage: Hashable, guidance: Tensor, length: int, radius: int) -> tuple[Tensor | None, int]:
+        """Kernels (1, n, Ty, Tx, W) of n rows that are known of a window, or None, and the first of these rows.
+
+        ``stage`` says what makes the kernels: equal for equal weights and sizes; ``length`` are rows of its input.
+        """
+        height = guidance.shape[2]
+        shift = self.step * height
+        if stage not in self._last or len(guidance) != 1 or shift.denominator != 1:
+            return None, 0
+        last_guidance, kernels = self._last[stage]
+        first, last = shared_rows(length, height, radius, int(shift))
+        above = last_guidance[:, :, int(shift) :]
+        if first == last or not torch.equal(guidance[:, :, : above.shape[2]], above):
+            return None, 0
+        return kernels[:, first + int(shift) : last + int(shift)], first
+
+    def keep(self, stage: Hashable, guidance: Tensor, kernels: Tensor) -> None:
+        """Remembers a window: guidance and kernels (B, H, Ty, Tx, W), which nobody may change now."""
+        self._last[stage] = guidance, kernels
+
+
+@lru_cache(maxsize=256)
+def shared_rows(length: int, outputs: int, radius: int, shift: int) -> tuple[int, int]:
+    """First row, and row behind the last, whose kernels the window ``shift`` rows above has, too."""
+    starts, weights = axis_folding(length, outputs, radius)
+    distance = Fraction(shift * length, outputs)
+    rows = [
+        row
+        for row in range(radius, outputs - shift - radius)
+        if starts[row + shift] - starts[row] == distance and np.array_equal(weights[row], weights[row + shift])
+    ]
+    if not rows or rows[-1] - rows[0] + 1 != len(rows):
+        return 0, 0
+    return rows[0], rows[-1] + 1
 
 
 class LinearUpsampler(Upsampler):

@@ -18,8 +18,7 @@ from simfeatup.errors import UpsamplerError
 from simfeatup.ops.adaptive_conv import adaptive_conv
 from simfeatup.ops.folding import Stage, fold_weights, make_stage, reflect_pad
 from simfeatup.ops.stages import colour_kernels, colour_weights, spatial_kernel
-from simfeatup.upsamplers.base import LinearUpsampler, guidance_at, stage_sizes
-from simfeatup.upsamplers.reuse import KernelReuse
+from simfeatup.upsamplers.base import KernelReuse, LinearUpsampler, guidance_at, stage_sizes
 
 RADIUS = 5  # neighbours on each side, as jbu_one
 SIGMA_SPATIAL = 0.8  # of half a window, as jbu's; found on generated scenes

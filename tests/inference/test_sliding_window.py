@@ -9,7 +9,7 @@ from segearth.inference.sliding_window import pad_to_multiple, score_padded, sco
 from simfeatup import build_upsampler
 from simfeatup.ops.cpu import stages
 from simfeatup.scoring import score
-from simfeatup.upsamplers.reuse import KernelReuse
+from simfeatup.upsamplers.base import KernelReuse
 
 
 @pytest.mark.parametrize('size', [(448, 448), (100, 300), (225, 224), (5, 9), (640, 333)])

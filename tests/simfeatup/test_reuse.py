@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from simfeatup import build_upsampler
-from simfeatup.upsamplers.reuse import KernelReuse, shared_rows
+from simfeatup.upsamplers.base import KernelReuse, shared_rows
 
 NAMES = ['jbu_one', 'jbu_stack', 'joint_bilateral']
 
