@@ -14,22 +14,19 @@ import argparse
 import json
 import logging
 import multiprocessing
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import checkout  # noqa: F401 - makes the packages beside it importable
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
-
 from studies import ablation_measures as measures
 from studies.ablation_measures import CEILING, FLOOR, Outcomes, Tally, draw_tiles, label_tile
+from torch import nn
 
 from segearth.cli import build_parser, run_cli
 from segearth.demo.classes import CLASSES

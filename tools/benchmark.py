@@ -23,6 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import checkout  # noqa: F401 - makes the packages beside it importable
 import numpy as np
 import open_clip
 import torch
@@ -33,8 +34,6 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 from segearth.cli import build_parser, run_cli
 from segearth.device import choose_device

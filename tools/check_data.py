@@ -11,7 +11,6 @@ data, 2 if the program was called wrongly.
 import argparse
 import logging
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +18,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import checkout  # noqa: F401 - makes the packages beside it importable
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 import segearth.register  # noqa: F401 - the data sets
 from segearth.cli import build_parser, run_cli

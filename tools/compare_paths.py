@@ -8,14 +8,11 @@ Prints the largest difference of a score, the share of pixels with another class
 channels to full size: about ten times as long.
 """
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+import checkout  # noqa: F401 - makes the packages beside it importable
 from rich.console import Console
 from rich.table import Table
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 from segearth.cli import build_parser, run_cli
 from segearth.errors import ConfigError

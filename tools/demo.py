@@ -6,12 +6,10 @@ Writes for each image NAME_labels.png (mode L, class indices), NAME.png (image, 
 """
 
 import logging
-import sys
 from pathlib import Path
 
+import checkout  # noqa: F401 - makes the packages beside it importable
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 from segearth.cli import add_segmenter_options, build_parser, run_cli, segmenter_settings
 from segearth.errors import ConfigError

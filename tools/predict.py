@@ -1,9 +1,8 @@
 """Maps scenes of any size: python tools/predict.py SCENE.tif --classes "building; road; water,river" --out DIR."""
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
+import checkout  # noqa: F401 - makes the packages beside it importable
 
 from segearth.cli import run_cli
 from segearth.commands import main

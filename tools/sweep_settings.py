@@ -7,14 +7,12 @@ Every combination gives what eval.py would give with these settings. Prints a ta
 class and a picture of the curves. Choosing by them on the images that are reported is not annotation-free.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import checkout  # noqa: F401 - makes the packages beside it importable
 from rich.console import Console
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 from segearth.cli import build_parser, run_cli
 from segearth.evaluation.configuration import add_config_options, build_checked_dataset, load_config

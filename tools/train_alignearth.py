@@ -5,10 +5,7 @@ python tools/train_alignearth.py configs/alignearth/pairs_vitb16.py --resume
 torchrun --nproc-per-node 2 tools/train_alignearth.py configs/alignearth/pairs_vitb16.py
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
+import checkout  # noqa: F401 - makes the packages beside it importable
 
 from segearth.cli import run_cli
 from segearth.training.engine import main

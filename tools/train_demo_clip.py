@@ -24,10 +24,10 @@ import argparse
 import json
 import logging
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import checkout  # noqa: F401 - makes the packages beside it importable
 import numpy as np
 import open_clip
 import torch
@@ -40,8 +40,6 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 from segearth.cli import build_parser, run_cli
 from segearth.demo.classes import CLASSES

@@ -60,10 +60,13 @@ def test_every_program_finds_the_package_of_its_checkout(tmp_path):
 
 @pytest.mark.parametrize('program', ['tools/dataset_converters/loveda.py', 'tools/predict.py'])
 def test_a_program_without_the_package_installed(program, tmp_path):
-    done = run(
-        f"sys.argv = ['{program}', '--help']; runpy.run_path(os.path.join(root, '{program}'), run_name='__main__')",
-        tmp_path,
-    )
+    code = f"""
+path = os.path.join(root, '{program}')
+sys.argv = [path, '--help']
+sys.path.insert(0, os.path.dirname(path))  # as python does
+runpy.run_path(path, run_name='__main__')
+"""
+    done = run(code, tmp_path)
     assert done.returncode == 0 and done.stdout.startswith('usage:'), done.stderr[-2000:]
 
 
