@@ -26,11 +26,8 @@ CELL_DROPOUT = 0.2  # of whole cells, whose weights then come from the bias alon
 class AttentionDownsampler(nn.Module):
     """``out = sum_p a_p f_p`` over the pixels p of a cell, ``a = softmax_p(w_p <v, f_p> + b_p)``, f blurred features.
 
-    Args:
-        dim: Channels C.
-        kernel_size: Side of a cell in pixels, the encoder's patch size.
-        final_size: Side of the output grid, or (h, w).
-        with_blur: Blur the features first (5 x 5, sigma 1).
+    Of ``dim`` channels, with cells of ``kernel_size`` pixels a side (the encoder's patch) on a grid (h, w), or a side
+    of it, ``final_size``; the blur is 5 x 5 of sigma 1.
     """
 
     def __init__(self, dim: int, kernel_size: int, final_size: int | tuple[int, int], with_blur: bool = True) -> None:
@@ -54,7 +51,7 @@ class AttentionDownsampler(nn.Module):
             )
         inputs = blur(hr_features) if self.with_blur else hr_features
         starts = [
-            _cell_starts(side, self.kernel_size, cells, hr_features.device)
+            (side - self.kernel_size) // max(cells - 1, 1) * torch.arange(cells, device=inputs.device)
             for side, cells in zip(inputs.shape[2:], self.final_size, strict=True)
         ]
         logits = self.attention_net(inputs.permute(0, 2, 3, 1)).squeeze(3)  # NCHW -> NHWC, a view
@@ -85,8 +82,3 @@ def _blur_matrix(length: int) -> np.ndarray:
     matrix = np.zeros((length, length))
     np.add.at(matrix, (outputs, sources), weights / weights.sum())
     return matrix
-
-
-def _cell_starts(length: int, kernel_size: int, cells: int, device: torch.device) -> Tensor:
-    stride = (length - kernel_size) // (cells - 1) if cells > 1 else 0
-    return stride * torch.arange(cells, device=device)

@@ -77,8 +77,8 @@ TRAININGS = {
 }
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains, measures, writes."""
     parser = build_parser(__doc__)
     parser.add_argument('--split', choices=SPLITS, default='benchmark', help='scenes (default: %(default)s)')
     parser.add_argument('--num-scenes', type=int, default=NUM_SCENES, help='first so many (default: %(default)s)')
@@ -94,12 +94,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--sar', nargs='*', default=[], metavar='NAME=FILE', help='more trained SAR encoders')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablation'), help='trainings, counts so far')
     parser.add_argument('--out', type=Path, default=Path('docs/ablation.md'), help='page; pictures go beside it')
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains, measures, writes."""
-    options = parse_arguments(arguments)
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     steps = {part: getattr(options, f'{part}_steps') for part in TRAINED_PARTS}
     if min(options.num_scenes, options.num_workers, *steps.values()) < 1:

@@ -26,6 +26,7 @@ from pathlib import Path
 import checkout  # noqa: F401 - makes the packages beside it importable
 import numpy as np
 import open_clip
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
@@ -65,8 +66,8 @@ VARIANTS: dict[str, str | None] = {name: name for name in UPSAMPLERS} | {PLAIN: 
 DEFAULT_VARIANTS = ('jbu_one', 'bilinear', 'none', PLAIN)
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Reads the command line."""
+def main() -> None:
+    """Measures each variant in a process of its own, so that its peak memory is its own, and writes the figures."""
     parser = build_parser(__doc__)
     parser.add_argument('--encoder', default='ViT-B-16', help='open_clip architecture, or Demo')
     parser.add_argument('--size', type=int, nargs='+', default=[448], help='side, or height and width, in pixels')
@@ -79,12 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--variants', nargs='+', default=list(DEFAULT_VARIANTS), help=f'of: {", ".join(VARIANTS)}')
     parser.add_argument('--hook', help='module:function of an upsampler of yours, under any other variant name')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'))
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Measures each variant in a process of its own, so that its peak memory is its own, and writes the figures."""
-    options = parse_arguments()
+    options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     if len(options.size) > 2 or min(*options.size, options.words, options.repeats) < 1:
@@ -191,18 +187,15 @@ def build_table(results: Sequence[Mapping]) -> Table:
 
 def save_chart(results: Sequence[Mapping], path: Path) -> None:
     """Stacked bars of the stages; a variant without stages (the plain path) as one bar."""
+    bars = [result['stages'] if 'ViT' in result['stages'] else {WHOLE: result['image_seconds']} for result in results]
+    table = pd.DataFrame(bars, [result['name'] for result in results], list(COLOURS)).fillna(0.0)
     figure = Figure(figsize=(9, 0.6 * len(results) + 1.6), layout='constrained')
     axes = figure.subplots()
-    left = np.zeros(len(results))
-    bars = [result['stages'] if 'ViT' in result['stages'] else {WHOLE: result['image_seconds']} for result in results]
-    for stage, colour in COLOURS.items():
-        widths = [bar.get(stage, 0.0) for bar in bars]
-        axes.barh(range(len(results)), widths, left=left, color=colour, label=stage)
-        left += widths
+    table.plot.barh(ax=axes, stacked=True, color=COLOURS, width=0.8)
     for row, result in enumerate(results):
         seconds = result['image_seconds']
-        axes.annotate(f' {seconds:.2f} s', (max(left[row], seconds), row), va='center', annotation_clip=False)
-    axes.set_yticks(range(len(results)), [result['name'] for result in results])
+        place = max(table.iloc[row].sum(), seconds), row
+        axes.annotate(f' {seconds:.2f} s', place, va='center', annotation_clip=False)
     axes.invert_yaxis()
     axes.set_xlabel('seconds an image')
     axes.margins(x=0.15)

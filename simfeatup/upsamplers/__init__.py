@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,8 @@ def _check_weights(name: str, dim: int, upsampler: Upsampler, weights: Mapping[s
         fitting = [known for known, keys in _keys().items() if set(keys) == weights.keys()]
         hint = f' Its keys are those of {fitting[0]!r}.' if fitting else ''
         raise UpsamplerError(
-            f'{path} does not fit the upsampler {name!r}. Missing: {_listing(missing)}. Unexpected: '
-            f'{_listing(unexpected)}.{hint}'
+            f'{path} does not fit the upsampler {name!r}. Missing: {shorten(sorted(missing)) or "none"}. Unexpected: '
+            f'{shorten(sorted(unexpected)) or "none"}.{hint}'
         )
     key = UPSAMPLERS[name].DIM_KEY
     found = weights[key].shape[0 if weights[key].ndim == 1 else 1] if key else dim
@@ -107,13 +107,9 @@ def _check_weights(name: str, dim: int, upsampler: Upsampler, weights: Mapping[s
         if weights[key].shape != value.shape
     ]
     if shapes:
-        raise UpsamplerError(f'{path} does not fit the upsampler {name!r}. Wrong shapes: {_listing(shapes)}.')
+        raise UpsamplerError(f'{path} does not fit the upsampler {name!r}. Wrong shapes: {shorten(sorted(shapes))}.')
 
 
 @cache
 def _keys() -> dict[str, list[str]]:
     return {name: list(build_upsampler(name, 1).state_dict()) for name in UPSAMPLERS}
-
-
-def _listing(keys: Iterable[str]) -> str:
-    return shorten(sorted(keys)) or 'none'
