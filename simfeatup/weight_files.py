@@ -52,8 +52,10 @@ def read_state_dict(path: Path, anchors: Sequence[str] = ()) -> dict[str, Tensor
     Raises:
         WeightFileError: There is no such file; or it is damaged, holds something other than tensors, or would run code.
     """
-    content = _content(path)
-    state_dict = _names(_find_state_dict(content, path))
+    state_dict = _find_state_dict(_content(path), path)
+    names = {name: WRAPPERS.sub('', name) for name in state_dict}
+    if len(set(names.values())) == len(names):  # else two would become one
+        state_dict = {names[name]: value.detach() for name, value in state_dict.items()}
     strange = [
         name for name, value in state_dict.items()
         if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested
@@ -155,14 +157,6 @@ def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
             f'{shorten(others)} are no tensors'
         )
     return state_dict
-
-
-def _names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict without what wrappers put into names, as far as two do not become one."""
-    names = {name: WRAPPERS.sub('', name) for name in state_dict}
-    if len(set(names.values())) < len(names):
-        return dict(state_dict)
-    return {names[name]: value.detach() for name, value in state_dict.items()}
 
 
 def _without_prefix(state_dict: dict[str, Tensor], anchors: Sequence[str], path: Path) -> dict[str, Tensor]:

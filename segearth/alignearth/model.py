@@ -27,6 +27,7 @@ from segearth.training.upsampler import FrozenEncoderModel
 
 LOSSES = ('global_cosine', 'info_nce', 'dense', 'relational', 'blocks')
 DEFAULT_WEIGHTS = {'global_cosine': 1.0, 'dense': 1.0}
+Trainable = str | int | Mapping[str, int]
 ACTIVATIONS = {'gelu': nn.GELU, 'quick_gelu': QuickGELU}
 
 
@@ -63,7 +64,7 @@ class AlignEarthModel(FrozenEncoderModel):
         loss_weights: Mapping[str, float] | None = None,
         blocks: tuple[int, ...] = (),
         radius: int = 0,
-        trainable: str | int | Mapping[str, int] = 'all',
+        trainable: Trainable = 'all',
         activation: str | None = None,
         size: int = 224,
         precision: str = 'fp32',
@@ -155,10 +156,7 @@ def _check_weights(weights: Mapping[str, float], blocks: tuple[int, ...], teache
 
 
 def build_student(
-    teacher: DenseCLIP,
-    readout: Mapping[str, Any],
-    trainable: str | int | Mapping[str, int] = 'all',
-    activation: str | None = None,
+    teacher: DenseCLIP, readout: Mapping[str, Any], trainable: Trainable = 'all', activation: str | None = None
 ) -> DenseCLIP:
     """Copies a teacher, by the settings of :class:`AlignEarthModel`."""
     if activation is not None and activation not in ACTIVATIONS:

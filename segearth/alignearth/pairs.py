@@ -29,7 +29,8 @@ from simfeatup.weight_files import shorten
 SHOWN = 5  # names listed in a message
 ROUNDING = 1e-3  # of a pixel, in coordinates that went through a projection
 PairOfPaths = tuple[Path, Path]  # optical, SAR
-Selections = tuple[tuple[int, ...] | None, ...]  # their band numbers, from 1; None for all
+Bands = tuple[int, ...] | None  # numbers, from 1; None for all
+Selections = tuple[Bands, Bands]  # of both
 Layers = tuple[np.ndarray, np.ndarray]  # bands (B, H, W) and where they are valid (H, W)
 
 
@@ -83,11 +84,7 @@ def read_list(path: str | os.PathLike[str]) -> list[PairOfPaths]:
 
 
 def read_pair(
-    optical: Path,
-    sar: Path,
-    optical_bands: tuple[int, ...] | None = None,
-    sar_bands: tuple[int, ...] | None = None,
-    sar_scale: str = 'auto',
+    optical: Path, sar: Path, optical_bands: Bands = None, sar_bands: Bands = None, sar_scale: str = 'auto'
 ) -> Pair:
     """Reads two images of one place; bands and scale as for :class:`segearth.alignearth.pair_data.PairDataset`."""
     paths, selections = (optical, sar), (optical_bands, sar_bands)
@@ -184,9 +181,7 @@ def _common_grid(optical: DatasetReader, sar: DatasetReader) -> tuple[Affine, tu
     return windows.transform(window, optical.transform), (y2 - y1, x2 - x1)
 
 
-def _resample(
-    source: DatasetReader, selection: tuple[int, ...] | None, crs: CRS, transform: Affine, size: tuple[int, int]
-) -> Layers:
+def _resample(source: DatasetReader, selection: Bands, crs: CRS, transform: Affine, size: tuple[int, int]) -> Layers:
     """Bands (B, H, W) in the file's type and validity (H, W) on a grid."""
     bands = select_bands(source.read(), selection, source.name)
     valid = _has_data(bands, source.nodata) & (source.dataset_mask() > 0)

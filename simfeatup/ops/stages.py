@@ -16,12 +16,19 @@ from simfeatup.proof import pattern
 
 GRID, SIZE, RADIUS, KEY_DIM = (3, 20), (6, 40), 2, 5  # in which the loops prove themselves
 MIN_KERNEL_SUM = 1e-7  # FeatUp's code
+MapsToMaps = Callable[[Tensor], Tensor]
 
 
 def spatial_kernel(sigma: Tensor, radius: int) -> Tensor:
     """Gaussian of the distance to the centre, (T, T); the window spans -1 to 1 on both axes."""
     offsets = torch.linspace(-1, 1, 2 * radius + 1, device=sigma.device, dtype=sigma.dtype)
     return torch.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * sigma**2))
+
+
+def _neighbours(padded: Tensor, taps: int) -> list[Tensor]:
+    """For each of T x T taps the maps (B, C, H, W) of that neighbour of every pixel, of padded ones."""
+    height, width = (side - taps + 1 for side in padded.shape[2:])
+    return [padded[:, :, i : i + height, j : j + width] for i in range(taps) for j in range(taps)]
 
 
 def _example_joint(sizes: tuple, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,13 +58,10 @@ def joint_kernel(keys: Tensor, temperature: Tensor, spatial: Tensor) -> Tensor:
     (B, T, T, H, W), differentiable once with respect to all three. The compiled implementations compute the
     similarities again in the backward pass instead of keeping them.
     """
-    taps = len(spatial)
-    height, width = (side - taps + 1 for side in keys.shape[2:])
-    centre = keys[:, :, taps // 2 : taps // 2 + height, taps // 2 : taps // 2 + width]
+    neighbours = _neighbours(keys, len(spatial))
+    centre = neighbours[len(neighbours) // 2]
     # less <key_centre, key_centre>, which a softmax does not notice: rounding stays small where keys are long
-    similarity = [
-        ((keys[:, :, i : i + height, j : j + width] - centre) * centre).sum(1) for i in range(taps) for j in range(taps)
-    ]
+    similarity = [((neighbour - centre) * centre).sum(1) for neighbour in neighbours]
     kernel = torch.softmax(temperature * torch.stack(similarity, 1), 1) * spatial.reshape(1, -1, 1, 1)
     kernel = kernel / kernel.sum(1, keepdim=True).clamp_min(MIN_KERNEL_SUM)
     return kernel.to(keys.dtype).unflatten(1, spatial.shape).contiguous()
@@ -68,28 +72,16 @@ joint_kernel.differentiate(3, {name: f'simfeatup.ops.{name}.joint:joint_kernel_b
 
 def colour_weights(guidance: Tensor, spatial: Tensor, sigma_range: float) -> Tensor:
     """Weights (B, T, T, H, W) by distance, (T, T), times a Gaussian of the difference of colours, of sum 1."""
-    taps = len(spatial)
-    height, width = guidance.shape[2:]
-    padded = reflect_pad(guidance, taps // 2)
-    distances = spatial.log().to(guidance)
-    logits = torch.stack(
-        [
-            (padded[:, :, i : i + height, j : j + width] - guidance).square().sum(1) / (-2 * sigma_range**2)
-            + distances[i, j]
-            for i in range(taps)
-            for j in range(taps)
-        ],
-        1,
-    )
-    return logits.softmax(1).unflatten(1, spatial.shape)
+    neighbours = _neighbours(reflect_pad(guidance, len(spatial) // 2), len(spatial))
+    logits = [
+        (neighbour - guidance).square().sum(1) / (-2 * sigma_range**2) + distance
+        for neighbour, distance in zip(neighbours, spatial.log().to(guidance).flatten(), strict=True)
+    ]
+    return torch.stack(logits, 1).softmax(1).unflatten(1, spatial.shape)
 
 
 def learned_weights(
-    guidance: Tensor,
-    temperature: Tensor,
-    spatial: Tensor,
-    keys_of: Callable[[Tensor], Tensor],
-    correction_of: Callable[[Tensor], Tensor],
+    guidance: Tensor, temperature: Tensor, spatial: Tensor, keys_of: MapsToMaps, correction_of: MapsToMaps
 ) -> Tensor:
     """Weights (B, T, T, H, W) of :func:`joint_kernel` and a correction.
 
@@ -148,7 +140,7 @@ def learned_kernels(
     Keys and correction by weight and bias of two 1x1 convolutions each, with GELU between.
     """
 
-    def convolutions(weights: list[Tensor]) -> Callable[[Tensor], Tensor]:
+    def convolutions(weights: list[Tensor]) -> MapsToMaps:
         weight1, bias1, weight2, bias2 = weights
         return lambda maps: F.conv2d(F.gelu(F.conv2d(maps, weight1, bias1)), weight2, bias2)
 
