@@ -22,15 +22,14 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
-from segearth.demo.classes import BARELAND, BUILDING, CROPLAND, GRASS, ROAD, TREE, WATER
+from segearth.demo.classes import BARELAND, BUILDING, CLASSES, CROPLAND, GRASS, TREE, WATER, WORLD
 from segearth.demo.painting import cast_shadow, fractal_noise, smooth_noise
 from segearth.demo.scene import Scene
 from segearth.errors import ConfigError
 from segearth.io.pictures import DB_RANGES
 
-MEAN_DB = {WATER: -22.0, ROAD: -18.0, BARELAND: -14.5, GRASS: -11.5, CROPLAND: -10.0, TREE: -7.5, BUILDING: -6.5}
-SPREAD_DB = {WATER: 1.0, ROAD: 1.0, BARELAND: 1.5, GRASS: 1.0, CROPLAND: 1.0, TREE: 0.8, BUILDING: 2.0}
-"""How far the mean of a cover differs from scene to scene, one standard deviation."""
+BACKSCATTER = {CLASSES.index(name): decibels for name, decibels in WORLD['backscatter'].items()}
+"""Cover -> mean, and the standard deviations of it from scene to scene and of slow changes within a scene."""
 PARCEL_DB = 1.8  # standard deviation between parcels: crop, growth, moisture
 ROW_DB = 4.5  # rows across the look direction above rows along it
 TEXTURE_ORDER = {TREE: 4.0, BARELAND: 12.0, GRASS: 20.0, BUILDING: 3.0}  # of the Gamma distribution; small is rough
@@ -116,12 +115,10 @@ def _change(rng: Generator, labels: np.ndarray, num_changes: int) -> tuple[np.nd
 
 
 def _mean_backscatter(rng: Generator, labels: np.ndarray) -> np.ndarray:
-    table = np.zeros(len(MEAN_DB), np.float32)
-    for cover, mean in MEAN_DB.items():
-        table[cover] = mean + rng.normal(0, SPREAD_DB[cover])
-    slow = {WATER: 0.5, ROAD: 0.3, BARELAND: 1.5, GRASS: 0.8, CROPLAND: 0.5, TREE: 0.7, BUILDING: 0.0}
-    strength = np.array([slow[cover] for cover in range(len(slow))], np.float32)[labels]
-    return table[labels] + strength * fractal_noise(rng, labels.shape, (120, 50, 20), 0.7)
+    table, strength = np.zeros((2, len(BACKSCATTER)), np.float32)
+    for cover, (mean, spread, slow) in BACKSCATTER.items():
+        table[cover], strength[cover] = mean + rng.normal(0, spread), slow
+    return table[labels] + strength[labels] * fractal_noise(rng, labels.shape, (120, 50, 20), 0.7)
 
 
 def _rows(rng: Generator, labels: np.ndarray, scene: Scene, look: tuple[float, float]) -> np.ndarray:

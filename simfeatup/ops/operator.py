@@ -2,7 +2,9 @@
 
 ``reference`` is plain torch and works everywhere; ``cpu`` are loops compiled by numba, ``cuda`` Triton kernels. The
 device decides; ``SIMFEATUP_BACKEND=reference`` in the environment forces one, and so does :func:`use_backend`. What is
-fast runs after a proof only (:mod:`simfeatup.proof`), forced or not.
+fast runs after a proof only (:mod:`simfeatup.proof`), forced or not. An operator is registered with torch.library; its
+plain definition is its fake implementation too, so that torch.export and torch.compile take it as one node, and its
+gradient is a second operator, whose definition is the first one's derivative.
 """
 
 import os

@@ -7,6 +7,7 @@ scores of texts, coordinates in a basis, or the features themselves.
 """
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
@@ -40,6 +41,7 @@ class Upsampler(nn.Module):
             raise UpsamplerError(f'This upsampler is for features of {self.dim} channels; got {features.shape[1]}.')
 
 
+@dataclass(eq=False)
 class KernelReuse:
     """What the last window's stages were, for the next window to take over; made for one image and its windows.
 
@@ -49,9 +51,8 @@ class KernelReuse:
     over from windows that lie elsewhere: the guidance itself is compared.
     """
 
-    def __init__(self, step: Fraction) -> None:
-        self.step = step
-        self._last: dict[Hashable, tuple[Tensor, Tensor]] = {}  # stage -> guidance, kernels
+    step: Fraction
+    _last: dict[Hashable, tuple[Tensor, Tensor]] = field(default_factory=dict)  # stage -> guidance, kernels
 
     def take_over(self, stage: Hashable, guidance: Tensor, length: int, radius: int) -> tuple[Tensor | None, int]:
         """Kernels (1, n, Ty, Tx, W) of n rows that are known of a window, or None, and the first of these rows.
