@@ -134,9 +134,9 @@ def measure(options: argparse.Namespace, part: str, trained: Trained) -> Outcome
     texts = embed_queries(optical, CLASSES)
     scenes = range(tally.num_done, options.num_scenes)
     for scene in track(scenes, f'{part}, by scenes', console=Console(stderr=True)):
-        for tile in draw_tiles([first + scene]):
+        for views in draw_tiles([first + scene]):
             for name, (runs, is_sar) in variants.items():
-                image, labels = (tile.sar, tile.sar_labels) if is_sar else (tile.optical, tile.labels)
+                image, labels = views[is_sar]
                 for run, (tower, upsampler) in enumerate(runs):
                     predicted = label_tile(tower, texts, image, upsampler, lambdas)
                     for weight, result in zip(lambdas, predicted, strict=True):

@@ -117,8 +117,9 @@ def test_every_training_of_the_table_fits_its_config(name):
 def test_tiles_show_the_same_place():
     tiles = list(draw_tiles([3_000_002], tile=64, size=128))
     assert len(tiles) == 4
-    assert tiles[0].optical.shape == tiles[0].sar.shape == (64, 64, 3)
-    assert tiles[0].labels.shape == tiles[0].sar_labels.shape == (64, 64)
+    (optical, labels), (sar, sar_labels) = tiles[0]
+    assert optical.shape == sar.shape == (64, 64, 3)
+    assert labels.shape == sar_labels.shape == (64, 64)
 
 
 @pytest.mark.parametrize('name', [None, 'bilinear'])

@@ -32,28 +32,19 @@ SETTINGS = InferenceSettings(window_batch_size=9)  # windows as the configs have
 LAMBDAS = (0.0, -0.1, -0.2, -0.3, -0.5)
 NUM_RESAMPLES, LEVEL = 1000, 0.95
 BILINEAR = 'bilinear'
+View = tuple[np.ndarray, np.ndarray]  # image (H, W, 3) and labels (H, W) of its date, uint8
 CEILING, FLOOR = 'optical encoder on the optical partner (ceiling)', 'optical encoder on SAR (floor)'
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A piece of a scene in both views, (H, W, 3), each with the labels (H, W) of its date; all uint8."""
-
-    optical: np.ndarray
-    sar: np.ndarray
-    labels: np.ndarray
-    sar_labels: np.ndarray
-
-
-def draw_tiles(seeds: Iterable[int], tile: int = TILE_SIZE, size: int = SCENE_SIZE) -> Iterator[Tile]:
-    """Tiles of the scenes of some seeds; radar as in the radar benchmark."""
+def draw_tiles(seeds: Iterable[int], tile: int = TILE_SIZE, size: int = SCENE_SIZE) -> Iterator[tuple[View, View]]:
+    """Tiles of the scenes of some seeds, each as the camera and as the radar sees it, as in the radar benchmark."""
     for seed in seeds:
         scene = make_scene(seed, size)
         radar = simulate_sar(scene, seed)
         picture = draw_radar_picture(radar, seed)
         for _, part in cut_tiles(size, tile):
             grey = np.repeat(picture[part][..., None], 3, 2)
-            yield Tile(scene.image[part], grey, scene.labels[part], radar.labels[part])
+            yield (scene.image[part], scene.labels[part]), (grey, radar.labels[part])
 
 
 @torch.inference_mode()
