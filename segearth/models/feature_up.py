@@ -9,7 +9,7 @@ from torch import nn
 from segearth.errors import ConfigError
 from segearth.paths import find_file, program_command, weights_folders
 from segearth.weights.encoders import EncoderRecord
-from segearth.weights.upsamplers import upsampler_record
+from segearth.weights.records import upsampler_record
 from simfeatup import UPSAMPLERS, build_upsampler, load_upsampler
 from simfeatup.upsamplers.base import LinearUpsampler
 

@@ -1,1 +1,1 @@
-"""Getting weight files: what there is (records, encoders, upsamplers), from where (sources), fetching it (transfer)."""
+"""Getting weight files: what there is (catalogue.json, records, encoders), from where (sources), by what (transfer)."""

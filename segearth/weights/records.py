@@ -1,7 +1,18 @@
-"""What is known of a weight file: where it comes from, under which licence, and how the published one is recognised."""
+"""What is known of a weight file: where it comes from, under which licence, and how the published one is recognised.
 
+The rows are in ``catalogue.json``, each with those fields of its record that differ from the defaults. Licences are as
+published beside the weights; where that was not certain the row says "unknown" and names the page. No checksum is
+guessed.
+
+Source: SegEarth-OV-2 (arXiv 2508.18067), its list of encoders, pretrained tags and file names; SegEarth-OV
+(arXiv 2410.01768) for jbu_one, FeatUp (arXiv 2403.10516) for jbu_stack.
+"""
+
+import json
+import os
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from segearth.paths import program_command, restore_remedy
 
@@ -67,3 +78,35 @@ class WeightRecord:
         if self.file:
             return f'No program can fetch it: get it from {self.home} and save it as weights/{self.file}.'
         return 'Give the path of your own weight file as clip_path.'
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpsamplerRecord(WeightRecord):
+    """One weight file of an upsampler; its ``group`` is a key of :data:`simfeatup.UPSAMPLERS`."""
+
+    file: str
+    dim: int  # channels of the features it was trained for
+    encoder: str  # whose features it was trained on
+
+
+Record = TypeVar('Record', bound=WeightRecord)
+
+
+def read_records(kind: str, record: type[Record]) -> tuple[Record, ...]:
+    """The rows of a kind in ``catalogue.json``, in its order, as records of a class."""
+    rows = json.loads(Path(__file__).with_name('catalogue.json').read_text(encoding='utf-8'))[kind]
+    for row in rows:
+        row['needs'] = tuple(row.get('needs', ()))
+        row['checksum'] = Checksum(**row['checksum']) if 'checksum' in row else None
+    return tuple(record(**row) for row in rows)
+
+
+TOKENIZERS = read_records('tokenizers', WeightRecord)
+UPSAMPLER_WEIGHTS = read_records('upsamplers', UpsamplerRecord)
+"""HEAD in the address of jbu_one is whatever branch its repository shows first; the checksum of jbu_stack is that of a
+copy of the release."""
+
+
+def upsampler_record(path: str | os.PathLike[str]) -> UpsamplerRecord | None:
+    """The record of a released file, by its name alone (the original's configs name another folder), or None."""
+    return next((record for record in UPSAMPLER_WEIGHTS if Path(record.file).name == Path(str(path)).name), None)

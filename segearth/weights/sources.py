@@ -22,9 +22,8 @@ from segearth.io.atomic import replacing
 from segearth.paths import download_folder, find_file, weights_folders
 from segearth.progress import Report
 from segearth.weights import transfer
-from segearth.weights.encoders import ENCODERS, TOKENIZER
-from segearth.weights.records import ADDRESS, ARCHIVE, HUB, TAG, Checksum, WeightRecord
-from segearth.weights.upsamplers import UPSAMPLER_WEIGHTS
+from segearth.weights.encoders import ENCODERS
+from segearth.weights.records import ADDRESS, ARCHIVE, HUB, TAG, TOKENIZERS, UPSAMPLER_WEIGHTS, Checksum, WeightRecord
 
 STAGING = '.fetching'  # below the weights folder, for files of Hugging Face that are on their way
 TAG_FILES = ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin')  # what open_clip looks for, in its order
@@ -32,7 +31,7 @@ TAG_FILES = ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin')  # wh
 
 def catalogue() -> tuple[WeightRecord, ...]:
     """All records, encoders first."""
-    return (*ENCODERS, TOKENIZER, *UPSAMPLER_WEIGHTS)
+    return (*ENCODERS, *TOKENIZERS, *UPSAMPLER_WEIGHTS)
 
 
 def select(names: Sequence[str]) -> list[WeightRecord]:

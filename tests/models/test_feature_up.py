@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from segearth.errors import ConfigError, MissingFileError
 from segearth.models.feature_up import DEFAULT, build_feature_upsampler
 from segearth.weights.encoders import get_record
-from segearth.weights.upsamplers import UPSAMPLER_WEIGHTS
+from segearth.weights.records import UPSAMPLER_WEIGHTS
 from simfeatup import UpsamplerError, build_upsampler
 from simfeatup.upsamplers.bilateral import JointBilateral
 from simfeatup.upsamplers.jbu import JBUOne, JBUStack

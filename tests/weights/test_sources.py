@@ -11,10 +11,9 @@ from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.weights import program as download_weights
 from segearth.weights import sources
 from segearth.weights.encoders import ENCODERS
-from segearth.weights.records import TAG, Checksum, WeightRecord
+from segearth.weights.records import TAG, UPSAMPLER_WEIGHTS, Checksum, WeightRecord, upsampler_record
 from segearth.weights.sources import catalogue, select
 from segearth.weights.transfer import DownloadError, verify
-from segearth.weights.upsamplers import UPSAMPLER_WEIGHTS, upsampler_record
 
 CONTENT = b'tensors ' * 5000
 CHECKSUM = Checksum('sha256', hashlib.sha256(CONTENT).hexdigest())
