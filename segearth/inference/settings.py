@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
-from segearth.errors import ConfigError
+from segearth.errors import ConfigError, did_you_mean
 
 AUTO = 'auto'  # as many windows at once as the free memory holds
 ORIGINAL_KEYS = {
@@ -26,32 +25,18 @@ ORIGINAL_KEYS = {
 class InferenceSettings:
     """How the features of an encoder become labels; ``dataclasses.replace`` varies them.
 
-    Attributes:
-        logit_scale: Factor before the softmax over all words.
-        prob_threshold: Probability in [0, 1]; pixels whose best class is less probable get the background's label.
-        background_index: Label of those pixels.
-        crop_size: (height, width) of a window in pixels, or one number for both; 0 takes the whole image at once.
-        stride: (height, width) between windows in pixels, or one number for both.
-        cls_token_weight: lambda, weight of Global Bias Alleviation; 0 switches it off.
-        window_batch_size: Number of windows encoded and scored at once; 'auto' takes what the free memory holds.
-        exact_reference: Score by the plain path, all channels at full size: slow, for comparison.
-        score_rank: Number of coordinates kept for the length of upsampled features; None is exact.
-
-    Raises:
-        ConfigError: A value that cannot be.
-
-    Source: defaults of SegEarth-OV-2 (arXiv 2508.18067) and of its code.
+    A value that cannot be is a ConfigError. Source: defaults of SegEarth-OV-2 (arXiv 2508.18067) and of its code.
     """
 
-    logit_scale: float = 50
-    prob_threshold: float = 0.0
-    background_index: int = 0
-    crop_size: Any = 224
-    stride: Any = 112
-    cls_token_weight: float = -0.3
-    window_batch_size: int | str = AUTO
-    exact_reference: bool = False
-    score_rank: int | None = None
+    logit_scale: float = 50  # factor before the softmax over all words
+    prob_threshold: float = 0.0  # in [0, 1]; pixels whose best class is less probable get the background's label
+    background_index: int = 0  # label of those pixels
+    crop_size: Any = 224  # (height, width) of a window in pixels, or one number for both; 0 takes whole images at once
+    stride: Any = 112  # (height, width) between windows in pixels, or one number for both
+    cls_token_weight: float = -0.3  # lambda, weight of Global Bias Alleviation; 0 switches it off
+    window_batch_size: int | str = AUTO  # windows encoded and scored at once
+    exact_reference: bool = False  # score by the plain path, all channels at full size: slow, for comparison
+    score_rank: int | None = None  # coordinates kept for the length of upsampled features; None is exact
 
     def __post_init__(self) -> None:
         for name in ('crop_size', 'stride'):
@@ -73,16 +58,14 @@ class InferenceSettings:
     def from_keys(cls, keys: Mapping[str, Any]) -> InferenceSettings:
         """Settings from a mapping that uses the names here or the original's keys (:data:`ORIGINAL_KEYS`).
 
-        Raises:
-            ConfigError: An unknown key, one setting under both names, or a value that cannot be.
+        A ConfigError refuses an unknown key, one setting under both names, or a value that cannot be.
         """
         settings = by_our_names(keys, ORIGINAL_KEYS)
         known = [field.name for field in fields(cls)]
         for key in settings:
             if key not in known:
-                near = difflib.get_close_matches(key, [*known, *ORIGINAL_KEYS], n=1)
-                hint = f'did you mean {near[0]}?' if near else f'known: {", ".join(known)}'
-                raise ConfigError(f'unknown setting {key!r}; {hint}')
+                hint = did_you_mean(key, [*known, *ORIGINAL_KEYS]) or f' Known: {", ".join(known)}'
+                raise ConfigError(f'unknown setting {key!r}.{hint}')
         return cls(**settings)
 
     @property

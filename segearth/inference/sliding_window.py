@@ -6,6 +6,7 @@ multiple of the patch zero-padded.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import psutil
 import torch
@@ -29,17 +30,15 @@ def window_boxes(height: int, width: int, crop_size: tuple[int, int], stride: tu
     """Windows, all of one size, that cover an image of so many pixels, in row-major order.
 
     An image side that is shorter than that of ``crop_size``, (height, width) of a window, gives windows of that side.
-
-    Raises:
-        ConfigError: A stride that is not positive or leaves gaps between windows.
+    A ConfigError refuses a stride that is not positive or leaves gaps between windows.
     """
     for side, step in zip(crop_size, stride, strict=True):
         if not 0 < step <= side:
             raise ConfigError(
                 f'slide_stride is {step} with slide_crop {side}; allowed: 1 to slide_crop, else pixels are left out'
             )
-    rows = _starts(height, crop_size[0], stride[0])
-    columns = _starts(width, crop_size[1], stride[1])
+    rows = window_starts(height, crop_size[0], stride[0])
+    columns = window_starts(width, crop_size[1], stride[1])
     crop_height, crop_width = min(crop_size[0], height), min(crop_size[1], width)
     return [(y, x, y + crop_height, x + crop_width) for y in rows for x in columns]
 
@@ -143,7 +142,9 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def _starts(side: int, crop: int, stride: int) -> list[int]:
+@lru_cache
+def window_starts(side: int, crop: int, stride: int) -> tuple[int, ...]:
+    """First pixels of the windows along an image side of so many pixels; the last window ends with it."""
     last = max(side - crop, 0)
     steps = -(-last // stride)  # ceiling
-    return [min(index * stride, last) for index in range(steps + 1)]
+    return tuple(min(index * stride, last) for index in range(steps + 1))

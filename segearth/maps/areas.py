@@ -9,7 +9,7 @@ Source: areal element M N cos(phi) of an ellipsoid, Snyder, "Map Projections: A 
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,30 +119,22 @@ class ClassArea:
     hectares: float | None  # None for a scene without a coordinate reference system
 
 
-class AreaCount:
-    """Adds up areas box by box."""
-
-    def __init__(self, num_classes: int, areas: PixelAreas) -> None:
-        self._areas = areas
-        self._pixels = np.zeros(num_classes, np.int64)
-        self._square_metres = np.zeros(num_classes)
-
-    def add(self, box: Box, labels: np.ndarray) -> None:
-        """Adds the labels (h, w) uint8 of a box; others than classes are left out."""
-        num_classes = len(self._pixels)
-        self._pixels += np.bincount(labels.ravel(), minlength=256)[:num_classes]
-        if self._areas.is_known:
-            weights = np.broadcast_to(self._areas.of_box(box), labels.shape)
-            self._square_metres += np.bincount(labels.ravel(), weights.ravel(), minlength=256)[:num_classes]
-
-    def table(self, class_names: Sequence[str]) -> list[ClassArea]:
-        """One row a class."""
-        total = max(int(self._pixels.sum()), 1)
-        hectares = self._square_metres / SQUARE_METRES_A_HECTARE
-        return [
-            ClassArea(name, int(count), int(count) / total, float(area) if self._areas.is_known else None)
-            for name, count, area in zip(class_names, self._pixels, hectares, strict=True)
-        ]
+def count_areas(
+    blocks: Iterable[tuple[Box, np.ndarray]], areas: PixelAreas, class_names: Sequence[str]
+) -> list[ClassArea]:
+    """Adds up boxes and their labels (h, w) uint8, of which others than classes are left out: one row a class."""
+    pixels, square_metres = np.zeros(256, np.int64), np.zeros(256)
+    for box, labels in blocks:
+        pixels += np.bincount(labels.ravel(), minlength=256)
+        if areas.is_known:
+            weights = np.broadcast_to(areas.of_box(box), labels.shape)
+            square_metres += np.bincount(labels.ravel(), weights.ravel(), minlength=256)
+    total = max(int(pixels[: len(class_names)].sum()), 1)
+    hectares = square_metres / SQUARE_METRES_A_HECTARE
+    return [
+        ClassArea(name, int(count), int(count) / total, float(area) if areas.is_known else None)
+        for name, count, area in zip(class_names, pixels, hectares, strict=False)
+    ]
 
 
 def write_areas(path: Path, table: Sequence[ClassArea]) -> None:

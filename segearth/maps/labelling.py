@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from segearth.errors import ConfigError
-from segearth.inference.sliding_window import Box, score_padded, window_boxes
+from segearth.inference.sliding_window import Box, score_padded, window_boxes, window_starts
 from segearth.models.checkpoints import tensors_digest
 
 if TYPE_CHECKING:
@@ -49,13 +49,8 @@ class WindowGrid:
 
     def starts(self, axis: int, first: int, last: int) -> list[int]:
         """First pixels of the windows along an axis (0: rows) that touch pixels first to last - 1."""
-        side, window, stride = self.shape[axis], self.window[axis], self.stride[axis]
-        end = side - window
-        steps = -(-end // stride)  # ceiling
-        lowest = max((first - window) // stride, 0)
-        highest = min(-(-last // stride), steps)
-        starts = (min(index * stride, end) for index in range(lowest, highest + 1))
-        return [start for start in starts if start < last and start + window > first]
+        starts, window = window_starts(self.shape[axis], self.crop_size[axis], self.stride[axis]), self.window[axis]
+        return [start for start in starts if first - window < start < last]
 
     def region(self, box: Box) -> Box:
         """The pixels that the windows touching a box see."""

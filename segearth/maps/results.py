@@ -29,7 +29,7 @@ from rasterio.features import rasterize, shapes, sieve
 from segearth.errors import ConfigError, DataError
 from segearth.inference.sliding_window import Box
 from segearth.io.panels import Palette, colour_map, draw_panels
-from segearth.maps.areas import SQUARE_METRES_A_HECTARE, AreaCount, ClassArea, PixelAreas, pixel_size, write_areas
+from segearth.maps.areas import SQUARE_METRES_A_HECTARE, ClassArea, PixelAreas, count_areas, pixel_size, write_areas
 from segearth.maps.labelling import NO_DATA
 from segearth.maps.run import MapPlan, MapRun, place_reduced, reduced
 from segearth.maps.scene import RESULT_ENDINGS, Scene, as_window
@@ -291,14 +291,16 @@ def _zonal_sums(polygons: np.ndarray, bounds: np.ndarray, scores_path: Path, are
 
 def _measure(plan: MapPlan, labels: Path, areas: PixelAreas, legend: MapLegend) -> tuple[np.ndarray, list[ClassArea]]:
     """Every ``step``-th label of the map, and the area of each class."""
-    count = AreaCount(len(legend.class_names), areas)
     small = np.full(plan.small_shape, NO_DATA, np.uint8)
-    with rasterio.open(labels) as dataset:
-        for box in plan.blocks:
-            block = dataset.read(1, window=as_window(box))
-            count.add(box, block)
-            place_reduced(small, reduced(block, *box[:2], plan.step), *box[:2], plan.step)
-    return small, count.table(legend.class_names)
+
+    def blocks() -> Iterator[tuple[Box, np.ndarray]]:
+        with rasterio.open(labels) as dataset:
+            for box in plan.blocks:
+                block = dataset.read(1, window=as_window(box))
+                place_reduced(small, reduced(block, *box[:2], plan.step), *box[:2], plan.step)
+                yield box, block
+
+    return small, count_areas(blocks(), areas, legend.class_names)
 
 
 def _merge_small(path: Path, smallest: int) -> None:

@@ -23,14 +23,9 @@ Attention = Callable[[Tensor, Tensor, Tensor, tuple[int, int]], Tensor]
 
 
 def gaussian_neighbourhood(grid_size: tuple[int, int], reference: Tensor) -> Tensor:
-    """Gaussian of the distance between two patches, with zeros for [CLS].
+    """Gaussian of the distance between two patches of a grid (h, w), with zeros for [CLS]: (1 + h*w, 1 + h*w).
 
-    Args:
-        grid_size: (h, w) in patches.
-        reference: Any tensor; gives device and dtype.
-
-    Returns:
-        (1 + h*w, 1 + h*w), values in [0, 1]: ``exp(-distance^2 / (2 sigma^2))``, not normalised.
+    Values in [0, 1]: ``exp(-distance^2 / (2 sigma^2))``, not normalised, on the reference's device and in its dtype.
     """
     height, width = grid_size
     rows = torch.arange(height, device=reference.device, dtype=torch.float32)

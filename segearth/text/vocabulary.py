@@ -32,17 +32,11 @@ JOINERS = '\u200c\u200d'  # format characters that emoji and some scripts are wr
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Queries and the classes they stand for.
+    """Queries and the classes they stand for."""
 
-    Attributes:
-        queries: Q phrases, class by class.
-        query_to_class: Label id of each query, 0 to K-1, in ascending order.
-        class_names: K names to show: the first word of each class.
-    """
-
-    queries: tuple[str, ...]
-    query_to_class: tuple[int, ...]
-    class_names: tuple[str, ...]
+    queries: tuple[str, ...]  # Q phrases, class by class
+    query_to_class: tuple[int, ...]  # label id of each query, 0 to K-1, in ascending order
+    class_names: tuple[str, ...]  # K names to show: the first word of each class
 
     @property
     def num_queries(self) -> int:
@@ -58,14 +52,10 @@ class Vocabulary:
     def from_classes(
         cls, classes: str | Sequence[str | Sequence[str]] | Mapping[str, str | Sequence[str]]
     ) -> Vocabulary:
-        """Makes a vocabulary of Python values.
+        """Makes a vocabulary of "building; road; water,river", of ``['building', 'water,river', ['tree', 'forest']]``
+        or of ``{'water': ['river', 'lake']}``, where the key is the first word of its class.
 
-        Args:
-            classes: One of: "building; road; water,river"; ``['building', 'water,river', ['tree', 'forest']]``;
-                ``{'water': ['river', 'lake']}``, where the key is the first word of its class.
-
-        Raises:
-            ConfigError: No classes, a class without words, a word that is given twice, too long or no text.
+        A ConfigError refuses no classes, a class without words, and a word that is given twice, too long or no text.
         """
         entries: list[Any]
         if isinstance(classes, str):
@@ -115,8 +105,7 @@ def read_vocabulary(path: str | os.PathLike[str], num_classes: int | None = None
 def read_class_text(file: Path) -> str:
     """The text of a class-name file, its lines ended by line feeds, without a byte order mark.
 
-    Raises:
-        ConfigError: It cannot be read, is very large, or is no text.
+    A ConfigError says that it cannot be read, is very large, or is no text.
     """
     try:
         with file.open('rb') as stream:

@@ -5,7 +5,7 @@ from pyproj import Geod
 from rasterio.crs import CRS
 
 from segearth.errors import DataError
-from segearth.maps.areas import AreaCount, PixelAreas, pixel_size
+from segearth.maps.areas import PixelAreas, count_areas, pixel_size
 
 
 def geodesic_area(transform, row, column):
@@ -40,9 +40,8 @@ def test_web_mercator_is_corrected():
 
 def test_without_a_system_there_are_pixels_only():
     areas = PixelAreas(None, Affine.identity(), (10, 10))
-    count = AreaCount(2, areas)
-    count.add((0, 0, 10, 10), np.repeat(np.array([[0], [1], [1], [255], [1]], np.uint8), 10, 1))
-    table = count.table(['a', 'b'])
+    labels = np.repeat(np.array([[0], [1], [1], [255], [1]], np.uint8), 10, 1)
+    table = count_areas([((0, 0, 10, 10), labels)], areas, ['a', 'b'])
     assert [(row.pixels, row.share, row.hectares) for row in table] == [(10, 0.25, None), (30, 0.75, None)]
     assert not areas.is_known and pixel_size(None, Affine.identity(), (10, 10)) is None
 

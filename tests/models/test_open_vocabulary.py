@@ -113,7 +113,7 @@ def test_settings_by_the_originals_keys_and_by_ours():
     keys = {'prob_thd': 0.5, 'bg_idx': 1, 'slide_crop': 64, 'slide_stride': 32, 'cls_token_lambda': -0.1}
     ours = {ORIGINAL_KEYS[key]: value for key, value in keys.items()}
     assert InferenceSettings.from_keys(keys) == InferenceSettings.from_keys(ours) == InferenceSettings(**ours)
-    with pytest.raises(ConfigError, match="unknown setting 'prob_thr'; did you mean prob_thd"):
+    with pytest.raises(ConfigError, match="unknown setting 'prob_thr'. Did you mean prob_thd"):
         InferenceSettings.from_keys({'prob_thr': 0.5})
     with pytest.raises(ConfigError, match='one setting; give it once'):
         InferenceSettings.from_keys({'bg_idx': 1, 'background_index': 1})
