@@ -20,8 +20,7 @@ MAX_REASON = 60  # characters of torch's own message, which may list every kind 
 def choose_device(name: str | torch.device | None = None) -> torch.device:
     """Turns a name such as "cuda:1" into a device; None for the best there is.
 
-    Raises:
-        ConfigError: There is no such device, or it cannot be used on this machine.
+    A ConfigError says that there is no such device, or that it cannot be used on this machine.
     """
     try:
         device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))

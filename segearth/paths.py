@@ -20,8 +20,6 @@ IS_INSTALLED = (_PACKAGE / 'shipped').is_dir()
 PROJECT_ROOT = _PACKAGE / 'shipped' if IS_INSTALLED else _PACKAGE.parent
 """Folder that holds configs/ and weights/: the checkout, or what the package carries; the latter may be read-only."""
 
-_COMMANDS = {'download_weights': 'segearth download-weights'}  # programs of tools/ that the package has as commands
-
 
 def weights_folders() -> list[Path]:
     """Folders of weight files, in order: $SEGEARTH_WEIGHTS, ./weights, those fetched where installed, those shipped."""
@@ -63,10 +61,9 @@ def cache_folder() -> Path:
 
 
 def program_command(program: str) -> str:
-    """How a program of tools/, such as ``dataset_converters/loveda``, is started: the package has few of them."""
-    if IS_INSTALLED and program in _COMMANDS:
-        return _COMMANDS[program]
-    return f'python tools/{program}.py'
+    """How a program of tools/, such as ``dataset_converters/loveda``, is started: the package has one of them."""
+    is_command = IS_INSTALLED and program == 'download_weights'
+    return 'segearth download-weights' if is_command else f'python tools/{program}.py'
 
 
 def restore_remedy(path: str) -> str:
@@ -87,8 +84,7 @@ def require(extra: str, *modules: str) -> None:
 def find_config(name: str | os.PathLike[str], patterns: Sequence[str] = ('cfg_*.py',)) -> Path:
     """Finds a config by its path, or by its name below configs/; its suffix may be left out.
 
-    Raises:
-        MissingFileError: Nowhere found; the message offers similar names of those that match the patterns.
+    A MissingFileError, where it is nowhere found, offers similar names of those that match the patterns.
     """
     path = Path(name) if Path(name).suffix else Path(f'{name}.py')
     folder = PROJECT_ROOT / 'configs'
@@ -98,24 +94,17 @@ def find_config(name: str | os.PathLike[str], patterns: Sequence[str] = ('cfg_*.
 
 
 def find_file(name: str | os.PathLike[str], folders: Iterable[Path], what: str, remedy: str) -> Path:
-    """Finds a file by its path, or by its path below one of some folders.
+    """Finds a file by its path, or by its path below one of some folders, which are tried in order.
 
-    Args:
-        name: File path; an absolute path is not searched for elsewhere.
-        folders: Folders to try in order. A relative path is tried with its folders first, then by file name alone.
-        what: What the file is, for the message ("class-name file", "weights of CLIP ViT-B/16").
-        remedy: What to do when it is missing, for the message.
-
-    Raises:
-        ConfigError: The name is no path.
-        MissingFileError: Nowhere found; the message lists where it was looked for.
+    A relative path is tried with its folders first, then by file name alone; an absolute path is not searched for
+    elsewhere. A MissingFileError lists where it was looked for; its message also says what the file is ("class-name
+    file") and the remedy. A ConfigError says that the name is no path.
     """
     if not isinstance(name, str | os.PathLike):
         raise ConfigError(f'{what}: {name!r} is no path of a file')
-    path = Path(name).expanduser()
-    tried = [path] if path.is_absolute() else []
+    path, folders = Path(name).expanduser(), list(folders)
+    tried = [path]
     if not path.is_absolute():
-        folders = list(folders)
         tried = [folder / path for folder in folders] + [folder / path.name for folder in folders]
     for candidate in dict.fromkeys(tried):
         if candidate.is_file():

@@ -130,16 +130,12 @@ class Segmenter:
 
     @plain_torch()
     def __call__(self, image: ImageInput) -> Segmentation:
-        """Segments one image.
+        """Segments one image: path of a file (GeoTIFFs too), PIL image, or array (H, W, 3) RGB, (H, W), or (H, W, B)
+        with ``bands``.
 
-        Args:
-            image: Path of an image file (GeoTIFFs too), PIL image, or array (H, W, 3) RGB, (H, W), or (H, W, B) with
-                ``bands``. All three are read by one rule: 8-bit numbers are taken as they are, others stretched, the
-                camera's orientation mark is obeyed.
-
-        Raises:
-            DataError: The image cannot be read or has another shape or type.
-            MissingFileError: There is no such file.
+        All three are read by one rule: 8-bit numbers are taken as they are, others stretched, the camera's orientation
+        mark is obeyed. A DataError says that the image cannot be read or has another shape or type, a MissingFileError
+        that there is no such file.
         """
         array = READERS[self.sensor](image, self.bands)
         height, width = array.shape[:2]

@@ -87,15 +87,11 @@ def similarity(features: Tensor, text_embeddings: Tensor) -> Tensor:
 
 
 def global_bias(cls_token: Tensor, text_embeddings: Tensor, weight: float) -> Tensor:
-    """Global Bias Alleviation: what to add to the scores of every pixel of an image.
+    """Global Bias Alleviation (section 3.3): what to add to the scores of every pixel of an image, (B, Q, 1, 1).
 
     [CLS] carries what the whole image shows, and the patch tokens inherit it; its own scores, weighted by a
-    negative lambda, take that share off again.
-
-    The token is (B, C), read out like the patch tokens, the text embeddings (Q, C) are L2-normalised, the weight is
-    lambda: (B, Q, 1, 1).
-
-    Source: SegEarth-OV (arXiv 2410.01768) section 3.3.
+    negative lambda, take that share off again. The token is (B, C), read out like the patch tokens, the text
+    embeddings (Q, C) are L2-normalised, the weight is lambda.
     """
     return weight * (F.normalize(cls_token, dim=-1) @ text_embeddings.T)[:, :, None, None]
 

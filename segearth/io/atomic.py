@@ -17,9 +17,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     A link is followed, and stays one. A file that is there keeps its mode, and its owner and group as far as the user
     may set them; a new one has what the user's umask leaves. The folder of ``path`` is made where it is missing, that
     of a link's aim is not. The file to write to lies beside it, its name begins with a dot and ends in ``.tmp``.
-
-    Raises:
-        OSError: It cannot be written, is write-protected or a folder; what was there before is untouched.
+    An OSError says that it cannot be written, is write-protected or a folder; what was there before is untouched.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

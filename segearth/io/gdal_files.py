@@ -64,9 +64,7 @@ def is_gdal_name(name: str) -> bool:
 def name_of_results(path: str) -> str:
     """What the results of an image are called: the file's name without its ending, and the part of the file.
 
-    Example:
-        >>> name_of_results('folder/a.b.tif'), name_of_results('GPKG:folder/a.gpkg:two')
-        ('a.b', 'a_two')
+    ``a.b`` of ``folder/a.b.tif``, ``a_two`` of ``GPKG:folder/a.gpkg:two``.
     """
     if not is_gdal_name(path):
         return Path(path).stem or 'scene'
@@ -81,10 +79,8 @@ def name_of_results(path: str) -> str:
 def open_dataset(name: str | os.PathLike[str]) -> DatasetReader:
     """Opens a raster: a file, or whatever else GDAL opens, as ``GPKG:file.gpkg:table`` or ``/vsizip/a.zip/b.tif``.
 
-    Raises:
-        MissingFileError: There is no such file.
-        UnreadableFileError: GDAL cannot read it.
-        DataError: It is a container of several rasters.
+    A MissingFileError says that there is no such file, an UnreadableFileError that GDAL cannot read it, a DataError
+    that it is a container of several rasters.
     """
     name = local_name(name)
     if not is_gdal_name(name) and not os.path.exists(name):

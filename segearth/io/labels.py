@@ -19,7 +19,7 @@ OPTION = 'test_dataloader.dataset.pipeline.2'  # place of the label loader in th
 def read_label(
     file: FileInput, num_ids: int | None = None, accept_palette: bool = False, accept_mask_255: bool = False
 ) -> np.ndarray:
-    """Reads a label file and checks it.
+    """Reads a label file, checked: (H, W) uint8, 255 where it says so, is negative, or holds its no-data number.
 
     Args:
         file: PNG (mode L) or one-band TIFF of class ids: its path, or the file in memory.
@@ -27,20 +27,20 @@ def read_label(
         accept_palette: Take the numbers of a palette file (mode P) for class ids.
         accept_mask_255: Take a two-class label of 0 and 255 as it is, 255 being ignored.
 
-    Returns:
-        (H, W) uint8; 255 where the file says so, is negative, or holds its declared no-data number.
-
     Raises:
-        DataError: The file cannot be read or is not a label of these classes.
-        MissingFileError: There is no such file.
+        DataError: The file cannot be read or is not a label of these classes; a MissingFileError where there is none.
     """
     raster, path = read_raster(file, is_picture=False), name_of(file)
     check_kind(raster.is_palette, len(raster.bands), path, accept_palette)
     ids = _whole_numbers(raster.bands[0], path)
-    present = _present_ids(ids)
-    ignored = _ignored_ids(present, raster.nodata, num_ids)
+    is_byte = ids.dtype == np.uint8
+    present = (np.flatnonzero(np.bincount(ids.ravel(), minlength=256)) if is_byte else np.unique(ids)).tolist()
+    # The declared no-data number may be the id of a class, as 0 often is
+    is_class = raster.nodata is not None and 0 <= raster.nodata < (num_ids or IGNORE_INDEX)
+    nodata = IGNORE_INDEX if is_class else raster.nodata
+    ignored = {number for number in present if number < 0 or number in (IGNORE_INDEX, nodata)}
     _check_ids(set(present) - ignored, IGNORE_INDEX in present, path, num_ids, accept_mask_255)
-    if ids.dtype == np.uint8 and ignored <= {IGNORE_INDEX}:
+    if is_byte and ignored <= {IGNORE_INDEX}:
         return ids
     return np.where(np.isin(ids, list(ignored)), IGNORE_INDEX, ids).astype(np.uint8)
 
@@ -76,18 +76,6 @@ def _whole_numbers(band: np.ndarray, path: str) -> np.ndarray:
     if not np.array_equal(whole, np.rint(whole)):
         raise DataError(f'{path} holds fractions; a label has whole numbers, the class ids')
     return whole.astype(np.int64)
-
-
-def _present_ids(ids: np.ndarray) -> list[int]:
-    if ids.dtype == np.uint8:
-        return np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist()
-    return np.unique(ids).tolist()
-
-
-def _ignored_ids(present: list[int], nodata: float | None, num_ids: int | None) -> set[int]:
-    """Negative ids, 255, and the declared no-data number, unless that is the id of a class (as 0 often is)."""
-    is_class = nodata is not None and 0 <= nodata < (num_ids or IGNORE_INDEX)
-    return {number for number in present if number < 0 or number == IGNORE_INDEX or (number == nodata and not is_class)}
 
 
 def _check_ids(present: set[int], has_255: bool, path: str, num_ids: int | None, accept_mask_255: bool) -> None:

@@ -15,9 +15,8 @@ LONGEST_NAME = 255 - len('.aux.xml')  # bytes of a file name that usual file sys
 def check_results(results: Mapping[str, Sequence[Path]]) -> None:
     """Checks the paths of all that may be written for each input, before anything is computed.
 
-    Raises:
-        ResultsError: Two inputs would write one file (also on file systems that take ``A`` for ``a``, or two ways to
-            write an accent for one), a result would replace an input, or a name is too long.
+    A ResultsError refuses two inputs that would write one file (also on file systems that take ``A`` for ``a``, or two
+    ways to write an accent for one), a result that would replace an input, and a name that is too long.
     """
     inputs = {os.path.realpath(name): name for name in results}
     owners: dict[str, str] = {}

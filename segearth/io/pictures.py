@@ -74,19 +74,11 @@ class Stretch:
 
 
 def read_optical(image: ImageInput, bands: tuple[int, ...] | None = None) -> np.ndarray:
-    """Reads an image as an RGB picture.
+    """Reads a file, an image of Pillow or an array (H, W), (H, W, B) as an RGB picture, (H, W, 3) uint8.
 
-    Args:
-        image: File (PNG, JPEG, GeoTIFF and the like), image of Pillow, or array (H, W), (H, W, B).
-        bands: Numbers of the red, green and blue band, from 1 (Sentinel-2: 4, 3, 2); None takes an image of one band
-            as grey, of three as RGB, and the first three of four (RGB and near infrared).
-
-    Returns:
-        (H, W, 3) uint8, RGB.
-
-    Raises:
-        DataError: The image cannot be read, or its bands need to be chosen.
-        MissingFileError: There is no such file.
+    The bands are the numbers of red, green and blue, from 1 (Sentinel-2: 4, 3, 2); None takes an image of one band as
+    grey, of three as RGB, and the first three of four (RGB and near infrared). A DataError or MissingFileError says
+    that the image cannot be read, or that its bands need to be chosen.
     """
     raster = read_raster(image, bands=bands)
     selected = raster.bands[:3] if len(raster.bands) == 4 and bands is None else raster.bands
@@ -106,13 +98,10 @@ def read_optical(image: ImageInput, bands: tuple[int, ...] | None = None) -> np.
 def read_sar(
     image: ImageInput, bands: tuple[int, ...] | None = None, scale: str = 'auto', db_ranges: Limits | None = None
 ) -> np.ndarray:
-    """Reads a radar image as a picture, (H, W, 3) uint8.
+    """Reads a radar image as a picture, (H, W, 3) uint8; images and errors are those of :func:`read_optical`.
 
-    Args:
-        image: File, image of Pillow, or array; errors are those of :func:`read_optical`.
-        bands: Numbers of one or two bands, from 1; None takes all.
-        scale: 'auto', or what the numbers are: 'db', 'amplitude' or 'power'.
-        db_ranges: (lowest, highest) decibels of each band; None by the rule.
+    The bands are the numbers of one or two, from 1, None for all; ``scale`` and ``db_ranges`` are those of
+    :func:`sar_to_rgb`.
     """
     raster = read_raster(image, bands=bands)
     try:
@@ -132,12 +121,11 @@ def sar_to_rgb(
 
     Args:
         bands: (H, W), (1, H, W) or (2, H, W) of any type; (3, H, W) of 8 bit.
-        scale: 'auto', or what the numbers are: 'db', 'amplitude' or 'power'.
+        scale: 'auto', or what the numbers are: 'db', 'amplitude' or 'power'; a ConfigError refuses others.
         db_ranges: (lowest, highest) decibels of each band; None by the rule.
         valid: (H, W) bool, where there is data; None for everywhere.
 
     Raises:
-        ConfigError: Unknown ``scale``.
         DataError: Another number of bands.
     """
     if scale != 'auto' and scale not in LOG_FACTORS:

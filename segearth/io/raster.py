@@ -96,9 +96,8 @@ def read_raster(image: ImageInput, is_picture: bool = True, bands: tuple[int, ..
         bands: Numbers of bands, from 1; None for all but alpha.
 
     Raises:
-        MissingFileError: There is no such file.
-        UnreadableFileError: The file is truncated, damaged or of an unknown format.
-        DataError: A band that does not exist, or an object that is no image.
+        DataError: A band does not exist, or the object is no image; an UnreadableFileError where the file is truncated,
+            damaged or of an unknown format, a MissingFileError where there is none.
     """
     with _reading(image):
         if isinstance(image, FileInput):

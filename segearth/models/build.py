@@ -98,8 +98,8 @@ def build_encoder(
     """Builds a frozen encoder with its weights.
 
     Args:
-        clip_type: Name of the encoder table, or any open_clip ViT architecture (then with ``clip_path``).
-        vit_type: Size, see :func:`segearth.weights.encoders.get_record`.
+        clip_type: Name of an encoder record, or any open_clip ViT architecture (then with ``clip_path``).
+        vit_type: Size, such as ``ViT-B/16``, see :func:`segearth.weights.encoders.get_record`; None for the first.
         clip_path: Weight file that replaces the record's: a path, or a name below a weights folder. Of the demo
             architecture a ``.json`` beside the file, of the same name, replaces the record's model config too.
         device: Where the towers go; None for the CPU.
@@ -131,9 +131,8 @@ def build_encoder(
 def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:
     """The file with an encoder's weights; pretrained tags are resolved, and fetched if need be, by open_clip.
 
-    Raises:
-        ConfigError: The record is a bare architecture and there is no ``clip_path``.
-        MissingFileError: The file is not there or could not be fetched.
+    A ConfigError refuses a bare architecture without a ``clip_path``; a MissingFileError says that the file is not
+    there or could not be fetched.
     """
     what = f'weight file of {record.name}'
     if clip_path is not None:
@@ -171,8 +170,9 @@ def resolve_precision(precision: str, device: str | torch.device | None) -> torc
 def _build_clip(
     record: EncoderRecord, clip_path: str | None, readout: Mapping[str, Any]
 ) -> tuple[DenseCLIP, ClipTextTower, dict]:
-    config = None if record.model_config else _architecture_config(record)
-    if config is not None:
+    config = None
+    if not record.model_config:
+        config = {**open_clip.get_model_config(record.architecture), 'quick_gelu': record.quick_gelu}
         DenseCLIP(_instantiate(config, record, device='meta').visual, **readout)  # refuses before any file is touched
     path = weights_file(record, clip_path)
     config = config or _own_config(record, path)
@@ -204,12 +204,6 @@ def _build_blip(record: EncoderRecord, clip_path: str | None) -> tuple[DenseBLIP
     load_state_dict(towers, state_dict, path, record.name)
     visual = DenseBLIP(towers.vision_model, towers.vision_proj)
     return visual, BlipTextTower(towers.text_encoder, towers.text_proj, tokenizer), {'tokens': len(tokenizer)}
-
-
-def _architecture_config(record: EncoderRecord) -> dict:
-    config = open_clip.get_model_config(record.architecture)
-    config['quick_gelu'] = record.quick_gelu
-    return config
 
 
 def _own_config(record: EncoderRecord, path: Path) -> dict:

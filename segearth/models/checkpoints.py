@@ -24,9 +24,8 @@ ANCHORS = ('visual.', 'visual_encoder.', 'vision_model.')
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Reads the tensors of a weight file, on the CPU, in the precision of the file.
 
-    Raises:
-        MissingFileError: There is no such file.
-        CheckpointError: The file is damaged, holds something other than tensors, or would run code.
+    A MissingFileError says that there is no such file, a CheckpointError that it is damaged, holds something other than
+    tensors, or would run code.
     """
     path = Path(path)
     if not path.exists():
@@ -40,8 +39,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 def load_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor], source: str | Path, what: str) -> None:
     """Copies a state dict into a model, in the model's precision, if every name and shape fits.
 
-    Raises:
-        CheckpointError: They do not; the message names the file, what the model is and what differs. Nothing is loaded.
+    Else nothing is loaded, and a CheckpointError names the file, what the model is and what differs.
     """
     expected = model.state_dict()
     missing = [name for name in expected if name not in state_dict]

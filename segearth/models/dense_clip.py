@@ -107,15 +107,13 @@ class DenseCLIP(DenseTower):
         """Encodes images densely.
 
         Args:
-            images: (B, 3, H, W), normalised as CLIP was trained; H and W multiples of the patch size.
+            images: (B, 3, H, W), normalised as CLIP was trained; a ConfigError refuses H and W that are no positive
+                multiples of the patch size.
             on_block: Called with the output of every block but the last.
 
         Returns:
             cls_token: (B, C), the projected read-out of [CLS].
             patch_tokens: (B, h*w, C), row-major. Neither is L2-normalised.
-
-        Raises:
-            ConfigError: H or W is no positive multiple of the patch size.
         """
         grid = self.checked_grid(images)
         tokens = self.embed(images)
@@ -180,21 +178,16 @@ def read_out_anew(encoder: nn.Module, readout: Mapping[str, Any]) -> Any:
 def resize_positions(table: Tensor, trained_grid: tuple[int, int], grid_size: tuple[int, int]) -> Tensor:
     """Interpolates a position table (1 + h0*w0, C), [CLS] first, to (1 + h*w, C), bicubically.
 
-    A CLIP tower has one learned position vector a patch of its training size. The scale factor is here
-    ``(side + 0.1) / trained_side``; where the grids are equal the table stays. The rule of GEM differs slightly, and
-    figures depend on it.
-
-    Source: DINO's interpolation of position encodings, as the original SegEarth-OV-2 uses it.
+    The scale factor is ``(side + 0.1) / trained_side``; where the grids are equal the table stays. The rule of GEM
+    differs slightly, and figures depend on it. Source: DINO's interpolation of position encodings, as the original uses
+    it.
     """
     scale = tuple((side + SCALE_OFFSET) / trained for side, trained in zip(grid_size, trained_grid, strict=True))
     return _resize(table, trained_grid, grid_size, scale_factor=scale)
 
 
 def resize_positions_antialiased(table: Tensor, trained_grid: tuple[int, int], grid_size: tuple[int, int]) -> Tensor:
-    """Interpolates a position table to the target size, bicubically with antialiasing; shapes as above.
-
-    Source: the rule of timm and open_clip, which GEM uses.
-    """
+    """Interpolates a position table as above, with antialiasing: the rule of timm and open_clip, which GEM uses."""
     return _resize(table, trained_grid, grid_size, size=grid_size, antialias=True)
 
 

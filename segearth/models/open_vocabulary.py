@@ -116,15 +116,12 @@ class OpenVocabularySegmenter(nn.Module):
         """Segments images.
 
         Args:
-            images: (B, 3, H, W), RGB, numbers in [0, 255], on the model's device.
+            images: (B, 3, H, W), RGB, numbers in [0, 255], on the model's device; a DataError refuses other shapes.
             size: (H0, W0) of the result in pixels; None for that of the images.
 
         Returns:
             scores: (B, K, H0, W0), probability of each class's best word, in [0, 1].
             labels: (B, 1, H0, W0), int64.
-
-        Raises:
-            DataError: Images of another shape.
         """
         if images.ndim != 4 or images.shape[1] != 3 or not images.numel():
             raise DataError(f'images have shape {tuple(images.shape)}; expected (B, 3, H, W), RGB')
@@ -179,10 +176,8 @@ class OpenVocabularySegmenter(nn.Module):
     def score_encoded(self, encoded: EncodedWindows, text_embeddings: Tensor | None = None, **changes: Any) -> Tensor:
         """Scores (B, Q, H, W) of encoded windows, or (B, Q, h, w) where there is no guidance.
 
-        Args:
-            encoded: Of :func:`segearth.inference.scoring.encode_windows`.
-            text_embeddings: (Q, C), L2-normalised; None for the model's own.
-            **changes: Fields of :class:`segearth.inference.settings.InferenceSettings` that differ.
+        The text embeddings are (Q, C), L2-normalised, None for the model's own; the changes are fields of
+        :class:`segearth.inference.settings.InferenceSettings` that differ.
         """
         settings = replace(self.settings, **changes) if changes else self.settings
         words = self.text_embeddings if text_embeddings is None else text_embeddings
@@ -215,25 +210,13 @@ def build_segmenter(
     precision: str = 'auto',
     **settings: Any,
 ) -> tuple[OpenVocabularySegmenter, Encoder]:
-    """Builds a segmenter from names, with weights.
+    """Builds a segmenter from names, with weights, and the encoder, which embeds further words.
 
-    Args:
-        vocabulary: Classes in words.
-        clip_type: Name of an encoder record, or an open_clip architecture (then with ``clip_path``).
-        vit_type: Size of the encoder, such as ``ViT-B/16``; None for the record's first.
-        clip_path: Weight file that overrides the record's.
-        feature_up: Upsample features with SimFeatUp.
-        feature_up_cfg: ``model_name`` and ``model_path`` of the upsampler.
-        device: Where to run; None for CUDA where present, else CPU.
-        precision: Of the encoder: fp32, bf16, fp16, or auto (fp16 on CUDA, as the original ran; else fp32).
-        **settings: Fields of :class:`InferenceSettings` and arguments of the read-out (:data:`READOUT_KEYS`), under
-            their names here or the original's.
-
-    Returns:
-        The segmenter, and the encoder, which embeds further words.
-
-    Raises:
-        segearth.errors.UserError: A setting or weight file cannot be used; the message says why.
+    The encoder is that of :func:`segearth.models.build.build_encoder`, which says what ``clip_type``, ``vit_type``,
+    ``clip_path`` and ``precision`` are; without a device it runs on CUDA where present, else the CPU. ``feature_up``
+    upsamples its features with SimFeatUp, by ``model_name`` and ``model_path`` of ``feature_up_cfg``. The settings are
+    fields of :class:`InferenceSettings` and arguments of the read-out (:data:`READOUT_KEYS`), under their names here or
+    the original's. A :class:`segearth.errors.UserError` says which setting or weight file cannot be used, and why.
     """
     device = choose_device(device)
     readout, inference = split_settings(settings)

@@ -75,14 +75,11 @@ class SegEarthSegmentation(BaseSegmentor):
             :func:`segearth.models.open_vocabulary.build_segmenter`; :meth:`config_defaults` lists them. Where a config
             does not say, ``cls_token_lambda`` is 0, as in the original.
 
-    Attributes:
-        core: The module that segments.
-
     Raises:
         segearth.errors.UserError: A setting, class-name file or weight file cannot be used; the message says why.
     """
 
-    core: OpenVocabularySegmenter
+    core: OpenVocabularySegmenter  # the module that segments
 
     @plain_torch()
     def __init__(
@@ -134,9 +131,9 @@ class SegEarthSegmentation(BaseSegmentor):
         Args:
             encoder: DenseCLIP or anything with its interface. ``model_type``, ``ignore_residual`` and
                 ``ssa_last_n_layers`` among the settings read a DenseCLIP (or a bare open_clip tower) out anew.
-            text_embeddings: (Q, C), L2-normalised.
-            query_to_class: (Q,), class index of each query.
-            upsampler: (B, C, h, w), guidance (B, 3, H, W) -> (B, C, H, W); None for interpolated scores.
+            text_embeddings: As for :class:`OpenVocabularySegmenter`, and the next two.
+            query_to_class: (Q,).
+            upsampler: None for interpolated scores.
             feature_up: False leaves the upsampler out.
             data_preprocessor: As for the constructor.
             init_cfg: None.

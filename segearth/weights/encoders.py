@@ -43,16 +43,11 @@ def clip_types() -> list[str]:
 
 
 def get_record(clip_type: str, vit_type: str | None = None) -> EncoderRecord:
-    """Looks an encoder up.
+    """Looks an encoder up by a name of the table, or any open_clip architecture name (then the weights are yours).
 
-    Args:
-        clip_type: A name of the table, or any open_clip architecture name (then the weights are the caller's).
-        vit_type: Size, "ViT-B/16" or "ViT-B-16"; "base" or "large" for BLIP. None takes the smallest that exists.
-            The demo encoders exist in one size and accept every name. With an architecture name it may only repeat
-            the size that the name says.
-
-    Raises:
-        ConfigError: The name is unknown, or does not exist in that size; the message lists what does exist.
+    Sizes are "ViT-B/16" or "ViT-B-16", for BLIP "base" or "large"; None takes the smallest that exists. The demo
+    encoders exist in one size and accept every name. With an architecture name the size may only repeat what the name
+    says. A ConfigError lists what does exist where the name does not, or not in that size.
     """
     records = [record for record in ENCODERS if record.clip_type == clip_type]
     if not records:
