@@ -2,21 +2,27 @@
 
 CLIP's own query-key attention of the last blocks mixes distant patches, which suits one vector an image and ruins
 a map. The training-free methods of this field change nothing but this attention. Each is one entry of
-:data:`ATTENTIONS`: a function of the projected queries, keys and values of one block.
+:data:`ATTENTIONS`: a function of the projected queries, keys and values of one block. GEM alone carries tokens of its
+own through the last six blocks, beside the ordinary ones, so it is a read-out of its own.
 
 Source: the softmax sums of SCLIP (arXiv 2312.01597), ClearCLIP (arXiv 2407.12442), SegEarth-OV (arXiv 2410.01768)
 and SegEarth-OV-2 (arXiv 2508.18067); MaskCLIP (arXiv 2112.01071); NACLIP and its ablations NOnly and GAV
-(arXiv 2404.08181). Followed: the formulas, checked against arrays that the original's code computed.
+(arXiv 2404.08181); GEM, "Grounding Everything" (arXiv 2312.00878), section 3: one iteration, temperature from the mean
+token norm, as SegEarth-OV-2 runs it. Followed: the formulas, checked against arrays that the original's code computed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 
+from segearth.models.residual_block import OnBlock, project_attended, project_qkv, run_block
+
 GAUSSIAN_SIGMA = 1.0  # patches; NACLIP, section 3.2
+GEM_BLOCKS = 6  # the last blocks that get the self-self stream (GEM's depth of 7 counts the block before them)
 
 Attention = Callable[[Tensor, Tensor, Tensor, tuple[int, int]], Tensor]
 """(query, key, value, grid_size) -> output; tensors (B, heads, 1 + h*w, head_dim), [CLS] first."""
@@ -43,10 +49,6 @@ def _summed_attention(query: Tensor, key: Tensor, value: Tensor, grid_size: tupl
     return torch.stack(outputs).sum(dim=0) if len(outputs) > 1 else outputs[0]
 
 
-def _identity_attention(query: Tensor, key: Tensor, value: Tensor, grid_size: tuple[int, int]) -> Tensor:
-    return value
-
-
 def _neighbour_attention(query: Tensor, key: Tensor, value: Tensor, grid_size: tuple[int, int]) -> Tensor:
     return F.scaled_dot_product_attention(key, key, value, attn_mask=gaussian_neighbourhood(grid_size, query))
 
@@ -67,7 +69,7 @@ def _gaussian_vanilla_attention(query: Tensor, key: Tensor, value: Tensor, grid_
 
 ATTENTIONS: dict[str, Attention] = {
     'vanilla': partial(_summed_attention, pairs=('qk',)),
-    'MaskCLIP': _identity_attention,
+    'MaskCLIP': lambda query, key, value, grid_size: value,
     'ClearCLIP': partial(_summed_attention, pairs=('qq',)),
     'SCLIP': partial(_summed_attention, pairs=('qq', 'kk')),
     'SegEarth': partial(_summed_attention, pairs=('qq', 'kk', 'vv')),
@@ -75,4 +77,49 @@ ATTENTIONS: dict[str, Attention] = {
     'NOnly': _neighbour_only_attention,
     'GAV': _gaussian_vanilla_attention,
 }
-"""Variants that replace the attention of a read-out block. GEM, which needs a stream of its own, is in gem.py."""
+"""Variants that replace the attention of a read-out block."""
+
+
+def self_self_attention(query: Tensor, key: Tensor, value: Tensor, inverse_temperature: Tensor) -> Tensor:
+    """Averages the self-self attentions of queries, keys and values, each applied to the values.
+
+    Each projection (B, heads, N, D) first attends to itself on the unit sphere (one iteration), then its similarities,
+    times the inverse temperature (B, 1, 1, 1), weigh V.
+    """
+
+    def weights(tokens: Tensor) -> Tensor:
+        return (tokens @ tokens.transpose(-2, -1) * inverse_temperature).softmax(dim=-1)
+
+    outputs = []
+    for projection in (value, key, query):
+        tokens = F.normalize(projection, dim=-1)
+        tokens = F.normalize(weights(tokens) @ tokens, dim=-1)
+        outputs.append(weights(tokens) @ value)
+    return torch.stack(outputs).mean(dim=0)
+
+
+def gem_readout(
+    blocks: Sequence[ResidualAttentionBlock], tokens: Tensor, ignore_residual: bool, on_block: OnBlock | None = None
+) -> Tensor:
+    """Runs all blocks on tokens (B, 1 + N, width) and returns those of the self-self stream, before ``ln_post``.
+
+    With ``ignore_residual`` the stream is the last block's attention output alone; otherwise the outputs of the blocks
+    accumulate onto the tokens that it started from.
+    """
+    first = max(len(blocks) - GEM_BLOCKS, 0)
+    stream = tokens
+    for index, block in enumerate(blocks):
+        if index >= first:
+            normed = block.ln_1(tokens)
+            query, key, value = project_qkv(block, normed)
+            scale = query.shape[-1] ** -0.5
+            inverse_temperature = normed.norm(dim=-1).mean(dim=-1)[:, None, None, None] * scale
+            attended = self_self_attention(query, key, value, inverse_temperature)
+            output = project_attended(block, attended)
+            stream = output if ignore_residual else stream + output
+        if index + 1 < len(blocks):
+            tokens = run_block(block, tokens)
+            stream = tokens if index + 1 <= first else stream
+            if on_block is not None:
+                on_block(index + 1, tokens)
+    return stream

@@ -17,8 +17,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from segearth.errors import ConfigError
-from segearth.models.attention import ATTENTIONS
-from segearth.models.gem import gem_readout
+from segearth.models.attention import ATTENTIONS, gem_readout
 from segearth.models.residual_block import OnBlock, add_mlp, project_attended, project_qkv, run_block
 
 # Normalisation of images in units of [0, 255], RGB; rounded as the original's configuration has it
