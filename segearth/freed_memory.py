@@ -19,9 +19,7 @@ from simfeatup.proof import FastPath
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 VARIABLES = ('MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_MMAP_MAX_')
 
-LARGEST_KEPT = 32 << 20  # bytes of a tensor; glibc takes no larger threshold
-MOST_KEPT = 256 << 20  # bytes
-LIMITED = {MMAP_THRESHOLD: LARGEST_KEPT, TRIM_THRESHOLD: MOST_KEPT}
+LIMITED = {MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 256 << 20}  # bytes of a tensor (glibc takes no more), and in all
 EVERYTHING = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}
 
 MALLOC = FastPath('keeping freed memory (mallopt)', 'SEGEARTH_MALLOC', 'it goes back to the system, slower')

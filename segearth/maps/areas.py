@@ -139,8 +139,10 @@ def count_areas(
 
 def write_areas(path: Path, table: Sequence[ClassArea]) -> None:
     """Writes the table as CSV; hectares stay empty where they are unknown."""
-    hectares = ['' if row.hectares is None else f'{row.hectares:.4f}' for row in table]
-    rows = [(row.name, row.pixels, f'{row.share:.6f}', area) for row, area in zip(table, hectares, strict=True)]
+    rows = [
+        (row.name, row.pixels, f'{row.share:.6f}', '' if row.hectares is None else f'{row.hectares:.4f}')
+        for row in table
+    ]
     with open(path, 'w', newline='', encoding='utf-8') as file:
         csv.writer(file).writerows([('class', 'pixels', 'share', 'hectares'), *rows])
 

@@ -108,7 +108,9 @@ def write_results(
     if plan.with_scores:
         write_blocks(scores, scene, 'float32', float('nan'), blocks('scores'))
     if smallest > 1:
-        _merge_small(labels, smallest)
+        with rasterio.open(labels, 'r+') as dataset:
+            classes = dataset.read(1)
+            dataset.write(sieve(classes, smallest, mask=classes != NO_DATA), 1)  # no data stays, and is no neighbour
     small, table = _measure(plan, labels, areas, legend)
     if not any(row.pixels for row in table):
         alpha = ', its alpha band says; --ignore-alpha (ignore_alpha=True) reads it all the same'
@@ -301,10 +303,3 @@ def _measure(plan: MapPlan, labels: Path, areas: PixelAreas, legend: MapLegend) 
                 yield box, block
 
     return small, count_areas(blocks(), areas, legend.class_names)
-
-
-def _merge_small(path: Path, smallest: int) -> None:
-    """Merges smaller regions into their largest neighbour; no data stays, and is no neighbour."""
-    with rasterio.open(path, 'r+') as dataset:
-        labels = dataset.read(1)
-        dataset.write(sieve(labels, smallest, mask=labels != NO_DATA), 1)

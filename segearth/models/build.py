@@ -1,9 +1,7 @@
 """From a name to a frozen encoder: record, architecture, weights, dense vision tower, text tower.
 
-The only place that knows how an encoder comes into being. open_clip builds the architecture with the activation that
-the record states (its own default is GELU whatever the weights were trained with), :mod:`segearth.models.checkpoints`
-reads the weights, :class:`segearth.models.dense_clip.DenseCLIP` reads the tower out. BLIP comes from transformers
-(blip.py).
+open_clip builds the architecture with the activation that the record states (its own default is GELU whatever the
+weights were trained with); BLIP comes from transformers (blip.py).
 """
 
 from __future__ import annotations

@@ -126,22 +126,12 @@ class SegEarthSegmentation(BaseSegmentor):
         init_cfg: Mapping | None = None,
         **settings: Any,
     ) -> SegEarthSegmentation:
-        """Joins parts that exist already.
+        """Joins parts that exist already, which :class:`OpenVocabularySegmenter` describes.
 
-        Args:
-            encoder: DenseCLIP or anything with its interface. ``model_type``, ``ignore_residual`` and
-                ``ssa_last_n_layers`` among the settings read a DenseCLIP (or a bare open_clip tower) out anew.
-            text_embeddings: As for :class:`OpenVocabularySegmenter`, and the next two.
-            query_to_class: (Q,).
-            upsampler: None for interpolated scores.
-            feature_up: False leaves the upsampler out.
-            data_preprocessor: As for the constructor.
-            init_cfg: None.
-            **settings: Those of inference, by the original's keys or by their names here. Unlike the constructor's,
-                the default of ``cls_token_lambda`` is the paper's, -0.3.
-
-        Raises:
-            ConfigError: Settings or shapes that do not fit together.
+        ``model_type``, ``ignore_residual`` and ``ssa_last_n_layers`` among the settings read a DenseCLIP (or a bare
+        open_clip tower) out anew; ``feature_up=False`` leaves the upsampler out. The other settings are those of
+        inference, by the original's keys or by their names here; unlike the constructor's, the default of
+        ``cls_token_lambda`` is the paper's, -0.3. A ConfigError refuses settings or shapes that do not fit together.
         """
         readout, inference = split_settings(settings)
         words = text_embeddings, query_to_class

@@ -55,21 +55,12 @@ def embed_queries(
     cache_folder: Path | None = None,
     use_cache: bool = True,
 ) -> Tensor:
-    """Embeds Q phrases as the mean over prompts.
+    """Embeds Q phrases as the mean over prompts: (Q, C), float32 on the CPU, L2-normalised.
 
-    Args:
-        encoder: Its text tower embeds prompts; its fingerprint names them in the cache.
-        queries: Q phrases.
-        templates: Prompts: strings with one ``{}``, or functions of the phrase.
-        cache_folder: Where embeddings are kept; None for the project's cache folder.
-        use_cache: False neither reads nor writes the cache.
-
-    Returns:
-        (Q, C), float32 on the CPU, L2-normalised.
-
-    Raises:
-        ConfigError: No queries, no templates, a template without a place for the phrase, or two phrases that
-            differ only behind what the encoder reads. A phrase that is cut is told in the log, once, with where.
+    Templates are strings with one ``{}``, or functions of the phrase. Embeddings are kept in the cache folder, the
+    project's if none is given; ``use_cache=False`` neither reads nor writes there. A ConfigError refuses no queries, no
+    templates, a template without a place for the phrase, and two phrases that differ only behind what the encoder
+    reads. A phrase that is cut is told in the log, once, with where.
     """
     if not queries or not templates:
         raise ConfigError('text embeddings need at least one query and one template')

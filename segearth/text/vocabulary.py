@@ -76,17 +76,12 @@ class Vocabulary:
 
 
 def read_vocabulary(path: str | os.PathLike[str], num_classes: int | None = None) -> Vocabulary:
-    """Reads a class-name file.
+    """Reads a class-name file: one class a line in the order of the label ids, commas between synonyms.
 
-    Args:
-        path: Text file in UTF-8 (or UTF-16 with a byte order mark): one class a line in the order of the label ids,
-            commas between synonyms. A name that is no path from here is looked for beside the configs.
-        num_classes: Number of classes of the data set, which the number of lines must equal; None accepts any.
-
-    Raises:
-        MissingFileError: There is no such file.
-        ConfigError: A blank line, an empty synonym, a word given twice, too long or no text, or another number of
-            lines; the message names file and line.
+    The file is text in UTF-8, or UTF-16 with a byte order mark; a name that is no path from here is looked for beside
+    the configs, and a MissingFileError says that there is none. A ConfigError names file and line of a blank line, an
+    empty synonym, or a word given twice, too long or no text, and refuses another number of lines than the data set has
+    classes (None accepts any).
     """
     file = find_file(path, config_folders(), 'class-name file', 'Write one class a line, commas between synonyms.')
     lines = read_class_text(file).removesuffix('\n').split('\n')
