@@ -25,7 +25,7 @@ from segearth.maps.areas import ClassArea
 from segearth.maps.labelling import NO_DATA
 from segearth.models.dense_clip import ATTENTION_NAMES
 from segearth.paths import PROJECT_ROOT
-from segearth.weights.encoders import ENCODERS
+from segearth.weights.encoders import clip_types
 from simfeatup.errors import UpsamplerError
 
 logger = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ def area_table(areas: Sequence[ClassArea], palette: Palette) -> str:
 
 def _inputs(limits: Limits, words: str) -> list:
     """Fields in the order of :class:`Request`."""
-    encoders = list(dict.fromkeys(['Demo', *(record.clip_type for record in ENCODERS)]))
+    encoders = list(dict.fromkeys(['Demo', *clip_types()]))
     size = f'at most {limits.upload_bytes / 2**20:g} MB and {limits.pixels / 1e6:g} million pixels'
     upload = gr.File(label=f'image or GeoTIFF, {size}', type='filepath', elem_id='upload')
     classes = gr.Textbox(words, lines=7, label='classes, one a line, commas between synonyms', elem_id='words')

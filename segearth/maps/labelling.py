@@ -7,12 +7,10 @@ sees it is done, and are classified and forgotten then. So memory goes with the 
 block's width, not with the block's area.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +19,7 @@ from torch import Tensor
 from segearth.errors import ConfigError
 from segearth.inference.sliding_window import Box, score_padded, window_boxes, window_starts
 from segearth.models.checkpoints import tensors_digest
-
-if TYPE_CHECKING:
-    from segearth.models.open_vocabulary import OpenVocabularySegmenter
+from segearth.models.open_vocabulary import OpenVocabularySegmenter
 
 BLOCK_SIDE = 2048  # pixels, rounded to strides: 8 blocks of an image of Sentinel-2 a side
 NO_DATA = 255  # label of pixels without data; so a map has at most 255 classes

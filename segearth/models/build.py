@@ -113,7 +113,7 @@ def build_encoder(
     """
     dtype = resolve_precision(precision, device)
     record = get_record(clip_type, vit_type)
-    if record.is_blip:
+    if record.architecture is None and record.model_config is None:  # a BLIP, which transformers builds
         if DEFAULT_READOUT | readout != DEFAULT_READOUT:
             logger.warning('BLIP has one dense read-out; %s is ignored', readout)
         parts: tuple[Any, Any, Mapping[str, Any]] = _build_blip(record, clip_path)
@@ -141,7 +141,7 @@ def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:
         base = (record.architecture or '').removesuffix('-quickgelu')
         tags = ', '.join(entry.name for entry in ENCODERS if entry.architecture == base)
         raise ConfigError(
-            f'clip_type {record.clip_type!r} is an architecture without weights: give your weight file as clip_path'
+            f'clip_type {record.group!r} is an architecture without weights: give your weight file as clip_path'
             + (f', or use one of the encoders of this architecture: {tags}' if tags else '')
         )
     try:

@@ -23,23 +23,13 @@ class EncoderRecord(WeightRecord):
     quick_gelu: bool  # whether the original ran QuickGELU (``x * sigmoid(1.702 x)``) rather than GELU
     model_config: str | None = None  # file of an architecture of our own, in the format of open_clip's model configs
 
-    @property
-    def clip_type(self) -> str:
-        """Name as in the config key ``clip_type``."""
-        return self.group
-
-    @property
-    def is_blip(self) -> bool:
-        """Whether the encoder is a BLIP, which transformers builds instead of open_clip."""
-        return self.architecture is None and self.model_config is None
-
 
 ENCODERS = read_records('encoders', EncoderRecord)
 
 
 def clip_types() -> list[str]:
     """Names in the table, in its order."""
-    return list(dict.fromkeys(record.clip_type for record in ENCODERS))
+    return list(dict.fromkeys(record.group for record in ENCODERS))
 
 
 def get_record(clip_type: str, vit_type: str | None = None) -> EncoderRecord:
@@ -49,7 +39,7 @@ def get_record(clip_type: str, vit_type: str | None = None) -> EncoderRecord:
     encoders exist in one size and accept every name. With an architecture name the size may only repeat what the name
     says. A ConfigError lists what does exist where the name does not, or not in that size.
     """
-    records = [record for record in ENCODERS if record.clip_type == clip_type]
+    records = [record for record in ENCODERS if record.group == clip_type]
     if not records:
         return _architecture_record(clip_type, vit_type)
     if vit_type is None or records[0].vit_type == ANY_SIZE:

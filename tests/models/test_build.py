@@ -39,7 +39,7 @@ def test_the_demo_encoder(demo, tiny_clip_model):
     encoder = build_encoder('Demo', 'ViT-B/16')
     assert isinstance(encoder, Encoder)
     assert isinstance(encoder.visual, DenseCLIP)
-    assert encoder.record.clip_type == 'Demo'
+    assert encoder.record.group == 'Demo'
     assert encoder.visual.patch_size == (8, 8)
     images = torch.randn(2, 3, 32, 48)
     cls_token, patch_tokens = encoder.visual(images)
@@ -65,7 +65,7 @@ def test_demo_sar_shares_the_architecture(demo, weights, monkeypatch, tmp_path):
     with pytest.raises(MissingFileError, match='demo_sar.safetensors.*git checkout'):
         build_encoder('DemoSAR')
     save_file(weights, demo / 'demo_sar.safetensors')
-    assert build_encoder('DemoSAR').record.clip_type == 'DemoSAR'
+    assert build_encoder('DemoSAR').record.group == 'DemoSAR'
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_every_record_builds_with_its_activation(record, tiny_records, weights_f
     path.parent.mkdir(exist_ok=True)
     torch.save(weights, path)
     monkeypatch.setattr(build, 'fetch_tag', lambda *_: path)
-    encoder = build_encoder(record.clip_type, record.vit_type)
+    encoder = build_encoder(record.group, record.vit_type)
     expected = QuickGELU if record.quick_gelu else torch.nn.GELU
     vision, text = encoder.visual.visual.transformer, encoder.text.model.transformer
     assert {type(block.mlp.gelu) for block in [*vision.resblocks, *text.resblocks]} == {expected}

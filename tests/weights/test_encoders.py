@@ -31,7 +31,7 @@ SIZES = {
 def test_the_table_holds_every_encoder_in_its_sizes():
     found = {}
     for record in ENCODERS:
-        found.setdefault(record.clip_type, []).append(record.vit_type)
+        found.setdefault(record.group, []).append(record.vit_type)
     assert found == SIZES
     assert clip_types() == list(SIZES)
     assert len({record.name for record in ENCODERS}) == len(ENCODERS)
@@ -50,7 +50,7 @@ def test_activation_and_patch_size_of_the_built_tower(record):
     config = open_clip.get_model_config(record.architecture)
     with torch.device('meta'):
         model = CLIP(**{**config, 'quick_gelu': record.quick_gelu})
-    expected = QuickGELU if record.clip_type in QUICK_GELU else torch.nn.GELU
+    expected = QuickGELU if record.group in QUICK_GELU else torch.nn.GELU
     blocks = [*model.visual.transformer.resblocks, *model.transformer.resblocks]
     assert all(type(block.mlp.gelu) is expected for block in blocks)
     assert tuple(model.visual.patch_size) == (record.patch_size, record.patch_size)
