@@ -1,4 +1,4 @@
-"""From a name to a frozen encoder: record, architecture, weights, dense vision tower, text tower.
+"""From a name to a frozen encoder: record, architecture, weights, dense vision tower, text tower; and to its upsampler.
 
 open_clip builds the architecture with the activation that the record states (its own default is GELU whatever the
 weights were trained with); BLIP comes from transformers (blip.py).
@@ -26,11 +26,14 @@ from segearth.device import is_slow_on_cpu, plain_torch
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.models.checkpoints import load_state_dict, read_state_dict, tensors_digest
 from segearth.models.dense_clip import DenseCLIP
-from segearth.paths import find_file, weights_folders
+from segearth.paths import find_file, program_command, weights_folders
 from segearth.weights.encoders import ENCODERS, EncoderRecord, get_record
+from segearth.weights.records import upsampler_record
 from segearth.weights.sources import fetch_tag
 from segearth.weights.transfer import DownloadError
+from simfeatup import UPSAMPLERS, build_upsampler, load_upsampler
 from simfeatup.archives import is_torchscript
+from simfeatup.upsamplers.base import LinearUpsampler
 
 if TYPE_CHECKING:
     from segearth.models.blip import BlipTextTower, DenseBLIP
@@ -42,6 +45,10 @@ AUTO = 'auto'
 AUTO_PRECISION = {'cuda': 'fp16'}
 """Device type -> precision of :data:`AUTO`: fp16 on CUDA, as the original ran; fp32 everywhere else."""
 DEFAULT_READOUT = {'attention': 'SegEarth', 'ignore_residual': True, 'num_readout_blocks': 1}
+RELEASED_UPSAMPLER = {'model_name': 'jbu_one', 'model_path': 'xclip_jbu_one_million_aid.ckpt'}
+UNTRAINED = 'joint_bilateral'
+WITHOUT_WEIGHTS = {'bilinear': (), 'joint_bilateral': ('radius', 'sigma_spatial', 'sigma_range')}
+"""Upsamplers that have nothing to load -> their options, which may stand in ``feature_up_cfg``."""
 
 SLOW = 'Precision %s is slower than fp32 here: this processor has no instructions for it.'
 _say_slow = cache(partial(logger.warning, SLOW))  # once a process
@@ -124,6 +131,48 @@ def build_encoder(
     fingerprint = tensors_digest(text.state_dict(), json.dumps(settings, sort_keys=True, default=str).encode())
     text = text.to(device).requires_grad_(False).eval()
     return Encoder(visual, text, fingerprint, record)
+
+
+def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderRecord | None, dim: int) -> nn.Module:
+    """Builds the upsampler of ``feature_up_cfg`` (None: the released jbu_one) for an encoder's ``dim`` channels.
+
+    Released weights are for one encoder's features. For an embedded encoder (``Demo``), and where the number of
+    channels differs, the image's colours guide the upsampling in their place (``joint_bilateral``, untrained).
+    """
+    if not isinstance(settings, Mapping | None):
+        raise ConfigError(f'feature_up_cfg is {settings!r}; expected model_name and model_path, as a dict')
+    settings = dict(RELEASED_UPSAMPLER if settings is None else settings)
+    name = settings.get('model_name', RELEASED_UPSAMPLER['model_name'])
+    if name not in UPSAMPLERS:
+        raise ConfigError(f'unknown upsampler {name!r} in feature_up_cfg; known: {", ".join(UPSAMPLERS)}')
+    allowed = (*RELEASED_UPSAMPLER, *WITHOUT_WEIGHTS.get(name, ()))
+    unknown = sorted(set(settings) - set(allowed))
+    if unknown:
+        wrong, right = ', '.join(unknown), ', '.join(allowed)
+        raise ConfigError(f'unknown keys in feature_up_cfg of {name}: {wrong}; allowed: {right}')
+    if name in WITHOUT_WEIGHTS:
+        options = {key: value for key, value in settings.items() if key not in RELEASED_UPSAMPLER}
+        try:
+            return build_upsampler(name, dim, **options).eval()
+        except TypeError:  # 'a' < 1
+            raise ConfigError(f'feature_up_cfg of {name}: {options} must be numbers') from None
+    path = settings.get('model_path')
+    if not path:
+        raise ConfigError(f'feature_up_cfg of {name} needs model_path, the file of its weights')
+    released = upsampler_record(path)
+    is_embedded = record is not None and record.model_config is not None  # an architecture of our own
+    if released and (released.dim != dim or (is_embedded and released.url is not None)):
+        encoder = record.name if record else 'this encoder'
+        level = logging.INFO if is_embedded else logging.WARNING  # the embedded ones are meant to run without
+        logger.log(level, '%s is not for %s: %s (untrained) takes its place', released.name, encoder, UNTRAINED)
+        return build_upsampler(UNTRAINED, dim).eval()
+    fetch = released.remedy if released else f'Released weights: "{program_command("download_weights")} --list".'
+    remedy = f'{fetch} Or run without: feature_up=False (eval.py: --cfg-options model.feature_up=False).'
+    path = find_file(path, weights_folders(), f'weights of the upsampler {name}', remedy)
+    upsampler = load_upsampler(name, dim, path)
+    if not isinstance(upsampler, LinearUpsampler):
+        logger.info('%s is no linear map of the features: all channels are upsampled, which is slow', name)
+    return upsampler
 
 
 def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:

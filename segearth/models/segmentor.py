@@ -63,20 +63,13 @@ class SegEarthDataPreProcessor(SegDataPreProcessor):
 class SegEarthSegmentation(BaseSegmentor):
     """Open-vocabulary segmentor of mmseg; the work is done by :attr:`core`.
 
-    Args:
-        name_path: Class-name file, found from any working directory; or give ``classes``.
-        classes: Classes in words instead of a file: list, dict of synonyms, or "building; road; water,river".
-        data_preprocessor: mmseg configuration; default is CLIP's normalisation of BGR images in [0, 255].
-        init_cfg: None, as the next three, which mmseg's tools set.
-        pretrained: None.
-        train_cfg: None.
-        test_cfg: None.
-        **settings: Keys of the original's configuration files, and the names here, of
-            :func:`segearth.models.open_vocabulary.build_segmenter`; :meth:`config_defaults` lists them. Where a config
-            does not say, ``cls_token_lambda`` is 0, as in the original.
-
-    Raises:
-        segearth.errors.UserError: A setting, class-name file or weight file cannot be used; the message says why.
+    Classes come from ``name_path``, a class-name file that is found from any working directory, or from ``classes``, in
+    words: a list, a dict of synonyms, or "building; road; water,river". The settings are keys of the original's
+    configuration files, and the names here, of :func:`segearth.models.open_vocabulary.build_segmenter`;
+    :meth:`config_defaults` lists them. Where a config does not say, ``cls_token_lambda`` is 0, as in the original, and
+    the ``data_preprocessor`` of mmseg does CLIP's normalisation of BGR images in [0, 255]. The other arguments, which
+    mmseg's tools set, are None. A :class:`segearth.errors.UserError` says which setting, class-name file or weight file
+    cannot be used, and why.
     """
 
     core: OpenVocabularySegmenter  # the module that segments

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from segearth.errors import ConfigError, MissingFileError
-from segearth.models.feature_up import DEFAULT, build_feature_upsampler
+from segearth.models.build import RELEASED_UPSAMPLER, build_feature_upsampler
 from segearth.weights.encoders import get_record
 from segearth.weights.records import UPSAMPLER_WEIGHTS
 from simfeatup import UpsamplerError, build_upsampler
@@ -28,7 +28,7 @@ def test_channels_that_the_released_weights_are_not_for(record):
 def test_released_weights_are_asked_for_where_they_fit(weights_folder):
     with pytest.raises(MissingFileError, match='download_weights'):
         build_feature_upsampler(None, CLIP, 512)
-    torch.save(build_upsampler('jbu_one', 512).state_dict(), weights_folder / DEFAULT['model_path'])
+    torch.save(build_upsampler('jbu_one', 512).state_dict(), weights_folder / RELEASED_UPSAMPLER['model_path'])
     assert isinstance(build_feature_upsampler(None, CLIP, 512), JBUOne)
 
 
