@@ -33,7 +33,7 @@ def download_folder() -> Path:
 
 def config_folders() -> list[Path]:
     """Folders searched for configs and class-name files: the working directory, then the checkout or the package."""
-    return _folders(None, Path(), PROJECT_ROOT, PROJECT_ROOT / 'configs')
+    return _folders(Path(), PROJECT_ROOT, PROJECT_ROOT / 'configs')
 
 
 def class_file_folders(config: Path) -> list[Path]:
@@ -42,12 +42,12 @@ def class_file_folders(config: Path) -> list[Path]:
     Not the working directory first: a checkout of another program there may have files of the same names.
     """
     own = [config.parent.parent] if config.parent.name == 'configs' else []
-    return _folders(None, *own, *config_folders(), config.parent)
+    return _folders(*own, *config_folders(), config.parent)
 
 
 def data_folders() -> list[Path]:
     """Folders that a relative folder of data is searched in; the last is where it is made: never in the package."""
-    return _folders(None, Path(), *([] if IS_INSTALLED else [PROJECT_ROOT]))
+    return _folders(Path(), *([] if IS_INSTALLED else [PROJECT_ROOT]))
 
 
 def cache_folder() -> Path:
@@ -123,10 +123,9 @@ def _fetched_weights() -> list[Path]:
     return [cache_folder() / 'weights'] if IS_INSTALLED else []
 
 
-def _folders(environment: str | None, *defaults: Path) -> list[Path]:
-    first = [Path(environment).expanduser()] if environment else []
+def _folders(*paths: str | Path | None) -> list[Path]:
     found = []
-    for path in [*first, *defaults]:
+    for path in [path for path in paths if path]:
         with suppress(FileNotFoundError):  # the working directory was deleted
-            found.append(path.resolve())
+            found.append(Path(path).expanduser().resolve())
     return list(dict.fromkeys(found))

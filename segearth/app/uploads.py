@@ -83,9 +83,9 @@ def check_words(words: str, limits: Limits) -> list[str]:
         )
     lines = [line.strip() for line in words.splitlines() if line.strip()]
     vocabulary = Vocabulary.from_classes(lines)
-    if vocabulary.num_classes > limits.classes or vocabulary.num_queries > limits.phrases:
+    if vocabulary.num_classes > limits.classes or len(vocabulary.queries) > limits.phrases:
         raise ConfigError(
-            f'{vocabulary.num_classes} classes with {vocabulary.num_queries} names and synonyms; this page takes '
+            f'{vocabulary.num_classes} classes with {len(vocabulary.queries)} names and synonyms; this page takes '
             f'{limits.classes} classes and {limits.phrases} names: leave some out, or use: segearth predict'
         )
     return lines

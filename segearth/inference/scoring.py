@@ -54,19 +54,11 @@ def score_encoded(
 ) -> Tensor:
     """Cosine similarity of pixels and queries, with the global bias of [CLS] taken off.
 
-    Without an upsampler the scores of the patches are interpolated bilinearly to the window's size; with one the
-    features are, before they are normalised.
-
-    Args:
-        encoded: Encoded windows.
-        text_embeddings: (Q, C), L2-normalised.
-        cls_token_weight: lambda of Global Bias Alleviation (paper: -0.3); 0 switches it off.
-        upsampler: (B, C, h, w), guidance (B, 3, H, W) -> (B, C, H, W).
-        exact_reference: Take the plain path, slow and large.
-        rank: See :func:`simfeatup.scoring.score`; None is exact.
-
-    Returns:
-        (B, Q, H, W), or (B, Q, h, w) per patch, in the text embeddings' dtype; within [-1, 1] for weight 0.
+    The text embeddings are (Q, C), L2-normalised, and the scores (B, Q, H, W), or (B, Q, h, w) per patch, in their
+    dtype; within [-1, 1] where the weight, lambda of Global Bias Alleviation (paper: -0.3), is 0. Without an upsampler,
+    (B, C, h, w), guidance (B, 3, H, W) -> (B, C, H, W), the scores of the patches are interpolated bilinearly to the
+    window's size; with one the features are, before they are normalised. ``exact_reference`` takes the plain path, slow
+    and large; ``rank`` is that of :func:`simfeatup.scoring.score`, None for exact.
     """
     cls_token, features, guidance, reuse = encoded
     if upsampler is None or guidance is None:

@@ -100,10 +100,12 @@ class DenseBLIP(DenseTower):
         """Encodes images as DenseCLIP does, with positions resized bicubically to sizes other than the trained one."""
         self.checked_grid(images)
         tokens = self.vision_model.embeddings(images.to(self.dtype), interpolate_pos_encoding=True)
-        *blocks, last = self.vision_model.encoder.layers
-        for block in blocks:
-            tokens = _run_block(block, tokens)
-        tokens = self.projection(self.vision_model.post_layernorm(_query_query_readout(last, tokens)))
+        blocks: Any = self.vision_model.encoder.layers
+        for block in blocks[:-1]:
+            # By its parts: its own call has other arguments and results in each version
+            tokens = tokens + block.self_attn(block.layer_norm1(tokens))[0]
+            tokens = tokens + block.mlp(block.layer_norm2(tokens))
+        tokens = self.projection(self.vision_model.post_layernorm(_query_query_readout(blocks[-1], tokens)))
         return tokens[:, 0], tokens[:, 1:]
 
 
@@ -167,12 +169,6 @@ def load_tokenizer() -> PreTrainedTokenizerBase:
             f'tokenizer of BLIP not found (looked for {places} and for {TOKENIZER_REPO} on the Hugging Face hub). '
             f"Get it with \"{program_command('download_weights')} BLIP-base\"."
         ) from error
-
-
-def _run_block(block: Any, tokens: Tensor) -> Tensor:
-    """An ordinary block, by its parts: its own call has other arguments and results in each version."""
-    tokens = tokens + block.self_attn(block.layer_norm1(tokens))[0]
-    return tokens + block.mlp(block.layer_norm2(tokens))
 
 
 def _query_query_readout(block: Any, tokens: Tensor) -> Tensor:

@@ -129,8 +129,8 @@ class DenseCLIP(DenseTower):
         grid = tuple(patches.shape[-2:])
         patches = patches.flatten(2).transpose(1, 2)  # NCHW -> NLD
         cls_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-        resize = resize_positions_antialiased if self.attention == GEM else resize_positions
-        positions = resize(visual.positional_embedding, tuple(visual.grid_size), grid).to(patches.dtype)
+        table, trained_grid = visual.positional_embedding, tuple(visual.grid_size)
+        positions = resize_positions(table, trained_grid, grid, antialias=self.attention == GEM).to(patches.dtype)
         return visual.ln_pre(visual.patch_dropout(torch.cat([cls_token, patches], dim=1) + positions))
 
     def project(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,25 +174,18 @@ def read_out_anew(encoder: nn.Module, readout: Mapping[str, Any]) -> Any:
     return DenseCLIP(encoder.visual, **current | dict(readout))
 
 
-def resize_positions(table: Tensor, trained_grid: tuple[int, int], grid_size: tuple[int, int]) -> Tensor:
-    """Interpolates a position table (1 + h0*w0, C), [CLS] first, to (1 + h*w, C), bicubically.
+def resize_positions(
+    table: Tensor, trained_grid: tuple[int, int], grid_size: tuple[int, int], antialias: bool = False
+) -> Tensor:
+    """Interpolates a position table (1 + h0*w0, C), [CLS] first, to (1 + h*w, C), bicubically; equal grids keep it.
 
-    The scale factor is ``(side + 0.1) / trained_side``; where the grids are equal the table stays. The rule of GEM
-    differs slightly, and figures depend on it. Source: DINO's interpolation of position encodings, as the original uses
-    it.
+    By the scale factor ``(side + 0.1) / trained_side``, which is DINO's rule, as the original uses it; with
+    antialiasing by that of timm and open_clip, which GEM uses. They differ slightly, and figures depend on it.
     """
-    scale = tuple((side + SCALE_OFFSET) / trained for side, trained in zip(grid_size, trained_grid, strict=True))
-    return _resize(table, trained_grid, grid_size, scale_factor=scale)
-
-
-def resize_positions_antialiased(table: Tensor, trained_grid: tuple[int, int], grid_size: tuple[int, int]) -> Tensor:
-    """Interpolates a position table as above, with antialiasing: the rule of timm and open_clip, which GEM uses."""
-    return _resize(table, trained_grid, grid_size, size=grid_size, antialias=True)
-
-
-def _resize(table: Tensor, trained_grid: tuple[int, int], grid_size: tuple[int, int], **how: Any) -> Tensor:
     if grid_size == trained_grid:
         return table
+    scale = [(side + SCALE_OFFSET) / trained for side, trained in zip(grid_size, trained_grid, strict=True)]
+    how: dict[str, Any] = {'size': grid_size, 'antialias': True} if antialias else {'scale_factor': scale}
     cls_position, patch_positions = table[:1], table[1:]
     grid = patch_positions.float().reshape(1, *trained_grid, -1).permute(0, 3, 1, 2)  # NLD -> NCHW
     grid = F.interpolate(grid, mode='bicubic', align_corners=False, **how)

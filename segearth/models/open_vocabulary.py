@@ -140,20 +140,12 @@ class OpenVocabularySegmenter(nn.Module):
         score: Score | None = None,
         num_scores: int | None = None,
     ) -> Tensor:
-        """Scores of all queries, by windows that are averaged or of the whole image (``crop_size`` 0).
+        """Scores (B, Q, H, W) of normalised images (B, 3, H, W), by windows or as a whole (``crop_size`` 0).
 
-        Whole images without an upsampler get the size of the result at once: their patch scores are interpolated to
-        it, not first to the image's size.
-
-        Args:
-            images: (B, 3, H, W), normalised.
-            size: (H0, W0) of the result, for whole images without an upsampler; others are scored at (H, W).
-            score: What to make of encoded windows, linear in their scores: (B, Q', H, W); None for
-                :meth:`score_encoded`. Several vocabularies or settings are scored from one encoding that way.
-            num_scores: Q' of ``score``.
-
-        Returns:
-            (B, Q, H, W), or (B, Q, H0, W0).
+        Whole images without an upsampler get the size (H0, W0) of the result at once: their patch scores are
+        interpolated to it, not first to the image's size. In place of :meth:`score_encoded` another function may
+        ``score`` encoded windows, with (B, Q', H, W) linear in their scores, Q' as ``num_scores``: several vocabularies
+        or settings are scored from one encoding that way.
         """
         settings, patch = self.settings, self.encoder.patch_size
         if settings.is_whole and self.upsampler is None:

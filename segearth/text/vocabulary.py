@@ -39,11 +39,6 @@ class Vocabulary:
     class_names: tuple[str, ...]  # K names to show: the first word of each class
 
     @property
-    def num_queries(self) -> int:
-        """Number of phrases Q."""
-        return len(self.queries)
-
-    @property
     def num_classes(self) -> int:
         """Number of classes K."""
         return len(self.class_names)

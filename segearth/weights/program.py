@@ -28,8 +28,6 @@ from segearth.progress import BYTES, progress_bar
 from segearth.weights.records import PAGE, REPOSITORY, WeightRecord
 from segearth.weights.sources import INSTALLERS, catalogue, check, install, locate, select
 
-EXIT_FAILED = 1
-
 
 def run(arguments: Sequence[str] | None = None, program: str | None = None) -> int:
     """Runs the program, under another name for its usage line; 1 if a file could not be fetched or is damaged."""
@@ -91,4 +89,4 @@ def _each(console: Console, records: list[WeightRecord], action: Callable[[Weigh
             failed += 1
             console.print(f'  {error}', style='red', markup=False)
     console.print(f'{len(records) - failed} of {len(records)} {closing}')
-    return EXIT_FAILED if failed else 0
+    return 1 if failed else 0

@@ -1,5 +1,6 @@
 import copy
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from open_clip.model import CLIP
 
 from segearth.errors import ConfigError
 from segearth.models.attention import ATTENTIONS, gaussian_neighbourhood
-from segearth.models.dense_clip import ATTENTION_NAMES, DenseCLIP, resize_positions, resize_positions_antialiased
+from segearth.models.dense_clip import ATTENTION_NAMES, DenseCLIP, resize_positions
 from tests.conftest import GOLDEN
 
 
@@ -110,7 +111,7 @@ def test_gaussian_knows_height_from_width():
     assert gaussian[1, 3] == pytest.approx(np.exp(-2))  # two columns to the right
 
 
-@pytest.mark.parametrize('resize', [resize_positions, resize_positions_antialiased])
+@pytest.mark.parametrize('resize', [resize_positions, partial(resize_positions, antialias=True)])
 def test_position_tables(resize):
     table = torch.randn(17, 6)
     assert resize(table, (4, 4), (4, 4)) is table

@@ -26,7 +26,7 @@ def test_synonyms_and_line_ends(write, ending, newline):
     assert vocabulary.queries == ('background', 'bareland', 'barren', 'road', 'water', 'river')
     assert vocabulary.query_to_class == (0, 1, 1, 2, 3, 3)
     assert vocabulary.class_names == ('background', 'bareland', 'road', 'water')
-    assert (vocabulary.num_queries, vocabulary.num_classes) == (6, 4)
+    assert (len(vocabulary.queries), vocabulary.num_classes) == (6, 4)
 
 
 def test_a_byte_order_mark_is_no_part_of_a_word(write):
@@ -81,7 +81,7 @@ def test_the_words_of_all_data_sets_are_accepted(shared, write):
     for record in json.loads((shared / 'facts' / 'datasets.json').read_text()).values():
         words = record['class_words']
         vocabulary = read_vocabulary(write('\n'.join(words) + '\n'), len(record.get('classes', words)))
-        assert vocabulary.num_queries == sum(len(entry.split(',')) for entry in words)
+        assert len(vocabulary.queries) == sum(len(entry.split(',')) for entry in words)
 
 
 @pytest.mark.parametrize(
