@@ -45,3 +45,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def shorten(names: Sequence[object], limit: int) -> str:
     """The first names of a long list for a message, with dots where there are more."""
     return ', '.join(map(str, names[:limit])) + (', ...' if len(names) > limit else '')
+
+
+def cut(text: str, limit: int = 60) -> str:
+    """The beginning of a long text for a message, with dots where there is more."""
+    return text if len(text) <= limit else f'{text[: limit - 3]}...'

@@ -97,14 +97,11 @@ def classify(
     background_index: int = 0,
     size: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Turns cosine scores (Q, H, W) of queries into class probabilities and labels, in strips of rows.
+    """Class probabilities (K, H0, W0), in [0, 1], and labels (1, H0, W0), int64, of cosine scores (Q, H, W) of queries.
 
-    Their classes are ``query_to_class`` (Q,). The logits are resized bilinearly to (H0, W0) where a size is given.
-    Pixels whose largest class score is lower than the threshold get the label of the background.
-
-    Returns:
-        seg_logits: (K, H0, W0), softmax probability of the best word of each class, in [0, 1].
-        pred_sem_seg: (1, H0, W0), int64 labels.
+    Their classes are ``query_to_class`` (Q,); a class has the softmax probability of its best word. The logits are
+    resized bilinearly to (H0, W0) where a size is given, in strips of rows. Pixels whose largest class score is lower
+    than the threshold get the label of the background.
     """
     num_queries, height, width = query_logits.shape
     out_height, out_width = size or (height, width)

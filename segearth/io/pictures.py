@@ -119,14 +119,9 @@ def sar_to_rgb(
 ) -> np.ndarray:
     """Turns backscatter into a picture (H, W, 3) uint8 by the rule of this module.
 
-    Args:
-        bands: (H, W), (1, H, W) or (2, H, W) of any type; (3, H, W) of 8 bit.
-        scale: 'auto', or what the numbers are: 'db', 'amplitude' or 'power'; a ConfigError refuses others.
-        db_ranges: (lowest, highest) decibels of each band; None by the rule.
-        valid: (H, W) bool, where there is data; None for everywhere.
-
-    Raises:
-        DataError: Another number of bands.
+    The bands are (H, W), (1, H, W) or (2, H, W) of any type, or (3, H, W) of 8 bit; a DataError refuses others. The
+    scale is 'auto', or what the numbers are: 'db', 'amplitude' or 'power'; a ConfigError refuses others. The ranges are
+    (lowest, highest) decibels of each band, by the rule if None; ``valid``, (H, W) bool, says where there is data.
     """
     if scale != 'auto' and scale not in LOG_FACTORS:
         raise ConfigError(f'unknown scale {scale!r} of a SAR image; known: auto, {", ".join(LOG_FACTORS)}')

@@ -87,17 +87,12 @@ def read_info(path: str | os.PathLike[str], is_picture: bool = True) -> RasterIn
 
 
 def read_raster(image: ImageInput, is_picture: bool = True, bands: tuple[int, ...] | None = None) -> Raster:
-    """Reads bands of an image.
+    """Reads bands of a file (or another name that GDAL opens), an image of Pillow or an array: (B, H, W).
 
-    Args:
-        image: File (or another name that GDAL opens), image of Pillow, or array.
-        is_picture: True for images: colour tables are looked up, the camera's orientation mark is obeyed (both as
-            OpenCV does), scaled numbers are scaled. False for labels: the numbers are kept as they are.
-        bands: Numbers of bands, from 1; None for all but alpha.
-
-    Raises:
-        DataError: A band does not exist, or the object is no image; an UnreadableFileError where the file is truncated,
-            damaged or of an unknown format, a MissingFileError where there is none.
+    Bands are numbers from 1, None for all but alpha. Of a picture colour tables are looked up, the camera's orientation
+    mark is obeyed (both as OpenCV does) and scaled numbers are scaled; the numbers of others, labels, are kept as they
+    are. A DataError says that a band does not exist or the object is no image, an UnreadableFileError that the file is
+    truncated, damaged or of an unknown format, a MissingFileError that there is none.
     """
     with _reading(image):
         if isinstance(image, FileInput):

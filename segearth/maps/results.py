@@ -120,8 +120,7 @@ def write_results(
 
     size = pixel_size(scene.crs, scene.transform, scene.shape)
     metres = None if size is None else (size[0] * size[1]) ** 0.5
-    quicklook = draw_quicklook(picture, small, legend.class_names, legend.palette, metres, plan.step)
-    quicklook.save(temporary(files.overview))
+    draw_quicklook(picture, small, legend, metres, plan.step).save(temporary(files.overview))
     write_areas(temporary(files.areas), table)
     if files.scores:
         optimise(scores, temporary(files.scores), predictor='YES')
@@ -147,25 +146,20 @@ def smallest_region(min_area: float, areas: PixelAreas, shape: tuple[int, int]) 
 
 
 def draw_quicklook(
-    picture: np.ndarray,
-    labels: np.ndarray,
-    class_names: Sequence[str],
-    palette: Palette,
-    metres_a_pixel: float | None,
-    step: int,
+    picture: np.ndarray, labels: np.ndarray, legend: MapLegend, metres_a_pixel: float | None, step: int
 ) -> Image.Image:
     """Draws scene and classes side by side.
 
     Picture (h, w, 3) uint8 and labels (h, w) uint8 are every ``step``-th pixel of a scene. Without the metres a pixel
     of the scene the bar counts pixels.
     """
-    classes = colour_map(labels, palette)
+    classes = colour_map(labels, legend.palette)
     classes[labels == NO_DATA] = 255
     enlargement = max(math.ceil(SHORTEST_SIDE / min(labels.shape)), 1)
     panels = [np.repeat(np.repeat(array, enlargement, 0), enlargement, 1) for array in (picture, classes)]
     unit_a_pixel = (metres_a_pixel or 1) * step / enlargement
     panels[1] = _with_scale_bar(panels[1], unit_a_pixel, is_metric=metres_a_pixel is not None)
-    return draw_panels([('scene', panels[0]), ('classes', panels[1])], class_names, palette)
+    return draw_panels([('scene', panels[0]), ('classes', panels[1])], legend.class_names, legend.palette)
 
 
 def round_length(longest: float) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 import rasterio
 from filelock import FileLock, Timeout
 
-from segearth.errors import ConfigError, ResultsError
+from segearth.errors import ConfigError, ResultsError, cut
 from segearth.io.atomic import replacing, write_bytes
 from segearth.io.outputs import make_folder, writing
 
@@ -154,7 +154,10 @@ def _is_finished(settings: Mapping[str, Any], results: Sequence[Path], possible:
 def _compare(old: Mapping[str, Any], new: Mapping[str, Any], place: Path) -> None:
     old, new = _flat(old), _flat(new)
     keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    shown = [f'{key} was {_short(old.get(key))}, is {_short(new.get(key))}' for key in keys[:SHOWN_DIFFERENCES]]
+    shown = [
+        f'{key} was {cut(json.dumps(old.get(key)))}, is {cut(json.dumps(new.get(key)))}'
+        for key in keys[:SHOWN_DIFFERENCES]
+    ]
     if len(keys) > len(shown):
         shown.append(f'{len(keys) - len(shown)} more')
     if keys:
@@ -169,8 +172,3 @@ def _flat(settings: Mapping[str, Any], start: str = '') -> dict[str, Any]:
     for key, value in settings.items():
         flat |= _flat(value, f'{start}{key}.') if isinstance(value, Mapping) else {f'{start}{key}': value}
     return flat
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f'{text[:57]}...'

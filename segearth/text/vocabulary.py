@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from unicodedata import category, normalize
 
-from segearth.errors import ConfigError
+from segearth.errors import ConfigError, cut
 from segearth.paths import config_folders, find_file
 
 SYNONYM_SEPARATOR = ','
@@ -116,21 +116,21 @@ def _words(entry: object, where: str) -> list[str]:
     """The words of one class, checked: composed (NFC), with single spaces."""
     items = [entry] if isinstance(entry, str) else entry
     if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
-        raise ConfigError(f'{where} is {_shown(repr(entry))}; expected words: a text, or a list of texts')
+        raise ConfigError(f'{where} is {cut(repr(entry))}; expected words: a text, or a list of texts')
     words = [' '.join(normalize('NFC', word).split()) for item in items for word in item.split(SYNONYM_SEPARATOR)]
     for word in words:
         if len(word) > MAX_WORD_LENGTH:
             raise ConfigError(
-                f'{where}: a phrase of {len(word)} characters, {_shown(word)!r}; at most {MAX_WORD_LENGTH} are allowed'
+                f'{where}: a phrase of {len(word)} characters, {cut(word)!r}; at most {MAX_WORD_LENGTH} are allowed'
             )
         unseen = sorted({f'U+{ord(char):04X}' for char in word if category(char) in UNSEEN and char not in JOINERS})
         if unseen or (word and not word.strip(JOINERS)):
             raise ConfigError(
-                f'{where}: {_shown(word)!r} holds {", ".join(unseen[:4]) or "joiners only"}: no text; remove it'
+                f'{where}: {cut(word)!r} holds {", ".join(unseen[:4]) or "joiners only"}: no text; remove it'
             )
         if CLASS_SEPARATOR in word:
             raise ConfigError(
-                f'{where}: {_shown(word)!r} holds {CLASS_SEPARATOR!r}; give each class an entry of its own'
+                f'{where}: {cut(word)!r} holds {CLASS_SEPARATOR!r}; give each class an entry of its own'
             )
     return words
 
@@ -144,10 +144,6 @@ def _with_name(name: object, words: object, where: str) -> list[str]:
 def _key(word: str) -> str:
     """What two spellings of one word have in common: letters, not their case or width."""
     return normalize('NFKC', word).casefold()
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= 60 else f'{text[:57]}...'
 
 
 def _build(entries: Sequence[tuple[str, list[str]]], source: object) -> Vocabulary:

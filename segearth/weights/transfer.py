@@ -1,9 +1,9 @@
 """One file over HTTP: resumed after an interruption, checked, and in place only when it is whole.
 
 A second run continues ``FILE.part`` if the server says, by the validator (ETag or Last-Modified) that was kept, that it
-still serves the same content; or, without one, if a checksum will tell at the end (Hugging Face's client resumes others
-unasked, pooch and torch.hub none). Publishers state a sha256, a git blob id, or nothing: what is known is compared, and
-the sha256 of a fetched file is written beside it (for ``sha256sum -c``), so that later damage shows in any case.
+still serves the same content; or, without one, if a checksum will tell at the end. Publishers state a sha256, a git
+blob id, or nothing: what is known is compared, and the sha256 of a fetched file is written beside it, for
+``sha256sum -c``, so that later damage shows in any case.
 
 Source: RFC 9110, section 14 (range requests) and section 13.1.5 (If-Range).
 """
