@@ -19,16 +19,12 @@ OPTION = 'test_dataloader.dataset.pipeline.2'  # place of the label loader in th
 def read_label(
     file: FileInput, num_ids: int | None = None, accept_palette: bool = False, accept_mask_255: bool = False
 ) -> np.ndarray:
-    """Reads a label file, checked: (H, W) uint8, 255 where it says so, is negative, or holds its no-data number.
+    """Reads and checks a label file, PNG (mode L) or one-band TIFF of class ids, also one in memory: (H, W) uint8.
 
-    Args:
-        file: PNG (mode L) or one-band TIFF of class ids: its path, or the file in memory.
-        num_ids: Ids 0 to ``num_ids - 1`` are allowed; None allows all up to 255.
-        accept_palette: Take the numbers of a palette file (mode P) for class ids.
-        accept_mask_255: Take a two-class label of 0 and 255 as it is, 255 being ignored.
-
-    Raises:
-        DataError: The file cannot be read or is not a label of these classes; a MissingFileError where there is none.
+    It is 255 where the file says so, is negative, or holds its no-data number. Ids 0 to ``num_ids - 1`` are allowed;
+    None allows all up to 255. On request the numbers of a palette file (mode P) are accepted as class ids, and a
+    two-class label of 0 and 255 as it is, 255 being ignored. A DataError says that the file cannot be read or is not a
+    label of these classes, a MissingFileError that there is none.
     """
     raster, path = read_raster(file, is_picture=False), name_of(file)
     check_kind(raster.is_palette, len(raster.bands), path, accept_palette)

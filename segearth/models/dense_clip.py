@@ -103,16 +103,10 @@ class DenseCLIP(DenseTower):
         return self.visual.conv1.weight.dtype
 
     def forward(self, images: Tensor, on_block: OnBlock | None = None) -> tuple[Tensor, Tensor]:
-        """Encodes images densely.
+        """Encodes images (B, 3, H, W), normalised as CLIP was trained, densely: [CLS] (B, C), patch tokens (B, h*w, C).
 
-        Args:
-            images: (B, 3, H, W), normalised as CLIP was trained; a ConfigError refuses H and W that are no positive
-                multiples of the patch size.
-            on_block: Called with the output of every block but the last.
-
-        Returns:
-            cls_token: (B, C), the projected read-out of [CLS].
-            patch_tokens: (B, h*w, C), row-major. Neither is L2-normalised.
+        Both are projected and not L2-normalised; patches are row-major. A ConfigError refuses H and W that are no
+        positive multiples of the patch size. ``on_block`` is called with the output of every block but the last.
         """
         grid = self.checked_grid(images)
         tokens = self.embed(images)

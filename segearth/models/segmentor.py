@@ -152,17 +152,11 @@ class SegEarthSegmentation(BaseSegmentor):
     def predict(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = ()
     ) -> list[SegDataSample] | Tensor:
-        """Segments images.
+        """Segments images (B, 3, H, W), normalised RGB, or a list of (3, H, W) of different sizes.
 
-        Args:
-            inputs: (B, 3, H, W), normalised RGB; or a list of (3, H, W) of different sizes.
-            data_samples: One an image; ``ori_shape`` (H0, W0) in its metainfo is the size of the result. New ones are
-                made where none are given.
-
-        Returns:
-            The data samples, each with ``seg_logits`` (K, H0, W0), class probabilities, and ``pred_sem_seg``
-            (1, H0, W0), labels. As in the original, the labels alone, (B, H, W), if ``data_samples`` is None and the
-            images are one tensor.
+        Returned are the data samples, or new ones, each with ``seg_logits`` (K, H0, W0), class probabilities, and
+        ``pred_sem_seg`` (1, H0, W0), labels; ``ori_shape`` in the metainfo of a sample is its (H0, W0). As in the
+        original, it is the labels alone, (B, H, W), if ``data_samples`` is None and the images are one tensor.
         """
         results = data_samples or [SegDataSample() for _ in inputs]
         groups: dict[tuple, list[int]] = {}
