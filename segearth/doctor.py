@@ -51,22 +51,26 @@ FEATURES = ('sse4_1', 'avx', 'avx2', 'fma', 'avx512f', 'avx512bw', 'avx512_bf16'
 GIB = 2**30
 
 
-def _processor_name() -> str:
+def _processor() -> Rows:
+    name = platform.processor() or 'unknown'
     with suppress(OSError):  # it is Linux that has this file
-        for line in Path('/proc/cpuinfo').read_text(errors='replace').splitlines():
-            if line.startswith('model name'):
-                return line.split(':', 1)[1].strip()
-    return platform.processor() or 'unknown'
-
-
-def _cores() -> str:
+        lines = Path('/proc/cpuinfo').read_text(errors='replace').splitlines()
+        name = next((line.partition(':')[2] for line in lines if line.startswith('model name')), name)
+    yield 'name', f'{name} ({platform.machine()})'
     usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return f'{usable} of {os.cpu_count()} usable'
-
-
-def _instructions() -> str:
+    yield 'cores', f'{usable} of {os.cpu_count()} usable'
     present = import_module('segearth.device').processor_features()
-    return ' '.join(name for name in FEATURES if name in present) or 'unknown'
+    yield 'instructions', ' '.join(name for name in FEATURES if name in present) or 'unknown'
+
+
+def _memory() -> str:
+    memory = import_module('psutil').virtual_memory()
+    return f'{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free'
+
+
+def _compiler() -> str:
+    name = import_module('numba').config.CPU_NAME or import_module('llvmlite.binding').get_host_cpu_name()
+    return f'numba sees {name}'
 
 
 def _torch() -> Rows:
@@ -75,16 +79,6 @@ def _torch() -> Rows:
     yield 'torch sees', f'{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads'
     built = [line.strip(' -') for line in torch.__config__.show().splitlines() if 'MKL-DNN' in line]
     yield 'oneDNN', ''.join(built) or 'none'
-
-
-def _compiler() -> str:
-    name = import_module('numba').config.CPU_NAME or import_module('llvmlite.binding').get_host_cpu_name()
-    return f'numba sees {name}'
-
-
-def _memory() -> str:
-    memory = import_module('psutil').virtual_memory()
-    return f'{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free'
 
 
 def _devices() -> Rows:
@@ -192,12 +186,10 @@ CHECKS: tuple[tuple[str, str, Callable[[], str | Rows]], ...] = (
     ('versions', 'system', lambda: f'{platform.platform()}, {" ".join(platform.libc_ver())}'),
     ('versions', 'Python', lambda: f'{platform.python_version()} ({sys.executable})'),
     ('versions', 'packages', lambda: ', '.join(map(_version, PACKAGES))),
-    ('processor', 'name', lambda: f'{_processor_name()} ({platform.machine()})'),
-    ('processor', 'cores', _cores),
-    ('processor', 'instructions', _instructions),
+    ('processor', 'processor', _processor),
+    ('processor', 'memory', _memory),
     ('processor', 'torch', _torch),
     ('processor', 'compiler', _compiler),
-    ('processor', 'memory', _memory),
     ('devices', 'CUDA', _devices),
     ('fast paths', 'encoder paths', _encoder_paths),
     ('fast paths', 'upsampler paths', _upsampler_paths),

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import networkx  # torch brings it
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs' / 'architecture.md'
 BEGIN, END = '<!-- drawn by tools/draw_architecture.py -->\n', '<!-- end of the drawing -->\n'
@@ -99,21 +101,9 @@ def draw(imports: dict[str, set[str]]) -> str:
         drawn = [room for room in LAYERS[number] if room in rooms]
         if drawn:
             lines += [f'  subgraph layer{number}[" "]', *(f'    {room}' for room in drawn), '  end']
-    for room in rooms:
-        implied = {far for near in arrows[room] for far in _reached(near, arrows)}
-        lines += [f'  {room} --> {other}' for other in sorted(arrows[room] - implied)]
+    fewest = networkx.transitive_reduction(networkx.DiGraph(arrows))
+    lines += [f'  {room} --> {other}' for room in rooms for other in sorted(fewest[room])]
     return '\n'.join([*lines, '```', ''])
-
-
-def _reached(room: str, arrows: dict[str, set[str]]) -> set[str]:
-    found: set[str] = set()
-    waiting = list(arrows[room])
-    while waiting:
-        other = waiting.pop()
-        if other not in found:
-            found.add(other)
-            waiting += arrows[other]
-    return found
 
 
 def with_drawing(page: str) -> str:

@@ -130,7 +130,10 @@ class Session:
             labels = []
             for index, variant in enumerate(variants):
                 progress(index, len(variants))
-                labels.append(_label_whole(SegmenterModel(variant), picture, valid))
+                window_model = SegmenterModel(variant)
+                grid = WindowGrid(valid.shape, window_model.crop_size, window_model.stride)
+                found = label_block(window_model, picture, valid, (0, 0, *valid.shape), grid)['labels']
+                labels.append(reduced(found, 0, 0, reduction(*valid.shape)))
         progress(len(variants), len(variants))
         full, no_alleviation, *no_upsampler = labels
         upsampling = (no_upsampler[0], full) if no_upsampler else None
@@ -214,13 +217,6 @@ def _run_and_keep(shown: list[np.ndarray], run: MapRun) -> None:
         place_reduced(picture, arrays['picture'], y1, x1, plan.step)
         place_reduced(labels, reduced(arrays['labels'], y1, x1, plan.step), y1, x1, plan.step)
     shown += [picture, labels, kept]
-
-
-def _label_whole(model: SegmenterModel, picture: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    shape = valid.shape
-    grid = WindowGrid(shape, model.crop_size, model.stride)
-    labels = label_block(model, picture, valid, (0, 0, *shape), grid)['labels']
-    return reduced(labels, 0, 0, reduction(*shape))
 
 
 def _with_archive(files: MapFiles) -> list[str]:

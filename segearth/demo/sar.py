@@ -62,7 +62,11 @@ def simulate_sar(scene: Scene, seed: int, num_changes: int = 3) -> SarScene:
     labels, changed = _change(rng, scene.labels, num_changes)
     height = np.where(changed, 0, scene.height)
 
-    decibels = _mean_backscatter(rng, labels) + _rows(rng, labels, scene, look)
+    table, strength = np.zeros((2, len(BACKSCATTER)), np.float32)
+    for cover, (mean, spread, slow) in BACKSCATTER.items():
+        table[cover], strength[cover] = mean + rng.normal(0, spread), slow
+    decibels = table[labels] + strength[labels] * fractal_noise(rng, labels.shape, (120, 50, 20), 0.7)
+    decibels = decibels + _rows(rng, labels, scene, look)
     texture = _texture(rng, labels)
     walls = _walls(height, look)
     intensity = 10 ** (decibels / 10) * texture + 10 ** (WALL_DB / 10) * walls
@@ -112,13 +116,6 @@ def _change(rng: Generator, labels: np.ndarray, num_changes: int) -> tuple[np.nd
         inside = np.hypot(y - centre[0], x - centre[1]) < radius * border
         after[inside & (labels == before)] = later
     return after, after != labels
-
-
-def _mean_backscatter(rng: Generator, labels: np.ndarray) -> np.ndarray:
-    table, strength = np.zeros((2, len(BACKSCATTER)), np.float32)
-    for cover, (mean, spread, slow) in BACKSCATTER.items():
-        table[cover], strength[cover] = mean + rng.normal(0, spread), slow
-    return table[labels] + strength[labels] * fractal_noise(rng, labels.shape, (120, 50, 20), 0.7)
 
 
 def _rows(rng: Generator, labels: np.ndarray, scene: Scene, look: tuple[float, float]) -> np.ndarray:

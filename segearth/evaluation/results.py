@@ -159,7 +159,9 @@ def _append_to_workbook(row: ResultRow, path: Path) -> None:
     try:
         workbook = _load(path) if path.exists() else _new_workbook()
     except _NotResultsError as error:
-        aside = _set_aside(path)
+        real = Path(os.path.realpath(path))
+        stamp = f'{time.strftime("%Y%m%d-%H%M%S")}-{os.urandom(3).hex()}'
+        aside = real.rename(real.with_name(f'{real.stem}.kept-{stamp}{real.suffix}'))
         logger.warning('%s is %s: kept as %s, and a new one is begun', path, error, aside.name)
         workbook = _new_workbook()
     sheet = workbook.worksheets[0]
@@ -217,12 +219,6 @@ def _append_to_text(row: ResultRow, path: Path) -> None:
     if old and not old.endswith(b'\n'):
         old += b'\n'
     write_bytes(path, old + (row.to_line() + '\n').encode(errors='replace'))
-
-
-def _set_aside(path: Path) -> Path:
-    path = Path(os.path.realpath(path))
-    stamp = f'{time.strftime("%Y%m%d-%H%M%S")}-{os.urandom(3).hex()}'
-    return path.rename(path.with_name(f'{path.stem}.kept-{stamp}{path.suffix}'))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -59,10 +59,6 @@ def _scaled_gaussian(query: Tensor, key: Tensor, grid_size: tuple[int, int]) -> 
     return gaussian_neighbourhood(grid_size, query) * norms * query.shape[-1] ** -0.5
 
 
-def _neighbour_only_attention(query: Tensor, key: Tensor, value: Tensor, grid_size: tuple[int, int]) -> Tensor:
-    return _scaled_gaussian(query, key, grid_size).softmax(dim=-1) @ value
-
-
 def _gaussian_vanilla_attention(query: Tensor, key: Tensor, value: Tensor, grid_size: tuple[int, int]) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value, attn_mask=_scaled_gaussian(query, key, grid_size))
 
@@ -74,7 +70,7 @@ ATTENTIONS: dict[str, Attention] = {
     'SCLIP': partial(_summed_attention, pairs=('qq', 'kk')),
     'SegEarth': partial(_summed_attention, pairs=('qq', 'kk', 'vv')),
     'NACLIP': _neighbour_attention,
-    'NOnly': _neighbour_only_attention,
+    'NOnly': lambda query, key, value, grid_size: _scaled_gaussian(query, key, grid_size).softmax(dim=-1) @ value,
     'GAV': _gaussian_vanilla_attention,
 }
 """Variants that replace the attention of a read-out block."""

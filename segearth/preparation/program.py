@@ -20,22 +20,18 @@ The result goes where configs/ expect it: below --out, by default $SEGEARTH_DATA
 def run_converter(program: str, description: str) -> NoReturn:
     """Prepares a data set as the command line says, and ends the process (:func:`segearth.cli.run_cli`).
 
-    Args:
-        program: Which of :data:`segearth.preparation.recipe.PROGRAMS`.
-        description: For the help.
-
-    Raises:
-        SystemExit: Always.
+    ``program`` is one of :data:`segearth.preparation.recipe.PROGRAMS`; the description is for the help.
     """
-    run_cli(lambda: _prepare(PROGRAMS[program], description))
 
+    def run() -> None:
+        recipes = PROGRAMS[program]
+        choices = vars(_build_parser(recipes, description).parse_args())
+        recipe = recipes[choices.pop('name')]
+        with progress_bar(recipe.title, 'images') as report:
+            summary = prepare(recipe, **choices, report=report)
+        print(_describe(recipe, summary, choices['all_data'] / recipe.data_folder))
 
-def _prepare(recipes: dict[str, Recipe], description: str) -> None:
-    choices = vars(_build_parser(recipes, description).parse_args())
-    recipe = recipes[choices.pop('name')]
-    with progress_bar(recipe.title, 'images') as report:
-        summary = prepare(recipe, **choices, report=report)
-    print(_describe(recipe, summary, choices['all_data'] / recipe.data_folder))
+    run_cli(run)
 
 
 def positive(text: str) -> int:

@@ -35,8 +35,8 @@ class Tiling:
         window_height, window_width = min(self.window[0], height), min(self.window[1], width)
         return [
             (y, x, y + window_height, x + window_width)
-            for y in _starts(height - window_height, self.stride[0])
-            for x in _starts(width - window_width, self.stride[1])
+            for y in [*range(0, height - window_height, self.stride[0]), height - window_height]
+            for x in [*range(0, width - window_width, self.stride[1]), width - window_width]
         ]
 
     def names(self, name: str, size: tuple[int, int]) -> dict[str, Box]:
@@ -45,10 +45,6 @@ class Tiling:
             self.tile_name.format(name=name, y1=y1, x1=x1, y2=y2, x2=x2): (y1, x1, y2, x2)
             for y1, x1, y2, x2 in self.boxes(size)
         }
-
-
-def _starts(last: int, stride: int) -> list[int]:
-    return [*range(0, last, stride), last]
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,8 @@ def embed_queries(
     prompts = {query: [_fill(template, query) for template in templates] for query in queries}
     _check_tokens(encoder.text, prompts)
     folder = (default_cache_folder() if cache_folder is None else Path(cache_folder)) / 'text'
-    files = {query: folder / f'{_key(encoder.fingerprint, texts)}.safetensors' for query, texts in prompts.items()}
+    contents = {query: json.dumps([encoder.fingerprint, *texts]).encode() for query, texts in prompts.items()}
+    files = {query: folder / f'{hashlib.sha256(text).hexdigest()}.safetensors' for query, text in contents.items()}
     known = {query: _read(file) for query, file in files.items()} if use_cache else {}
     embeddings = {query: embedding for query, embedding in known.items() if embedding is not None}
     missing = [query for query in prompts if query not in embeddings]
@@ -87,10 +88,6 @@ def _fill(template: Template, query: str) -> str:
     if template.count('{}') != 1:
         raise ConfigError(f'template {template!r} needs exactly one {{}} where the phrase goes')
     return template.replace('{}', query)
-
-
-def _key(fingerprint: str, prompts: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps([fingerprint, *prompts]).encode()).hexdigest()
 
 
 def _check_tokens(tower: BlipTextTower | ClipTextTower, prompts: Mapping[str, Sequence[str]]) -> None:
