@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from segearth.device import choose_device, plain_torch
 from segearth.errors import ConfigError, DataError
 from segearth.inference.scoring import EncodedWindows, classify, encode_windows, score_encoded
-from segearth.inference.settings import InferenceSettings, by_our_names
+from segearth.inference.settings import ORIGINAL_KEYS, InferenceSettings, by_our_names
 from segearth.inference.sliding_window import score_padded, score_whole, slide, window_batch_size
 from segearth.models.build import DEFAULT_READOUT, Encoder, build_encoder, build_feature_upsampler
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary
+from segearth.weights.encoders import get_record
 from simfeatup.upsamplers.base import KernelReuse
 
 READOUT_KEYS = {'model_type': 'attention', 'ssa_last_n_layers': 'num_readout_blocks'}
@@ -207,10 +208,11 @@ def build_segmenter(
     ``clip_path`` and ``precision`` are; without a device it runs on CUDA where present, else the CPU. ``feature_up``
     upsamples its features with SimFeatUp, by ``model_name`` and ``model_path`` of ``feature_up_cfg``. The settings are
     fields of :class:`InferenceSettings` and arguments of the read-out (:data:`READOUT_KEYS`), under their names here or
-    the original's. A :class:`segearth.errors.UserError` says which setting or weight file cannot be used, and why.
+    the original's; those not given are the encoder record's, or the classes' defaults. A
+    :class:`segearth.errors.UserError` says which setting or weight file cannot be used, and why.
     """
     device = choose_device(device)
-    readout, inference = split_settings(settings)
+    readout, inference = split_settings(settings, get_record(clip_type, vit_type).settings)
     encoder = build_encoder(clip_type, vit_type, clip_path, device=device, precision=precision, **readout)
     upsampler = None
     if feature_up:
@@ -226,11 +228,17 @@ def embed_vocabulary(encoder: Encoder, vocabulary: Vocabulary) -> tuple[Tensor, 
     return embed_queries(encoder, vocabulary.queries), torch.tensor(vocabulary.query_to_class)
 
 
-def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], InferenceSettings]:
-    """Arguments of the read-out, and settings of inference, under their names here or the original's."""
+def split_settings(
+    settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], InferenceSettings]:
+    """Arguments of the read-out, and settings of inference, under their names here or the original's.
+
+    ``defaults``, by the names here, take the place of those of :class:`InferenceSettings`.
+    """
     inference = by_our_names(settings, READOUT_KEYS)
     readout = {name: inference.pop(name) for name in DEFAULT_READOUT if name in inference}
-    return readout, InferenceSettings.from_keys(inference)
+    own = by_our_names(inference, ORIGINAL_KEYS)
+    return readout, InferenceSettings.from_keys({**(defaults or {}), **own})
 
 
 def _check_background(settings: InferenceSettings, num_classes: int) -> None:

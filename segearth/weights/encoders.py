@@ -6,7 +6,9 @@ effectively ran, which is not always what the weights were trained with (CLIPSel
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from segearth.errors import ConfigError, did_you_mean
 from segearth.weights.records import WeightRecord, read_records
@@ -22,6 +24,8 @@ class EncoderRecord(WeightRecord):
     patch_size: int  # side of a square patch in pixels; 0 where the architecture says it
     quick_gelu: bool  # whether the original ran QuickGELU (``x * sigmoid(1.702 x)``) rather than GELU
     model_config: str | None = None  # file of an architecture of our own, in the format of open_clip's model configs
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of inference, where a user gives none
+    resolution: tuple[float, float] | None = None  # finest and coarsest metres a pixel that it knows; None if nobody knows
 
 
 ENCODERS = read_records('encoders', EncoderRecord)
@@ -35,7 +39,7 @@ def clip_types() -> list[str]:
 def get_record(clip_type: str, vit_type: str | None = None) -> EncoderRecord:
     """Looks an encoder up by a name of the table, or any open_clip architecture name (then the weights are yours).
 
-    Sizes are "ViT-B/16" or "ViT-B-16", for BLIP "base" or "large"; None takes the smallest that exists. The demo
+    Sizes are "ViT-B/16" or "ViT-B-16", for BLIP "base" or "large"; None takes the smallest that exists. The embedded
     encoders exist in one size and accept every name. With an architecture name the size may only repeat what the name
     says. A ConfigError lists what does exist where the name does not, or not in that size.
     """

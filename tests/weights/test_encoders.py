@@ -25,6 +25,7 @@ SIZES = {
     'BLIP': ['base', 'large'],
     'Demo': [ANY_SIZE],
     'DemoSAR': [ANY_SIZE],
+    'Mini': [ANY_SIZE],
 }
 
 
