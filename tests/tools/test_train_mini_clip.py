@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 import train_mini_clip
+from open_clip import SimpleTokenizer
 from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import load_file
 from studies.mini_data import draw_batch, open_aid, open_rsscn7, read_captions, scene_phrase
-from studies.mini_training import encode
+from studies.mini_training import encode, encode_texts
 from studies.mini_words import WORDS, named_words
 
 from segearth.errors import CheckpointError, DataError, MissingFileError
@@ -90,6 +91,12 @@ def test_the_trained_readout_is_that_of_maps(data, train):
         cls_token, dense = encode(dense_clip.visual, images)
         torch.testing.assert_close(dense, dense_clip(images)[1], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(cls_token, dense_clip.visual(images), rtol=1e-4, atol=1e-5)
+
+
+def test_texts_are_embedded_as_open_clip_does(tiny_clip_model):
+    tokens = SimpleTokenizer(context_length=32)(['a river', 'many green trees are near a large lake !', '', 'x ' * 60])
+    with torch.no_grad():
+        torch.testing.assert_close(encode_texts(tiny_clip_model, tokens), tiny_clip_model.encode_text(tokens))
 
 
 def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(data, train, monkeypatch):
