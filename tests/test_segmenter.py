@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,8 @@ from PIL import Image
 
 import segearth
 from segearth.errors import DataError, MissingFileError, UserError
+from segearth.inference.settings import InferenceSettings
+from segearth.weights.encoders import get_record
 
 
 @pytest.fixture(scope='module')
@@ -130,3 +134,11 @@ def test_images_that_cannot_be(segmenter, image, error, message):
 def test_settings_that_cannot_be(tiny_clip, settings, message):
     with pytest.raises(UserError, match=message):
         segearth.Segmenter(**{'classes': 'road; tree', 'clip_path': str(tiny_clip)} | settings)
+
+
+def test_an_encoder_brings_its_own_window_unless_one_is_given(tiny_clip):
+    record, options = get_record('Mini'), {'clip_type': 'Mini', 'clip_path': str(tiny_clip), 'device': 'cpu'}
+    own = segearth.Segmenter(['tree', 'road'], **options).model.settings
+    given = segearth.Segmenter(['tree', 'road'], **options, slide_crop=64, cls_token_weight=-0.1).model.settings
+    assert own == InferenceSettings(**record.settings) != InferenceSettings()
+    assert given == replace(own, crop_size=(64, 64), cls_token_weight=-0.1)
