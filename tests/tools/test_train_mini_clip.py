@@ -80,7 +80,7 @@ def test_what_is_written_is_read_by_the_project(data, train):
     assert report['steps'] == 3 and report['settings']['seed'] == 0 and report['minutes_of_processor_time'] > 0
     assert [entry['step'] for entry in report['scene_accuracy_of_held_out_images']] == [1, 2, 3]
     assert all(0 <= entry['both'] <= 1 for entry in report['scene_accuracy_of_held_out_images'])
-    assert encoder.encode_text(['a river']).shape == (1, encoder.visual.embed_dim)
+    assert encoder.text(['a river']).shape == (1, encoder.visual.embed_dim)
 
 
 def test_the_trained_readout_is_that_of_maps(data, train):
