@@ -216,6 +216,7 @@ def train(
     arguments, model = run.arguments, run.model
     tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
     weights, dtype = training.Losses(words=arguments.words), PRECISIONS[arguments.precision]
+    frequencies = training.word_frequencies(sets[0])
     clock, processor = time.monotonic(), time.process_time()
     smooth: dict[str, float] = {}
     while run.progress < 1:
@@ -227,7 +228,9 @@ def train(
             sets, shares, rng, arguments.single, arguments.mosaics, arguments.image_size, arguments.patch
         )
         share_kept = arguments.kept[run.is_falling]
-        loss, parts = training.compute_loss(model, batch, phrases, tokenizer, rng, share_kept, weights, dtype)
+        loss, parts = training.compute_loss(
+            model, batch, phrases, tokenizer, rng, share_kept, weights, frequencies, dtype
+        )
         factor = training.learning_rate_factor(run.step, run.progress, arguments.cool_down)
         training.update(model, run.optimizers, loss, arguments.learning_rate * factor)
         training.average_weights(run.average, model, run.step, arguments.average)

@@ -23,6 +23,7 @@ from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
 from studies.mini_words import named_words
 
 AID_SIDE, RSSCN7_SIDE = 150, 256  # pixels that images are stored with
+GREY_SHARE = 0.1  # of the crops lose their colours: some encoders of radar learn from grey pictures
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif')
 RSSCN7_SCENES: dict[str, tuple[tuple[str, ...], str]] = {
     'aGrass': (('meadow',), 'a piece of grass or meadow'),
@@ -224,8 +225,11 @@ def _crop(pixels: np.ndarray, size: tuple[int, int], rng: Generator) -> np.ndarr
     crop = crop[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
     if is_turned:
         crop = crop.transpose(1, 0, 2)
-    levels = np.linspace(0, 1, 256, dtype=np.float32)[:, None] ** np.exp(rng.uniform(-0.4, 0.4))
-    gain = np.exp(rng.uniform(-0.3, 0.3) + rng.uniform(-0.1, 0.1, 3))
+    if rng.random() < GREY_SHARE:
+        crop = np.repeat(crop.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    # Darker more often than lighter: satellites' scenes are, and their water is nearly black
+    levels = np.linspace(0, 1, 256, dtype=np.float32)[:, None] ** np.exp(rng.uniform(-0.4, 0.7))
+    gain = np.exp(rng.uniform(-0.5, 0.4) + rng.uniform(-0.1, 0.1, 3))
     offset = rng.uniform(-0.1, 0.1) + rng.uniform(-0.05, 0.05, 3)
     levels = ((levels - 0.5) * gain + 0.5 + offset).clip(0, 1) * 255
     table = ((levels - CLIP_MEAN) / CLIP_STD).astype(np.float32)

@@ -7,7 +7,9 @@ so each loss asks for something of a part's mean: a part is an image, or a quart
 - Captions: the mean answers for the part's caption (CLIP, arXiv 2103.00020), of single images [CLS] too.
 - Scenes: the mean, and [CLS], answer for the scene's name.
 - Words: each patch is given to the nouns by a softmax, as a map is; the mean of these shares answers for the nouns that
-  the captions name (learning from proportions of labels). The patches of an image may differ, and should.
+  the captions name (learning from proportions of labels). The patches of an image may differ, and should. Trees and
+  buildings are named most: the logarithm of a word's frequency is added to its score here, and not in a map, so that a
+  frequent word need not score higher to be right (logit adjustment, Menon et al., arXiv 2007.07314).
 """
 
 from __future__ import annotations
@@ -92,6 +94,7 @@ def compute_loss(
     rng: Generator,
     share_kept: float,
     weights: Losses,
+    frequencies: Tensor,
     dtype: torch.dtype,
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss of a batch and its parts by name.
@@ -104,6 +107,7 @@ def compute_loss(
         rng: Source of all that is random here: prompts, forms of words, the patches that are read.
         share_kept: Of the patches, in (0, 1].
         weights: Of the losses.
+        frequencies: (W,) of the words, see :func:`word_frequencies`.
         dtype: Of the large matrix products.
     """
     grid = model.visual.grid_size[0]
@@ -129,7 +133,7 @@ def compute_loss(
     seen = torch.from_numpy(present)
     same_scene = scenes[asked] @ scenes[asked].T
     target = (1 - SAME_SCENE) * torch.eye(len(asked)) + SAME_SCENE * same_scene / same_scene.sum(1, keepdim=True)
-    shares = (scale * F.normalize(dense, dim=-1) @ word_text.T).softmax(-1)  # (B, k, W)
+    shares = (scale * F.normalize(dense, dim=-1) @ word_text.T + frequencies.log()).softmax(-1)  # (B, k, W)
     shares = membership @ shares.flatten(0, 1)
     named = torch.from_numpy(batch.words)
     is_named = seen & (named.sum(1) > 0)
@@ -150,6 +154,13 @@ def compute_loss(
             weights.caption * parts['cls_caption'] + weights.scene * parts['cls_scene']
         )
     return loss, {name: value.item() for name, value in parts.items()}
+
+
+def word_frequencies(source: ImageSet) -> Tensor:
+    """(W,) how often captions of the images that are trained on name each word; sums to 1, none is 0."""
+    words = source.words[~source.held_out]
+    shares = (words / words.sum(axis=1, keepdims=True).clip(1e-6)).mean(axis=0) + 1e-4
+    return torch.from_numpy(shares / shares.sum())
 
 
 def encode_texts(model: CLIP, tokens: Tensor) -> Tensor:
