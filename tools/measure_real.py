@@ -1,0 +1,110 @@
+"""Tables of the paper's parts on real tiles with labels: attention, upsampling, lambda of Global Bias Alleviation.
+
+python tools/measure_real.py configs/cfg_real_*.py --page docs/real.md
+
+Each config's settings hold but for what a table varies. Intervals are of 95 % over pieces of 256 x 256 pixels, which
+one tile gives several of: they say how far the pieces agree, not how far the place stands for others.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmseg.registry import MODELS
+from studies.ablation_measures import Outcome, class_ious, table, with_interval
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
+
+from segearth.cli import build_parser, run_cli
+from segearth.evaluation.configuration import add_config_options, build_checked_dataset, load_config
+from segearth.evaluation.run import clean_messages
+from segearth.evaluation.settings_sweep import read_images
+from segearth.freed_memory import keep_freed_memory
+from segearth.io.atomic import write_bytes
+from segearth.models.attention import ATTENTION_NAMES
+
+PIECE = 256  # pixels
+LAMBDAS = (0.0, -0.1, -0.2, -0.3, -0.5)
+UPSAMPLERS: dict[str, dict[str, Any]] = {
+    'none, scores interpolated': {'model.feature_up': False},
+    **{name: {'model.feature_up_cfg.model_name': name} for name in ('bilinear', 'joint_bilateral')},
+    'jbu_one, trained for Mini': {
+        'model.feature_up_cfg.model_name': 'jbu_one',
+        'model.feature_up_cfg.model_path': 'mini/mini_jbu_one.safetensors',
+    },
+}
+TABLES: dict[str, dict[str, dict[str, Any]]] = {
+    'Encoder': {'Mini': {}, 'demo model of generated scenes': {
+        'model.clip_type': 'Demo', 'model.slide_crop': 224, 'model.slide_stride': 112,
+    }},
+    'Attention of the last block': {name: {'model.model_type': name} for name in ATTENTION_NAMES},
+    'Upsampling': UPSAMPLERS,
+    'Lambda of Global Bias Alleviation': {f'{value:g}': {'model.cls_token_lambda': value} for value in LAMBDAS},
+}  # fmt: skip
+"""Title of a table -> its lines: name -> what it changes of a config."""
+
+
+@torch.inference_mode()
+def measure(config: str, changes: Mapping[str, Any]) -> tuple[Outcome, Sequence[str]]:
+    """Confusions of a config with some changes, by pieces of the images; and the names of its classes."""
+    settings = load_config(config, dict(changes))
+    dataset = build_checked_dataset(settings)
+    segmentor = MODELS.build(settings.model)
+    count = segmentor.core.num_classes
+    pieces = []
+    for image, size, label in read_images(settings, dataset, segmentor):
+        _, labels = segmentor.core.classify(segmentor.core.score_images(image[None], size)[0], size)
+        truth, found = label.cpu().numpy(), labels[0].cpu().numpy()
+        for y in range(0, size[0], PIECE):
+            for x in range(0, size[1], PIECE):
+                here = np.s_[y : y + PIECE, x : x + PIECE]
+                known = truth[here] < count
+                pairs = truth[here][known].astype(np.int64) * count + found[here][known]
+                pieces.append(np.bincount(pairs, minlength=count**2).reshape(count, count))
+    return Outcome(np.stack(pieces)[None]), dataset.metainfo['classes']
+
+
+def describe(outcome: Outcome, names: Sequence[str]) -> str:
+    """The mean IoU over the classes that labels or maps have, with its interval, and the IoU of each class."""
+    each = ', '.join(f'{name} {value:.0f}' for name, value in zip(names, outcome.ious, strict=True) if value == value)
+    return f'{with_interval(outcome)}: {each}'
+
+
+def most_frequent(outcome: Outcome) -> float:
+    """Mean IoU in percent of a map that has the most frequent class everywhere."""
+    counts = outcome.counts.sum((0, 1)).sum(1)
+    everywhere = np.zeros((len(counts), len(counts)), np.int64)
+    everywhere[:, counts.argmax()] = counts
+    return float(100 * np.nanmean(class_ious(everywhere)))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and prints."""
+    parser = build_parser(__doc__)
+    parser.add_argument('configs', nargs='+', help='configs/cfg_real_*.py')
+    parser.add_argument('--tables', nargs='+', choices=tuple(TABLES), default=list(TABLES), help='default: all')
+    parser.add_argument('--page', type=Path, help='Markdown file of the tables')
+    add_config_options(parser)
+    options = parser.parse_args(arguments)
+    keep_freed_memory(limited=True)
+    parts = []
+    for title in options.tables:
+        rows = [[title, *(Path(config).stem.removeprefix('cfg_real_') for config in options.configs)]]
+        outcomes = []
+        for name, changes in TABLES[title].items():
+            with clean_messages():
+                outcomes = [measure(config, changes | (options.cfg_options or {})) for config in options.configs]
+            rows.append([name, *(describe(*outcome) for outcome in outcomes)])
+        if title == 'Encoder':
+            rows.append(['most frequent class everywhere', *(f'{most_frequent(part):.1f}' for part, _ in outcomes)])
+        parts.append(f'## {title}\n\n{table(rows)}')
+        print(parts[-1], flush=True)
+    if options.page:
+        write_bytes(options.page, '\n'.join([f'# Real tiles\n\n{__doc__.strip()}\n', *parts]).encode())
+
+
+if __name__ == '__main__':
+    run_cli(main)
