@@ -62,11 +62,12 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
 
 def add_segmenter_options(options: argparse._ActionsContainer) -> None:
     """Adds what says which model segments, and how, to a parser or a group; :func:`segmenter_settings` reads it."""
-    options.add_argument('--encoder', '--clip-type', dest='clip_type', help='default: Demo, for generated scenes only')
+    options.add_argument('--encoder', '--clip-type', dest='clip_type', help='default: Mini, a small one that is here')
     options.add_argument('--vit-type', help='size of the encoder, such as ViT-B/16')
     options.add_argument('--weights', '--clip-path', dest='clip_path', help='weight file that overrides the encoder\'s')
     options.add_argument('--attention', dest='model_type', help='of the dense read-out, default SegEarth')
-    options.add_argument('--lambda', dest='cls_token_lambda', type=float, help='Global Bias Alleviation, default -0.3')
+    options.add_argument('--lambda', dest='cls_token_lambda', type=float, help='Global Bias Alleviation; default: '
+                         'what suits the encoder, -0.3 or 0')  # fmt: skip
     options.add_argument('--threshold', dest='prob_thd', type=float, help='less probable pixels become background')
     options.add_argument('--background', dest='bg_idx', type=int, help='number of the background class, from 0')
     options.add_argument('--no-upsampling', dest='feature_up', action='store_false', default=None, help='no SimFeatUp')

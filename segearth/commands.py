@@ -74,7 +74,8 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
                          'default: none for 8 bit, else percentile')  # fmt: skip
     reading.add_argument('--sar', dest='sensor', action='store_const', const='sar', help='radar: one or two bands')
     reading.add_argument('--ignore-alpha', action='store_true', default=None, help='map what alpha says is not there')
-    reading.add_argument('--resolution', type=float, help='metres a pixel that scenes are resampled to')
+    reading.add_argument('--resolution', default='auto', metavar='METRES|auto|native', help='a pixel that scenes are '
+                         'resampled to; auto: what the encoder was trained on, where that is known')  # fmt: skip
     writing = parser.add_argument_group('results')
     writing.add_argument('--scores', action='store_true', help="also a raster of the probability of each pixel's class")
     writing.add_argument('--polygons', action='store_true', help='also polygons, as GeoPackage')
@@ -108,15 +109,18 @@ def _predict(arguments: argparse.Namespace) -> None:
     from segearth.maps.predict import MapOptions, parts_of, predict_to_files
     from segearth.maps.results import MapFiles
     from segearth.maps.run import run_blocks
-    from segearth.maps.scene import SceneSource, find_scenes, open_scene
+    from segearth.maps.scene import SceneSource, choose_resolution, find_scenes, open_scene
     from segearth.progress import progress_bar
     from segearth.segmenter import Segmenter
+    from segearth.weights.encoders import DEFAULT_ENCODER, get_record
 
     settings = _segmenter_settings(arguments)
     sensor, ignore_alpha = settings.get('sensor', 'optical'), settings.get('ignore_alpha', False)
     bands = read_band_numbers(arguments.bands)
     paths = find_scenes(arguments.scenes)
-    sources = [SceneSource(path, bands, sensor, arguments.resolution, ignore_alpha) for path in paths]
+    record = get_record(settings.get('clip_type', DEFAULT_ENCODER), settings.get('vit_type'))
+    resolution = choose_resolution(arguments.resolution, record.resolution)
+    sources = [SceneSource(path, bands, sensor, resolution, ignore_alpha) for path in paths]
     names = []
     for source in sources:  # all of them before the first is begun: a typing error should not cost a night
         with open_scene(source) as scene:

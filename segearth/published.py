@@ -19,7 +19,7 @@ from segearth.paths import PROJECT_ROOT
 FOREGROUND_IOU = 'foreground IoU'
 """What is reported of sets with one class: the IoU of that class, where mIoU would count the background too."""
 ALL = 'all'
-NOT_IN_THE_PAPER = ('cfg_demo', 'cfg_demo_sar')
+NOT_IN_THE_PAPER = ('cfg_demo', 'cfg_real_')  # beginnings of names
 _CONTENT = json.loads(Path(__file__).with_suffix('.json').read_text(encoding='utf-8'))
 GROUPS = tuple(_CONTENT['groups'])
 """The tables of the paper."""
@@ -70,7 +70,7 @@ def group_configs(group: str = ALL, folder: Path = PROJECT_ROOT / 'configs') -> 
     """Configs of a group in the order of the table; all of the folder but the demo's, a user's own last, for 'all'."""
     if group not in (ALL, *GROUPS):
         raise ConfigError(f'unknown group {group!r}; known: {", ".join((*GROUPS, ALL))}')
-    found = {path.stem: path for path in sorted(folder.glob('cfg_*.py')) if path.stem not in NOT_IN_THE_PAPER}
+    found = {path.stem: path for path in sorted(folder.glob('cfg_*.py')) if not path.stem.startswith(NOT_IN_THE_PAPER)}
     groups = {name: record.group for name, record in PUBLISHED.items()}
     in_order = [name for name in dict.fromkeys([*groups, *found]) if name in found]
     chosen = [found[name] for name in in_order if group in (ALL, groups.get(name))]

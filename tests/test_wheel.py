@@ -16,7 +16,8 @@ from segearth.demo import files as demo_files
 from segearth.paths import PROJECT_ROOT
 
 FILES = ('pyproject.toml', 'requirements.txt', 'README.md', 'LICENSE', 'weights/README.md')
-FOLDERS = ('segearth', 'simfeatup', 'configs', 'weights/demo')  # not all of weights/, where fetched files may lie
+# not all of weights/, where fetched files may lie
+FOLDERS = ('segearth', 'simfeatup', 'configs', 'weights/demo', 'weights/mini')
 FOREIGN = 'raise RuntimeError("a folder of somebody else beside the package was read")\n'
 PROGRAM = """
 import sys
@@ -32,9 +33,10 @@ from segearth.training.engine import load_training_config
 assert segearth.__file__.startswith(sys.prefix), segearth.__file__
 image = make_scene(3, 64).image
 upsampler = {'model_name': 'jbu_one', 'model_path': 'demo/demo_jbu_one.safetensors'}
-segmenter = segearth.Segmenter(['road', 'building', 'water'], feature_up_cfg=upsampler, resize=None)
+segmenter = segearth.Segmenter(['road', 'building', 'water'], 'Demo', feature_up_cfg=upsampler, resize=None)
 result = segmenter(Image.fromarray(image))
 assert result.labels.shape == (64, 64)
+assert segearth.Segmenter(['road', 'water'])(image).labels.shape == (64, 64)
 
 place = dict(crs='EPSG:32632', transform=Affine(0.25, 0, 500000, 0, -0.25, 5600000))
 with rasterio.open('scene.tif', 'w', 'GTiff', 64, 64, 3, dtype='uint8', **place) as scene:

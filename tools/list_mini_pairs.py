@@ -9,12 +9,10 @@ published, for train.csv and test.csv. Large images stand in the list as often a
 import json
 import os
 import re
-import sys
 from pathlib import Path
 
+import checkout  # noqa: F401 - makes the packages beside it importable
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 from segearth.cli import build_parser, run_cli
 from segearth.errors import DataError, MissingFileError
@@ -63,7 +61,8 @@ def main() -> None:
     parser = build_parser(__doc__)
     parser.add_argument('--pairs', type=Path, required=True, help='folder of opt, sar and metadata.json')
     parser.add_argument('--sen12', type=Path, help='folder of the scenes of SEN1-2')
-    parser.add_argument('--out', type=Path, default=Path(os.environ.get('SEGEARTH_DATA', 'data'), 'mini_pairs'), help='folder of the lists')
+    folder = Path(os.environ.get('SEGEARTH_DATA', 'data'), 'mini_pairs')
+    parser.add_argument('--out', type=Path, default=folder, help='folder of the lists')
     options = parser.parse_args()
     sentinel = sentinel_pairs(options.pairs)
     for name, (tile, part) in PARTS.items():

@@ -6,20 +6,17 @@ python tools/measure_mini.py radar-scenes --sen12 SEN12                # scene n
 """
 
 import argparse
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import checkout  # noqa: F401 - makes the packages beside it importable
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
-
 from studies.ablation_measures import class_ious
 from studies.mini_data import open_aid
 from studies.mini_training import PROMPTS
+from torch import Tensor
+from torch.nn import functional as F
 
 from segearth.alignearth.pairs import read_list
 from segearth.cli import build_parser, run_cli
@@ -77,7 +74,8 @@ def measure_scenes(options: argparse.Namespace) -> None:
     held_out = np.flatnonzero(source.held_out)
     images = embed_images(encoder, (source.pixels[place] for place in held_out), options.side)
     labels = source.scenes[held_out].argmax(axis=1)
-    print(f'{len(held_out)} held-out images, {len(phrases)} scene names: {name_scenes(images, encoder, phrases, labels)}')
+    accuracies = name_scenes(images, encoder, phrases, labels)
+    print(f'{len(held_out)} held-out images, {len(phrases)} scene names: {accuracies}')
     captions = [caption for place in held_out for caption in source.captions[place]]
     owner = np.repeat(np.arange(len(held_out)), [len(source.captions[place]) for place in held_out])
     with torch.inference_mode():

@@ -6,17 +6,15 @@ Each config's settings hold but for what a table varies. Intervals are of 95 % o
 one tile gives several of: they say how far the pieces agree, not how far the place stands for others.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401 - makes the packages beside it importable
 import numpy as np
 import torch
 from mmseg.registry import MODELS
 from studies.ablation_measures import Outcome, class_ious, table, with_interval
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
 
 from segearth.cli import build_parser, run_cli
 from segearth.evaluation.configuration import add_config_options, build_checked_dataset, load_config

@@ -12,20 +12,17 @@ import argparse
 import copy
 import json
 import logging
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401 - makes the packages beside it importable
 import numpy as np
 import open_clip
 import torch
 from open_clip.model import CLIP
 from safetensors.torch import save
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout; it need not be installed
-
 from studies import mini_training as training
 from studies.mini_data import ImageSet, draw_batch, open_aid, open_rsscn7
 
@@ -38,7 +35,7 @@ from segearth.paths import PROJECT_ROOT
 logger = logging.getLogger('train_mini_clip')
 
 BUDGETS = ('steps', 'minutes')
-CHANGEABLE = {*BUDGETS, 'out', 'work_dir', 'resume', 'images', 'captions', 'rsscn7', 'threads', 'save_every'}
+CHANGEABLE = {*BUDGETS, 'kept', 'out', 'work_dir', 'resume', 'images', 'captions', 'rsscn7', 'threads', 'save_every'}
 RSSCN7_SHARE = 0.15  # of the crops
 
 
@@ -143,7 +140,8 @@ class Run:
             CheckpointError: It belongs to a run with other settings.
         """
         state = torch.load(path, weights_only=True)
-        if json.loads(state['settings']) != json.loads(json.dumps(self.settings())):
+        known = {key: value for key, value in json.loads(state['settings']).items() if key not in CHANGEABLE}
+        if known != json.loads(json.dumps(self.settings())):
             raise CheckpointError(
                 f'{path} belongs to a run with other settings ({state["settings"]}): choose another --work-dir'
             )
@@ -161,7 +159,8 @@ class Run:
         write_bytes(out / 'mini.safetensors', save(weights))
         report = {
             'steps': self.step, 'progress': round(self.progress, 4), **self.used, 'sources': sources,
-            'settings': self.settings(), 'losses': asdict(training.Losses(words=self.arguments.words)),
+            'settings': self.settings() | {'kept': self.arguments.kept},
+            'losses': asdict(training.Losses(words=self.arguments.words)),
             'scene_accuracy_of_held_out_images': self.accuracies, 'torch': torch.__version__,
         }  # fmt: skip
         for name, content in (('mini.json', model_config(self.arguments)), ('mini_training.json', report)):

@@ -1,6 +1,6 @@
 """What the page does, without the page: an uploaded file and some words in, pictures, areas and files out.
 
-The map is made as ``segearth predict`` makes it, at the scene's own resolution; on the way the probabilities of all
+The map is made as ``segearth predict`` makes it; on the way the probabilities of all
 classes are kept at the size of the screen.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import rasterio
 
 from segearth.app.storage import Storage
 from segearth.app.uploads import Limits, check_words, open_upload
-from segearth.errors import ConfigError, DataError
+from segearth.errors import DataError
+from segearth.inference.settings import InferenceSettings
 from segearth.io.panels import Palette, palette_of
 from segearth.io.pictures import decide_stretch
 from segearth.io.raster import read_band_numbers
@@ -32,6 +34,7 @@ from segearth.maps.scene import SceneSource, open_scene
 from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.segmenter import Segmenter
 from segearth.text.vocabulary import Vocabulary
+from segearth.weights.encoders import DEFAULT_ENCODER, get_record
 
 KEPT_MODELS = 2
 SECONDS_TO_STOP = 20  # a window takes less
@@ -48,9 +51,9 @@ class Request:
 
     path: str | None  # of the uploaded file
     words: str  # one class a line, commas between synonyms
-    encoder: str = 'Demo'
+    encoder: str = DEFAULT_ENCODER
     attention: str = 'SegEarth'
-    cls_token_weight: float = -0.3  # lambda of Global Bias Alleviation
+    cls_token_weight: float | None = None  # lambda of Global Bias Alleviation; None for the encoder's usual one
     prob_threshold: float = 0.0  # less probable pixels get the first class
     with_upsampling: bool = True  # where the encoder has an upsampler
     sensor: str = 'optical'  # or 'sar'
@@ -117,13 +120,12 @@ class Session:
         with self._lock, self._opened(request, owner) as (source, dataset):
             segmenter = self._segmenter(request, words)
             model = segmenter.model
-            if request.cls_token_weight == 0:
-                raise ConfigError('lambda is 0, so there is no bias alleviation to compare with; -0.3 is usual')
             parts = model.encoder, model.text_embeddings, model.query_to_class
-            without_bias = replace(model.settings, cls_token_weight=0.0)
-            variants = [model, OpenVocabularySegmenter(*parts, model.upsampler, without_bias).to(model.mean.device)]
-            if model.upsampler is not None:
-                variants.append(OpenVocabularySegmenter(*parts, None, model.settings).to(model.mean.device))
+            weight = model.settings.cls_token_weight or InferenceSettings().cls_token_weight  # 0 shows nothing
+            with_bias, without = (replace(model.settings, cls_token_weight=value) for value in (weight, 0.0))
+            kinds = [(model.upsampler, with_bias), (model.upsampler, without), (None, with_bias)]
+            kinds = kinds if model.upsampler is not None else kinds[:2]
+            variants = [OpenVocabularySegmenter(*parts, *kind).to(model.mean.device) for kind in kinds]
             with open_scene(source, dataset) as scene:
                 bands, valid = scene.read((0, 0, scene.height, scene.width))
                 picture = decide_stretch(scene)(bands, valid)
@@ -161,6 +163,7 @@ class Session:
     @contextmanager
     def _opened(self, request: Request, owner: str) -> Iterator[tuple[SceneSource, rasterio.DatasetReader]]:
         bands = read_band_numbers(request.bands.strip() or None, 'bands are')
+        known = get_record(request.encoder).resolution  # coarse scenes stay: finer ones would be too large
         if self.storage.has_ended(owner):  # while waiting for others
             raise NobodyWaitsError
         path = Path(str(request.path))
@@ -171,7 +174,7 @@ class Session:
             )
         with open_upload(str(path), self.limits) as dataset:
             # Messages and results know the name only, which is no path of a file here
-            yield SceneSource(f'{UPLOADED}/{path.name}', bands, request.sensor), dataset
+            yield SceneSource(f'{UPLOADED}/{path.name}', bands, request.sensor, known and (known[0], inf)), dataset
 
     def _while_wanted(self, progress: Progress, owner: str) -> Progress:
         """Tells the progress, and stops when the browser was closed or the page ends."""
@@ -193,12 +196,19 @@ class Session:
             segmenter = self._make_segmenter(words, palette=palette, **dict(zip(names, key, strict=True)))
         else:
             segmenter.set_classes(words, palette)
-        changed = {'cls_token_weight': request.cls_token_weight, 'prob_threshold': request.prob_threshold}
+        weight = request.cls_token_weight
+        weight = usual_weight(request.encoder) if weight is None else weight
+        changed = {'cls_token_weight': weight, 'prob_threshold': request.prob_threshold}
         segmenter.model.settings = replace(segmenter.model.settings, **changed)
         self._segmenters[key] = segmenter
         while len(self._segmenters) > KEPT_MODELS:
             self._segmenters.popitem(last=False)
         return segmenter
+
+
+def usual_weight(encoder: str) -> float:
+    """Lambda of Global Bias Alleviation that suits an encoder."""
+    return get_record(encoder).settings.get('cls_token_weight', InferenceSettings().cls_token_weight)
 
 
 def _run_and_keep(shown: list[np.ndarray], run: MapRun) -> None:

@@ -24,7 +24,7 @@ from segearth.maps.areas import PixelAreas
 from segearth.maps.labelling import BLOCK_SIDE, NO_DATA, SegmenterModel, WindowGrid
 from segearth.maps.results import TILED, MapFiles, MapLegend, smallest_region, write_results
 from segearth.maps.run import MapPlan, MapRun, Progress, Runner, run_blocks
-from segearth.maps.scene import Scene, SceneSource, open_scene
+from segearth.maps.scene import AUTO, Scene, SceneSource, choose_resolution, open_scene
 from segearth.maps.workspace import open_workspace
 from segearth.paths import require
 
@@ -60,14 +60,14 @@ def predict_scene(
     scene: str | os.PathLike | DatasetReader | xarray.DataArray,
     out: str | os.PathLike | None = None,
     *,
-    resolution: float | None = None,
+    resolution: float | str | None = AUTO,
     runner: Runner = run_blocks,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
     **options: Any,
 ) -> Path | DatasetReader | xarray.DataArray:
-    """Maps one scene of any size at its own resolution, or at the one asked for.
+    """Maps one scene of any size, at a resolution that the encoder knows or the one asked for.
 
     Args:
         segmenter: A :class:`segearth.Segmenter`. Its ``sensor``, ``bands`` and ``ignore_alpha`` say how the scene is
@@ -76,7 +76,9 @@ def predict_scene(
             (band, y, x) or (y, x).
         out: Folder of the results: ``NAME_classes.tif`` and the others of :class:`segearth.maps.results.MapFiles`. For
             a path it is ``outputs`` if not given; for datasets and arrays nothing is kept on disk then.
-        resolution: Metres a pixel, to which the scene is resampled; the map has it too.
+        resolution: Metres a pixel, to which the scene is resampled; the map has it too. 'auto' resamples a
+            georeferenced scene that is finer or coarser than what the encoder was trained on, where that is known;
+            'native', or None, keeps the scene's own.
         runner: Who computes the blocks, see :class:`segearth.maps.cluster.DaskRunner`.
         resume: Go on with an unfinished run of the same settings.
         overwrite: Replace results.
@@ -91,6 +93,7 @@ def predict_scene(
         segearth.errors.UserError: Something cannot be used; the message says why.
     """
     dataset, array = None, None
+    known = choose_resolution(resolution, segmenter.known_resolution)
     with tempfile.TemporaryDirectory(prefix='segearth-') as scratch:
         if isinstance(scene, str | os.PathLike):
             path, out = os.fspath(scene), out or DEFAULT_OUT
@@ -104,7 +107,7 @@ def predict_scene(
                 'arrays and PIL images go to segearth.Segmenter(...)(image)'
             )
         files = predict_to_files(
-            SceneSource(path, segmenter.bands, segmenter.sensor, resolution, segmenter.ignore_alpha),
+            SceneSource(path, segmenter.bands, segmenter.sensor, known, segmenter.ignore_alpha),
             *parts_of(segmenter),
             out or scratch,
             MapOptions(**options),

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -39,6 +40,7 @@ RESULT_ENDINGS = {  # what stands behind a scene's name in its results, which a 
     'classes': '_classes.tif',
 }
 GDAL_CACHE_MB = 256  # GDAL's default is a share of the machine's memory
+AUTO, NATIVE = 'auto', 'native'  # resolutions: what the encoder knows, the scene's own
 LONGEST_SIDE = 2**31 - 1  # of a GDAL raster
 BANDS_REMEDY = {
     'optical': 'say which are red, green and blue with --bands (bands=), as in 4,3,2 for Sentinel-2; radar: --sar',
@@ -53,7 +55,8 @@ class SceneSource:
     path: str  # file, or whatever else GDAL opens
     bands: tuple[int, ...] | None = None  # numbers from 1; None for the rules of `choose_bands`
     sensor: str = 'optical'  # or 'sar'
-    resolution: float | None = None  # side of a pixel on the ground in metres; None for the scene's own
+    # metres a pixel on the ground; (finest, coarsest) to resample only what lies outside; None for the scene's own
+    resolution: float | tuple[float, float] | None = None
     ignore_alpha: bool = False  # alpha is a band like others and hides nothing
 
 
@@ -106,6 +109,8 @@ def open_scene(source: SceneSource, dataset: rasterio.DatasetReader | None = Non
             logger.warning('%s has ground control points only; the map is left without georeference. To have one, run '
                            'gdalwarp on the scene first', source.path)  # fmt: skip
         resolution = source.resolution
+        if isinstance(resolution, tuple):
+            resolution = _nearest_known(native, source.path, *resolution)
         reader = native if resolution is None else stack.enter_context(_resampled(native, source, resolution))
         yield Scene(reader, source, native)
 
@@ -167,6 +172,30 @@ def choose_bands(dataset: rasterio.DatasetReader, source: SceneSource) -> list[i
     return numbers
 
 
+def choose_resolution(given: float | str | None, known: tuple[float, float] | None) -> Any:
+    """The ``resolution`` of a SceneSource, of metres a pixel, :data:`NATIVE`, or :data:`AUTO`: known to the encoder."""
+    if given in (None, NATIVE):
+        return None
+    if given == AUTO:
+        return known
+    try:
+        return float(given) if isinstance(given, str) else given
+    except ValueError:
+        raise ConfigError(f'resolution is {given!r}; give metres a pixel as in 0.5, {AUTO} or {NATIVE}') from None
+
+
+def _nearest_known(native: rasterio.DatasetReader, path: str, finest: float, coarsest: float) -> float | None:
+    """The resolution that a scene is to be resampled to; None where it may stay, or nobody knows what it has."""
+    size = pixel_size(native.crs, native.transform, native.shape)
+    side = max(size) if size else None
+    if side is None or finest <= side <= coarsest:
+        return None
+    wanted = finest if side < finest else coarsest
+    logger.info('%s has pixels of %.3g m; it is resampled to %g m, which the encoder knows (--resolution %s keeps '
+                'it as it is)', path, side, wanted, NATIVE)  # fmt: skip
+    return wanted
+
+
 def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: float) -> WarpedVRT:
     if not (isinstance(resolution, Real) and math.isfinite(resolution) and resolution > 0):
         raise ConfigError(f'resolution is {resolution!r}; give metres a pixel, above 0, as in 0.5')
@@ -180,7 +209,7 @@ def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: 
     height, width = (max(round(side / factor), 0) for side, factor in zip(native.shape, factors, strict=True))
     if min(height, width) < 1 or max(height, width) > LONGEST_SIDE:
         raise ConfigError(
-            f'{source.path} has pixels of {size[0]:.3g} x {size[1]:.3g} m; at --resolution {source.resolution:g} it '
+            f'{source.path} has pixels of {size[0]:.3g} x {size[1]:.3g} m; at --resolution {resolution:g} it '
             f'would be {height} x {width} pixels. Choose a value nearer to its own'
         )
     has_mask_band = MaskFlags.per_dataset in native.mask_flag_enums[0]

@@ -136,7 +136,7 @@ def build_encoder(
 def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderRecord | None, dim: int) -> nn.Module:
     """Builds the upsampler of ``feature_up_cfg`` (None: the released jbu_one) for an encoder's ``dim`` channels.
 
-    Released weights are for one encoder's features. For an embedded encoder (``Demo``), and where the number of
+    Released weights are for one encoder's features. For an embedded encoder (``Mini``), and where the number of
     channels differs, the image's colours guide the upsampling in their place (``joint_bilateral``, untrained).
     """
     if not isinstance(settings, Mapping | None):

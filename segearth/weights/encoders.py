@@ -13,6 +13,7 @@ from typing import Any
 from segearth.errors import ConfigError, did_you_mean
 from segearth.weights.records import WeightRecord, read_records
 
+DEFAULT_ENCODER = 'Mini'  # of images and scenes of a user's own
 ANY_SIZE = 'any'  # vit_type of encoders that exist in one size and stand in for every size that a config asks for
 
 
@@ -25,7 +26,7 @@ class EncoderRecord(WeightRecord):
     quick_gelu: bool  # whether the original ran QuickGELU (``x * sigmoid(1.702 x)``) rather than GELU
     model_config: str | None = None  # file of an architecture of our own, in the format of open_clip's model configs
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of inference, where a user gives none
-    resolution: tuple[float, float] | None = None  # finest and coarsest metres a pixel that it knows; None if nobody knows
+    resolution: tuple[float, float] | None = None  # metres a pixel that it knows, from fine to coarse
 
 
 ENCODERS = read_records('encoders', EncoderRecord)

@@ -96,7 +96,7 @@ def read_records(kind: str, record: type[Record]) -> tuple[Record, ...]:
     """The rows of a kind in ``catalogue.json``, in its order, as records of a class."""
     rows = json.loads(Path(__file__).with_name('catalogue.json').read_text(encoding='utf-8'))[kind]
     for row in rows:
-        row['needs'] = tuple(row.get('needs', ()))
+        row |= {key: tuple(value) for key, value in row.items() if isinstance(value, list)}
         row['checksum'] = Checksum(**row['checksum']) if 'checksum' in row else None
     return tuple(record(**row) for row in rows)
 

@@ -48,7 +48,7 @@ def page(browser, url):
 
 def choose_example(page, number=1):
     page.click(f'#examples tbody tr:nth-child({number})')
-    page.wait_for_selector('#upload a[href*=generated]')
+    page.wait_for_selector('#upload a[href*=sentinel2]')
 
 
 def make_map(page):

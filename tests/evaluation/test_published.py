@@ -13,7 +13,8 @@ SIZES = {'optical': 8, 'building': 4, 'road': 4, 'water': 1, 'sar': 9}
 def test_every_config_is_in_one_group_and_none_is_missed():
     grouped = [path for group in GROUPS for path in group_configs(group)]
     assert {group: len(group_configs(group)) for group in GROUPS} == SIZES
-    everything = {path.stem for path in (PROJECT_ROOT / 'configs').glob('cfg_*.py')} - set(NOT_IN_THE_PAPER)
+    names = {path.stem for path in (PROJECT_ROOT / 'configs').glob('cfg_*.py')}
+    everything = {name for name in names if not name.startswith(NOT_IN_THE_PAPER)}
     assert sorted(path.stem for path in grouped) == sorted(everything)
     assert grouped == group_configs(ALL)
 

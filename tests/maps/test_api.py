@@ -15,7 +15,7 @@ from tests.maps.conftest import LEGEND, UTM, smooth_picture
 class TinySegmenter:
     """What maps need of a :class:`segearth.Segmenter`."""
 
-    sensor, bands, ignore_alpha = 'optical', None, False
+    sensor, bands, ignore_alpha, known_resolution = 'optical', None, False, None
     class_names, palette = LEGEND.class_names, LEGEND.palette
     predict_scene = segearth.segmenter.Segmenter.predict_scene
 
@@ -48,6 +48,18 @@ def scene(write_scene):
     picture = smooth_picture(70, 80)
     picture[:, :20] = 0
     return write_scene(picture, nodata=0, **UTM)
+
+
+def test_a_scene_is_resampled_to_what_the_encoder_knows_unless_it_is_to_stay(scene, tmp_path):
+    segmenter = TinySegmenter()
+    segmenter.known_resolution = (1.0, 10.0)
+    with rasterio.open(segmenter.predict_scene(scene, tmp_path / 'auto')) as dataset:
+        assert dataset.shape == (35, 40) and dataset.res == (1.0, 1.0)
+    with rasterio.open(segmenter.predict_scene(scene, tmp_path / 'native', resolution='native')) as dataset:
+        assert dataset.shape == (70, 80)
+    xarray = pytest.importorskip('rioxarray').open_rasterio(scene)
+    result = segmenter.predict_scene(xarray)
+    assert result.shape == (35, 40) and result.rio.resolution() == (1.0, -1.0)
 
 
 def test_each_kind_returns_its_own(segmenter, scene, tmp_path):

@@ -5,7 +5,7 @@ from rasterio.enums import ColorInterp
 
 from segearth.errors import ConfigError, DataError, MissingFileError
 from segearth.io.pictures import decide_stretch, read_optical, read_sar
-from segearth.maps.scene import SceneSource, find_scenes, open_scene
+from segearth.maps.scene import SceneSource, choose_resolution, find_scenes, open_scene
 from tests.maps.conftest import UTM, smooth_picture
 
 
@@ -111,6 +111,26 @@ def test_resampled_boxes_fit_together_whatever_the_rotation(write_scene, resolut
             assert scene.height == round(90 * 0.5 / resolution)
             extent = scene.transform @ (scene.width, scene.height)
             np.testing.assert_allclose(extent, transform @ (80, 90), atol=resolution)
+
+
+@pytest.mark.parametrize(('known', 'side'), [((1.0, 10.0), 1.0), ((0.1, 0.25), 0.25), ((0.2, 2.0), 0.5)])
+def test_what_lies_outside_of_the_known_resolutions_is_brought_to_the_nearest(write_scene, known, side):
+    scene = write_scene(smooth_picture(60, 80), **UTM)  # of 0.5 m
+    with open_scene(SceneSource(str(scene), resolution=known)) as scene:
+        assert (scene.transform.a, scene.shape) == (side, (60 * 0.5 / side, 80 * 0.5 / side))
+
+
+def test_known_resolutions_leave_alone_what_has_none(write_scene):
+    with open_scene(SceneSource(str(write_scene(smooth_picture(60, 80))), resolution=(1.0, 2.0))) as scene:
+        assert scene.shape == (60, 80)
+
+
+def test_choices_of_a_resolution():
+    known = (2.0, 10.0)
+    assert [choose_resolution(given, known) for given in ('auto', 'native', None, '0.5', 3)] == [known, None, None, 0.5, 3]
+    assert choose_resolution('auto', None) is None
+    with pytest.raises(ConfigError, match="resolution is 'fine'; give metres a pixel as in 0.5, auto or native"):
+        choose_resolution('fine', known)
 
 
 def test_resolution_of_a_geographic_scene_is_in_metres(write_scene):

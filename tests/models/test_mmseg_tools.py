@@ -56,7 +56,7 @@ def test_init_model_and_inference_model(name, image, path, tmp_path, monkeypatch
 def test_the_same_as_the_segmenter(image, path):
     model = init_model(config_of('cfg_demo'), device='cpu', cfg_options=SMALL)
     classes = [line.split(',') for line in (PROJECT_ROOT / 'configs' / 'cls_demo.txt').read_text().splitlines()]
-    expected = Segmenter(classes, resize=(64, 80))(path)
+    expected = Segmenter(classes, 'Demo', resize=(64, 80))(path)
     assert np.array_equal(inference_model(model, image).pred_sem_seg.data[0].numpy(), expected.labels)
     assert model.dataset_meta['classes'] == list(expected.class_names)
 

@@ -26,6 +26,7 @@ SIZES = {
     'Demo': [ANY_SIZE],
     'DemoSAR': [ANY_SIZE],
     'Mini': [ANY_SIZE],
+    'MiniSAR': [ANY_SIZE],
 }
 
 

@@ -170,11 +170,11 @@ def report_attention(outcomes: Outcomes, picture: Path) -> str:
     for name, row in curves.items():
         axes.plot(list(row), [outcome.miou for outcome in row.values()], marker='o', markersize=3, label=name)
         best = max(row.values(), key=lambda outcome: outcome.miou)
-        rows.append([name, *map(_with_interval, row.values()), _lead(best, row[0.0])])
+        rows.append([name, *map(with_interval, row.values()), _lead(best, row[0.0])])
     axes.set(xlabel='lambda of Global Bias Alleviation', ylabel='mIoU in %')
     axes.legend(fontsize=7)
     _save(figure, picture)
-    return _table([['attention', *(f'lambda {value:g}' for value in row), 'best lambda over 0'], *rows])
+    return table([['attention', *(f'lambda {value:g}' for value in row), 'best lambda over 0'], *rows])
 
 
 def report_upsampling(outcomes: Outcomes, picture: Path) -> str:
@@ -217,20 +217,22 @@ def _report(titles: Sequence[str], outcomes: Outcomes, third: Mapping[str, str],
         axes.plot(outcome.miou, place, '|', color='black', markersize=12)
         runs = ', '.join(f'{value:.1f}' for value in outcome.runs) if len(outcome.runs) > 1 else ''
         classes = ['-' if np.isnan(value) else f'{value:.0f}' for value in outcome.ious]
-        rows.append([name, _with_interval(outcome), third[name], runs, *classes])
+        rows.append([name, with_interval(outcome), third[name], runs, *classes])
     axes.set_yticks(places, list(outcomes), fontsize=7)
     axes.set(xlabel='mIoU in %: interval of 95 %, each training, mean')
     axes.grid(axis='x', alpha=0.3)
     _save(figure, picture)
-    return _table(rows)
+    return table(rows)
 
 
-def _table(rows: Iterable[Sequence[str]]) -> str:
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown, its titles in the first row."""
     lines = [f'| {" | ".join(row)} |' for row in rows]
     return '\n'.join([lines[0], '|' + '---|' * (lines[0].count('|') - 1), *lines[1:]]) + '\n'
 
 
-def _with_interval(outcome: Outcome) -> str:
+def with_interval(outcome: Outcome) -> str:
+    """Mean IoU of an outcome and its interval, in percent."""
     low, high = outcome.interval()
     return f'{outcome.miou:.1f} ({low:.1f} to {high:.1f})'
 

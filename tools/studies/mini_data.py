@@ -227,10 +227,10 @@ def _crop(pixels: np.ndarray, size: tuple[int, int], rng: Generator) -> np.ndarr
         crop = crop.transpose(1, 0, 2)
     if rng.random() < GREY_SHARE:
         crop = np.repeat(crop.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
-    # Darker more often than lighter: satellites' scenes are, and their water is nearly black
+    # Darker more often than lighter, flatter, of other colours: so are satellites' scenes, of blue air and black water
     levels = np.linspace(0, 1, 256, dtype=np.float32)[:, None] ** np.exp(rng.uniform(-0.4, 0.7))
-    gain = np.exp(rng.uniform(-0.5, 0.4) + rng.uniform(-0.1, 0.1, 3))
-    offset = rng.uniform(-0.1, 0.1) + rng.uniform(-0.05, 0.05, 3)
+    gain = np.exp(rng.uniform(-0.8, 0.4) + rng.uniform(-0.2, 0.2, 3))
+    offset = rng.uniform(-0.2, 0.1) + rng.uniform(-0.12, 0.12, 3)
     levels = ((levels - 0.5) * gain + 0.5 + offset).clip(0, 1) * 255
     table = ((levels - CLIP_MEAN) / CLIP_STD).astype(np.float32)
     return np.stack([table[:, channel][crop[..., channel]] for channel in range(3)])
