@@ -30,13 +30,17 @@ if TYPE_CHECKING:
     import xarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
-    """What a :class:`Segmenter` returns for one image."""
+    """What a :class:`Segmenter` returns for one image.
 
-    labels: np.ndarray  # (H, W) uint8 (uint16 beyond 256 classes), index of the class of each pixel
-    scores: np.ndarray  # (K, H, W) float32 in [0, 1], probability of each class's best word
-    image: np.ndarray  # (H, W, 3) uint8, the image as it was read
+    ``labels`` (H, W) uint8, uint16 beyond 256 classes, are the index of each pixel's class; ``scores`` (K, H, W)
+    float32 in [0, 1] the probability of each class's best word; ``image`` (H, W, 3) uint8 is the image as it was read.
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray
+    image: np.ndarray
     class_names: tuple[str, ...]
     palette: Palette
 

@@ -94,12 +94,13 @@ def _content(path: Path) -> Any:
         raise
     except Exception as error:  # a damaged file may raise anything
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise WeightFileError(f'{path} is damaged or no weight file ({reason}). Delete it and get it again.') from error
+        text = f'{path} is damaged or no weight file ({reason}): give another one, or get it again.'
+        raise WeightFileError(text) from error
 
 
 def _refuse_foreign(path: Path, head: bytes) -> None:
     if not head:
-        raise WeightFileError(f'{path} is empty. Delete it and get it again.')
+        raise WeightFileError(f'{path} is empty: delete it and get it again.')
     if head.startswith(b'version https://git-lfs'):
         raise WeightFileError(f'{path} is only a pointer of git-lfs, not the weights. Get the file itself.')
     if head.removeprefix(b'\xef\xbb\xbf').lstrip().lower().startswith((b'<!doctype', b'<html', b'<head', b'<?xml')):
@@ -127,7 +128,7 @@ def _read(path: Path, head: bytes) -> Any:
 def _unpickling_message(path: Path, error: pickle.UnpicklingError) -> str:
     found = re.search(r'refers to ([\w.]*\w)', str(error))
     if not found:
-        return f'{path} is damaged or no weight file; nothing in it was run. Delete it and get it again.'
+        return f'{path} is damaged or no weight file; nothing in it was run. Give another one, or get it again.'
     return (
         f'{path} was refused: it holds more than tensors ({found[1]}), and reading that could run code. If you trust '
         'where it comes from, save its state dict alone with torch.save in a program of your own, then use that file.'

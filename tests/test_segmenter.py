@@ -136,6 +136,15 @@ def test_settings_that_cannot_be(tiny_clip, settings, message):
         segearth.Segmenter(**{'classes': 'road; tree', 'clip_path': str(tiny_clip)} | settings)
 
 
+def test_a_mistyped_setting_is_answered_with_all_names_and_results_can_be_compared(segmenter):
+    with pytest.raises(UserError, match="unknown setting 'atention'. Did you mean attention"):
+        segearth.Segmenter(['a', 'b'], atention='MaskCLIP')
+    with pytest.raises(UserError, match="unknown setting 'x'. Known: clip_type, .*device, .*attention, .*stride"):
+        segearth.Segmenter(['a', 'b'], x=1)
+    image = np.zeros((32, 32, 3), np.uint8)
+    assert segmenter(image) != segmenter(image), 'by identity: arrays have no truth value'
+
+
 def test_an_encoder_brings_its_own_window_unless_one_is_given(tiny_clip):
     record, options = get_record('Mini'), {'clip_type': 'Mini', 'clip_path': str(tiny_clip), 'device': 'cpu'}
     own = segearth.Segmenter(['tree', 'road'], **options).model.settings

@@ -20,6 +20,8 @@ import segearth.register  # noqa: F401 - configs name what these register
 from segearth.datasets import checks
 from segearth.datasets.sets import RemoteSensingDataset
 from segearth.errors import ConfigError, DataError, MissingFileError, UserError, did_you_mean
+from segearth.inference.settings import ORIGINAL_KEYS
+from segearth.models.open_vocabulary import READOUT_KEYS
 from segearth.models.segmentor import SegEarthSegmentation
 from segearth.paths import class_file_folders, config_folders, data_folders, find_config, find_file
 from segearth.text.vocabulary import read_vocabulary
@@ -104,7 +106,8 @@ def match_configs(patterns: list[str]) -> list[Path]:
     """Configs by paths or patterns, relative to the working directory, else to the checkout and to its configs/."""
     paths: dict[Path, None] = {}
     for pattern in patterns:
-        found = next(filter(None, (_glob(folder, pattern) for folder in config_folders())), [])
+        tried = (_glob(folder, name) for name in (pattern, f'{pattern}.py') for folder in config_folders())
+        found = next(filter(None, tried), [])
         if not found:
             raise MissingFileError(
                 f"no config matches {pattern!r}, from here or in the checkout. Quote patterns: --configs 'cfg_*_sar.py'"
@@ -200,9 +203,11 @@ def _check_model_keys(config: Config) -> None:
     if model is not SegEarthSegmentation and any(entry.kind == entry.VAR_KEYWORD for entry in parameters.values()):
         return
     known = SegEarthSegmentation.config_defaults() if model is SegEarthSegmentation else parameters
+    originals = {name: key for key, name in (ORIGINAL_KEYS | READOUT_KEYS).items()}
     for key in config.model:
         if key not in known and key != 'type':
             hint = did_you_mean(key, known) or f' Known: {", ".join(known)}.'
+            hint = f' In configs it is called {originals[key]}.' if key in originals else hint
             raise ConfigError(f'unknown key model.{key}.{hint}')
 
 

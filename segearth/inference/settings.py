@@ -55,16 +55,18 @@ class InferenceSettings:
                 raise ConfigError(f'{name} is {value!r}; allowed: 1 or more, or {other!r}')
 
     @classmethod
-    def from_keys(cls, keys: Mapping[str, Any]) -> InferenceSettings:
+    def from_keys(cls, keys: Mapping[str, Any], others: Sequence[str] = ()) -> InferenceSettings:
         """Settings from a mapping that uses the names here or the original's keys (:data:`ORIGINAL_KEYS`).
 
-        A ConfigError refuses an unknown key, one setting under both names, or a value that cannot be.
+        A ConfigError refuses an unknown key, one setting under both names, or a value that cannot be; it names the
+        settings here and ``others``, which the caller has taken.
         """
         settings = by_our_names(keys, ORIGINAL_KEYS)
         known = [field.name for field in fields(cls)]
         for key in settings:
             if key not in known:
-                hint = did_you_mean(key, [*known, *ORIGINAL_KEYS]) or f' Known: {", ".join(known)}'
+                names = [*others, *known]
+                hint = did_you_mean(key, [*names, *ORIGINAL_KEYS]) or f' Known: {", ".join(names)}'
                 raise ConfigError(f'unknown setting {key!r}.{hint}')
         return cls(**settings)
 

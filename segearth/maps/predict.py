@@ -36,13 +36,19 @@ DEFAULT_OUT = 'outputs'
 
 @dataclass(frozen=True)
 class MapOptions:
-    """How a scene becomes a map."""
+    """How a scene becomes a map.
 
-    stretch: str = 'auto'  # numbers to picture: 'auto', 'percentile', 'none' or 'black,white' (io/pictures.py)
-    scores: bool = False  # also a raster of the probability of each pixel's class
-    polygons: bool = False  # also polygons, as GeoPackage
-    min_area: float = 0  # smaller regions join their largest neighbour: square metres, pixels without a system
-    block_side: int = BLOCK_SIDE  # pixels of a block
+    ``stretch`` brings numbers to a picture: 'auto', 'percentile', 'none' or 'black,white' (io/pictures.py). ``scores``
+    makes a raster of the probability of each pixel's class, too, and ``polygons`` a GeoPackage. Regions below
+    ``min_area``, square metres, or pixels of a scene without a system, join their largest neighbour. A block has
+    ``block_side`` pixels a side; memory grows with it.
+    """
+
+    stretch: str = 'auto'
+    scores: bool = False
+    polygons: bool = False
+    min_area: float = 0
+    block_side: int = BLOCK_SIDE
 
 
 SCENE_ARGUMENTS = frozenset({'resolution', 'runner', 'resume', 'overwrite', 'progress'}).union(
@@ -94,6 +100,8 @@ def predict_scene(
     """
     dataset, array = None, None
     known = choose_resolution(resolution, segmenter.known_resolution)
+    if unknown := options.keys() - SCENE_ARGUMENTS:
+        raise ConfigError(f'unknown option {unknown.pop()!r} of a map; known: {", ".join(sorted(SCENE_ARGUMENTS))}')
     with tempfile.TemporaryDirectory(prefix='segearth-') as scratch:
         if isinstance(scene, str | os.PathLike):
             path, out = os.fspath(scene), out or DEFAULT_OUT

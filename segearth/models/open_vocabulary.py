@@ -27,6 +27,7 @@ from segearth.text.vocabulary import Vocabulary
 from segearth.weights.encoders import get_record
 from simfeatup.upsamplers.base import KernelReuse
 
+BUILD_ARGUMENTS = ('clip_type', 'vit_type', 'clip_path', 'feature_up', 'feature_up_cfg', 'device', 'precision')
 READOUT_KEYS = {'model_type': 'attention', 'ssa_last_n_layers': 'num_readout_blocks'}
 """Key of the original's files -> argument of :class:`segearth.models.dense_clip.DenseCLIP`; others have one name."""
 
@@ -238,7 +239,7 @@ def split_settings(
     inference = by_our_names(settings, READOUT_KEYS)
     readout = {name: inference.pop(name) for name in DEFAULT_READOUT if name in inference}
     own = by_our_names(inference, ORIGINAL_KEYS)
-    return readout, InferenceSettings.from_keys({**(defaults or {}), **own})
+    return readout, InferenceSettings.from_keys({**(defaults or {}), **own}, (*BUILD_ARGUMENTS, *DEFAULT_READOUT))
 
 
 def _check_background(settings: InferenceSettings, num_classes: int) -> None:

@@ -73,7 +73,7 @@ class WeightRecord:
         if self.source == REPOSITORY:
             return restore_remedy(f'weights/{PurePosixPath(self.file or "").parent}')
         if self.source != PAGE:
-            place = f'{HUGGING_FACE}/{self.hub}' if self.hub else self.url or self.home
+            place = f'{HUGGING_FACE}/{self.hub.rpartition("/")[0]}' if self.hub else self.url or self.home
             return f'Get it with "{program_command("download_weights")} {self.name}" (from {place}).'
         if self.file:
             return f'No program can fetch it: get it from {self.home} and save it as weights/{self.file}.'

@@ -124,6 +124,7 @@ def _remove_data(project):
         (_remove_data, {}, MissingFileError, 'image folder of WHUDataset not found'),
         (None, {'model.bg_idx': 2}, ConfigError, 'bg_idx is 2.*0 to 1'),
         (None, {'model.cliptype': 'Demo'}, ConfigError, 'unknown key model.cliptype'),
+        (None, {'model.attention': 'SCLIP'}, ConfigError, 'In configs it is called model_type'),
         (None, {'model.type': 'Nothing'}, ConfigError, "unknown model type 'Nothing'"),
         (None, {'test_dataloader.dataset.type': 'Nothing'}, ConfigError, "'Nothing'.*WHUDataset"),
         (None, {'test_dataloader.dataset.suffix': '.png'}, ConfigError, 'WHUDataset that do not fit.*suffix'),

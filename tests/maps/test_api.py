@@ -6,7 +6,7 @@ import torch
 import xarray
 
 import segearth.segmenter
-from segearth.errors import DataError
+from segearth.errors import ConfigError, DataError
 from segearth.maps.predict import predict_scene
 from segearth.segmenter import predict
 from tests.maps.conftest import LEGEND, UTM, smooth_picture
@@ -60,6 +60,11 @@ def test_a_scene_is_resampled_to_what_the_encoder_knows_unless_it_is_to_stay(sce
     xarray = pytest.importorskip('rioxarray').open_rasterio(scene)
     result = segmenter.predict_scene(xarray)
     assert result.shape == (35, 40) and result.rio.resolution() == (1.0, -1.0)
+
+
+def test_an_unknown_option_is_refused_by_name(segmenter, scene):
+    with pytest.raises(ConfigError, match="unknown option 'foo' of a map; known: block_side, .*stretch"):
+        segmenter.predict_scene(scene, foo=1)
 
 
 def test_each_kind_returns_its_own(segmenter, scene, tmp_path):

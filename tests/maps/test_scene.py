@@ -127,7 +127,8 @@ def test_known_resolutions_leave_alone_what_has_none(write_scene):
 
 def test_choices_of_a_resolution():
     known = (2.0, 10.0)
-    assert [choose_resolution(given, known) for given in ('auto', 'native', None, '0.5', 3)] == [known, None, None, 0.5, 3]
+    chosen = [choose_resolution(given, known) for given in ('auto', 'native', None, '0.5', 3)]
+    assert chosen == [known, None, None, 0.5, 3]
     assert choose_resolution('auto', None) is None
     with pytest.raises(ConfigError, match="resolution is 'fine'; give metres a pixel as in 0.5, auto or native"):
         choose_resolution('fine', known)
