@@ -22,7 +22,7 @@ from segearth.evaluation.run import clean_messages
 from segearth.evaluation.settings_sweep import read_images
 from segearth.freed_memory import keep_freed_memory
 from segearth.io.atomic import write_bytes
-from segearth.models.attention import ATTENTION_NAMES
+from segearth.models.dense_clip import ATTENTION_NAMES
 
 PIECE = 256  # pixels
 LAMBDAS = (0.0, -0.1, -0.2, -0.3, -0.5)
@@ -49,7 +49,7 @@ TABLES: dict[str, dict[str, dict[str, Any]]] = {
 def measure(config: str, changes: Mapping[str, Any]) -> tuple[Outcome, Sequence[str]]:
     """Confusions of a config with some changes, by pieces of the images; and the names of its classes."""
     settings = load_config(config, dict(changes))
-    dataset = build_checked_dataset(settings)
+    dataset = build_checked_dataset(settings, None)
     segmentor = MODELS.build(settings.model)
     count = segmentor.core.num_classes
     pieces = []
@@ -83,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints."""
     parser = build_parser(__doc__)
     parser.add_argument('configs', nargs='+', help='configs/cfg_real_*.py')
-    parser.add_argument('--tables', nargs='+', choices=tuple(TABLES), default=list(TABLES), help='default: all')
+    titles = {'choices': tuple(TABLES), 'default': list(TABLES), 'metavar': 'TITLE'}
+    parser.add_argument('--tables', nargs='+', **titles, help='default: all')
     parser.add_argument('--page', type=Path, help='Markdown file of the tables')
     add_config_options(parser)
     options = parser.parse_args(arguments)
