@@ -101,8 +101,9 @@ def test_a_wheel_holds_every_module_the_configs_and_the_embedded_weights_and_not
             for path in (PROJECT_ROOT / folder).rglob('*')
             if path.is_file() and '__pycache__' not in path.parts
         }
-    demo = {f'segearth/shipped/weights/demo/{path.name}' for path in (PROJECT_ROOT / 'weights' / 'demo').iterdir()}
-    expected |= demo | {'segearth/shipped/weights/README.md'}
+    weights = {path for folder in ('demo', 'mini') for path in (PROJECT_ROOT / 'weights' / folder).iterdir()}
+    expected |= {f'segearth/shipped/{path.relative_to(PROJECT_ROOT).as_posix()}' for path in weights}
+    expected.add('segearth/shipped/weights/README.md')
     assert names == expected, 'a new folder of modules has to be named in pyproject.toml, tool.setuptools.packages'
 
 

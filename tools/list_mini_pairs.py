@@ -3,7 +3,7 @@
 Writes OUT/train.csv, choose.csv and test.csv for configs/alignearth/mini_sar.py: of the Sentinel-1/-2 pairs (opt, sar
 and metadata.json in one folder, 10 m, Copernicus data) those of the tiles T11SLT, T11SMT and T14RNT in this order, each
 another region; of SEN1-2 (scenes with train_A, train_B, test_A, test_B; A is radar, B optical in grey) the two parts as
-published, for train.csv and test.csv. Large images stand in the list as often as they hold small ones.
+published, for train.csv and test.csv. What is trained on is cut into tiles of SEN1-2's size, which are read faster.
 """
 
 import json
@@ -16,12 +16,12 @@ from PIL import Image
 
 from segearth.cli import build_parser, run_cli
 from segearth.errors import DataError, MissingFileError
-from segearth.io.atomic import write_bytes
+from segearth.io.atomic import replacing, write_bytes
 
 PARTS = {'train': ('T11SLT', 'train'), 'choose': ('T11SMT', None), 'test': ('T14RNT', 'test')}
 """List -> tile of Sentinel-2, part of SEN1-2."""
 TILE = re.compile(r'_(T\d\d[A-Z]{3})_')
-SMALL = 256  # pixels, side of an image of SEN1-2
+SIDE = 256  # pixels of an image of SEN1-2
 
 Pair = tuple[Path, Path]
 
@@ -39,6 +39,20 @@ def sentinel_pairs(folder: Path) -> dict[str, list[Pair]]:
         if len(found) == 1:
             pairs.setdefault(*found, []).append((folder / 'opt' / name, folder / 'sar' / name))
     return pairs
+
+
+def cut(pair: Pair, folder: Path) -> list[Pair]:
+    """Tiles of a pair, written into a folder."""
+    tiles = []
+    with Image.open(pair[0]) as optical, Image.open(pair[1]) as radar:
+        for y in range(0, optical.height - SIDE + 1, SIDE):
+            for x in range(0, optical.width - SIDE + 1, SIDE):
+                names = [folder / f'{pair[0].stem}_{y}_{x}_{kind}.png' for kind in ('optical', 'radar')]
+                for image, path in zip((optical, radar), names, strict=True):
+                    with replacing(path) as part:
+                        image.crop((x, y, x + SIDE, y + SIDE)).save(part, format='PNG')
+                tiles.append((names[0], names[1]))
+    return tiles
 
 
 def sen12_pairs(folder: Path, part: str) -> list[Pair]:
@@ -67,15 +81,15 @@ def main() -> None:
     sentinel = sentinel_pairs(options.pairs)
     for name, (tile, part) in PARTS.items():
         found = sentinel.get(tile, [])
-        if options.sen12 and part:
-            with Image.open(found[0][0]) as image:
-                times = image.width * image.height // SMALL**2
-            found = found * times + sen12_pairs(options.sen12, part)
         if not found:
             raise DataError(f'{options.pairs} has no pair of the tile {tile}')
+        if name == 'train':
+            found = [tile for pair in found for tile in cut(pair, options.out / 'tiles')]
+        if options.sen12 and part:
+            found = found + sen12_pairs(options.sen12, part)
         lines = (f'{optical.resolve()}\t{radar.resolve()}\n' for optical, radar in found)
         write_bytes(options.out / f'{name}.csv', ''.join(lines).encode())
-        print(f'{options.out / name}.csv: {len(found)} pairs, {len(set(found))} of them different')
+        print(f'{options.out / name}.csv: {len(found)} pairs')
 
 
 if __name__ == '__main__':

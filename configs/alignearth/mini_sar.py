@@ -10,7 +10,7 @@ model = dict(
     size=128,
 )
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=16,
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
@@ -21,9 +21,9 @@ train_dataloader = dict(
         augmentation=dict(looks=None),  # the images have their own speckle
     ),
 )
-train_cfg = dict(max_iters=700)
+train_cfg = dict(max_iters=500)
 optim_wrapper = dict(optimizer=dict(lr=5e-4, weight_decay=0.01))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=700, T_max=650),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=500, T_max=450),
 ]

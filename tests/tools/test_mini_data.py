@@ -45,13 +45,17 @@ def run(pairs, monkeypatch):
     return run
 
 
-def test_pairs_are_listed_by_region_and_large_images_more_often(pairs, run):
+def test_pairs_are_listed_by_region_and_those_to_learn_from_are_cut(pairs, run):
     run(list_mini_pairs, '--pairs', pairs / 'pairs', '--sen12', pairs / 'sen12', '--out', pairs / 'lists')
     found = {name: read_list(pairs / 'lists' / f'{name}.csv') for name in ('train', 'choose', 'test')}
     names = {name: [radar.name for _, radar in part] for name, part in found.items()}
-    assert names['train'] == ['003.png'] * 4 + ['sar_1.png', 'sar_0.png']
-    assert names['choose'] == ['004.png'] and names['test'] == ['005.png'] * 4 + ['sar_1.png', 'sar_0.png']
-    assert all(optical.parent.name in ('opt', 'train_B', 'test_B') for part in found.values() for optical, _ in part)
+    places = ('0_0', '0_256', '256_0', '256_256')
+    assert names['train'] == [*(f'003_{place}_radar.png' for place in places), 'sar_1.png', 'sar_0.png']
+    assert names['choose'] == ['004.png'] and names['test'] == ['005.png', 'sar_1.png', 'sar_0.png']
+    folders = {optical.parent.name for part in found.values() for optical, _ in part}
+    assert folders == {'tiles', 'opt', 'train_B', 'test_B'}
+    whole, tile = (np.asarray(Image.open(path)) for path in (pairs / 'pairs' / 'sar' / '003.png', found['train'][1][1]))
+    assert np.array_equal(tile, whole[:256, 256:])
 
 
 def test_pairs_that_are_not_there(pairs, run):
