@@ -44,14 +44,15 @@ BATCH = 64
 
 
 def embed_images(encoder: Encoder, pictures: Iterable[np.ndarray], side: int) -> tuple[Tensor, Tensor]:
-    """[CLS] and the mean patch token of pictures (H, W, 3), resized to a square: both (N, C), L2-normalised."""
+    """CLIP's embedding and the mean patch token of pictures (H, W, 3), resized to squares: (N, C), L2-normalised."""
     device = next(encoder.visual.parameters()).device
     found: list[tuple[Tensor, Tensor]] = []
     stacked = torch.from_numpy(np.stack([fit_image(picture, (side, side)) for picture in pictures]))
     with progress_bar('images', 'images') as report, torch.inference_mode():
         for start in range(0, len(stacked), BATCH):
             images = normalise(stacked[start : start + BATCH].permute(0, 3, 1, 2).to(device))
-            cls_token, tokens = encoder.visual(images)
+            cls_token = encoder.visual.visual(images)  # as CLIP has it, not as SegEarth reads it out
+            tokens = encoder.visual(images)[1]
             found.append((F.normalize(cls_token.float(), dim=-1), F.normalize(tokens.float().mean(1), dim=-1)))
             report(min(start + BATCH, len(stacked)), len(stacked))
     first, second = zip(*found, strict=True)

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ RESULT_ENDINGS = {  # what stands behind a scene's name in its results, which a 
     'classes': '_classes.tif',
 }
 GDAL_CACHE_MB = 256  # GDAL's default is a share of the machine's memory
+CLOSE = 1.2  # factor between resolutions that are not worth resampling
 AUTO, NATIVE = 'auto', 'native'  # resolutions: what the encoder knows, the scene's own
 LONGEST_SIDE = 2**31 - 1  # of a GDAL raster
 BANDS_REMEDY = {
@@ -184,15 +186,20 @@ def choose_resolution(given: float | str | None, known: tuple[float, float] | No
         raise ConfigError(f'resolution is {given!r}; give metres a pixel as in 0.5, {AUTO} or {NATIVE}') from None
 
 
+@cache  # a scene is opened several times
+def _tell_resampled(path: str, side: str, wanted: float) -> None:
+    logger.info('%s has pixels of %s m; it is resampled to %g m, which the encoder knows (--resolution %s keeps it as '
+                'it is)', path, side, wanted, NATIVE)  # fmt: skip
+
+
 def _nearest_known(native: rasterio.DatasetReader, path: str, finest: float, coarsest: float) -> float | None:
     """The resolution that a scene is to be resampled to; None where it may stay, or nobody knows what it has."""
     size = pixel_size(native.crs, native.transform, native.shape)
     side = max(size) if size else None
-    if side is None or finest <= side <= coarsest:
+    if side is None or finest / CLOSE <= side <= coarsest * CLOSE:
         return None
     wanted = finest if side < finest else coarsest
-    logger.info('%s has pixels of %.3g m; it is resampled to %g m, which the encoder knows (--resolution %s keeps '
-                'it as it is)', path, side, wanted, NATIVE)  # fmt: skip
+    _tell_resampled(path, f'{side:.3g}', wanted)
     return wanted
 
 

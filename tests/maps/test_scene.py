@@ -113,7 +113,10 @@ def test_resampled_boxes_fit_together_whatever_the_rotation(write_scene, resolut
             np.testing.assert_allclose(extent, transform @ (80, 90), atol=resolution)
 
 
-@pytest.mark.parametrize(('known', 'side'), [((1.0, 10.0), 1.0), ((0.1, 0.25), 0.25), ((0.2, 2.0), 0.5)])
+RANGES = [((1.0, 10.0), 1.0), ((0.1, 0.25), 0.25), ((0.2, 2.0), 0.5), ((0.1, 0.45), 0.5)]  # of metres, and what becomes
+
+
+@pytest.mark.parametrize(('known', 'side'), RANGES)
 def test_what_lies_outside_of_the_known_resolutions_is_brought_to_the_nearest(write_scene, known, side):
     scene = write_scene(smooth_picture(60, 80), **UTM)  # of 0.5 m
     with open_scene(SceneSource(str(scene), resolution=known)) as scene:

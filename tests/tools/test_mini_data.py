@@ -77,7 +77,8 @@ def test_a_radar_encoder_that_sees_what_the_optical_one_sees_agrees_with_it(pair
 
 
 def test_scene_names_of_radar_images(pairs, run, tiny_clip, capsys):
-    run(measure_mini, 'radar-scenes', '--sen12', pairs / 'sen12', '--clip-path', tiny_clip, '--optical-path', tiny_clip)
+    weights = ['--clip-path', tiny_clip, '--optical-path', tiny_clip, '--side', 32]
+    run(measure_mini, 'radar-scenes', '--sen12', pairs / 'sen12', *weights)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(',')[0] for line in lines] == [
         'MiniSAR on radar', 'Mini on radar (floor)', 'Mini on the optical partner in grey',
