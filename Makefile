@@ -25,7 +25,7 @@ TORCH_PAIR := $(shell sed -n 's/^\(torch[vision]*>=[0-9.]*\).*/"\1"/p' requireme
 
 demo: $(READY)
 	$(PYTHON) eval.py --config configs/cfg_demo.py --show-dir work_dirs/cfg_demo/pictures
-	$(PYTHON) tools/predict.py $(SCENE) --classes-file configs/cls_scene.txt --out work_dirs/demo_map --overwrite
+	$(PYTHON) tools/predict.py $(SCENE) --classes-file segearth/app/examples/classes.txt --out work_dirs/demo_map --overwrite
 	@echo 'a map of a real scene: work_dirs/demo_map/$(basename $(notdir $(SCENE)))_overview.png'
 
 test: $(READY)

@@ -24,14 +24,13 @@ from segearth.io.panels import Palette, colour_map, overlay
 from segearth.maps.areas import ClassArea
 from segearth.maps.labelling import NO_DATA
 from segearth.models.dense_clip import ATTENTION_NAMES
-from segearth.paths import PROJECT_ROOT
 from segearth.weights.encoders import DEFAULT_ENCODER, clip_types
 from simfeatup.errors import UpsamplerError
 
 logger = logging.getLogger(__name__)
 
 EXAMPLES = sorted((Path(__file__).parent / 'examples').glob('*.tif'))
-WORDS = PROJECT_ROOT / 'configs' / 'cls_scene.txt'  # classes of such scenes
+WORDS = Path(__file__).parent / 'examples' / 'classes.txt'
 
 TITLE = 'SegEarth: name classes in words, get a map'
 INTRODUCTION = f"""# {TITLE}

@@ -19,7 +19,7 @@ def url(browser):
     with pytest.MonkeyPatch.context() as patch:
         for name in CHANGED:
             patch.setenv(name, '')
-        session = Session(Limits(pixels=300_000), make_segmenter=_segmenter)
+        session = Session(Limits(pixels=600_000), make_segmenter=_segmenter)
         set_environment(session, '127.0.0.1')
         blocks = build_page(session)
         url = launch(blocks, session, '127.0.0.1', None)
@@ -97,7 +97,7 @@ def test_example_classes_scores_comparison_download(page, url):
     import rasterio
 
     with rasterio.open(download.value.path()) as dataset:
-        assert dataset.tags(1)['class_0'] == 'water' and dataset.crs.to_epsg() == 32632
+        assert dataset.tags(1)['class_0'] == 'water' and dataset.crs.to_epsg() == 3395
     for ending in ('polygons', 'aux.xml', '.zip'):
         assert page.locator(f'#files a[href*="{ending}"]').count()
 
@@ -156,11 +156,11 @@ def test_names_are_shown_as_text(page, tmp_path):
 
 def test_too_large_an_image_is_refused(page, tmp_path):
     large = tmp_path / 'large.png'
-    Image.new('RGB', (700, 500)).save(large)
+    Image.new('RGB', (900, 800)).save(large)
     page.set_input_files('#upload input[type=file]', large)
     page.wait_for_selector('#upload a[href*=large]')
     page.click('#run')
-    page.wait_for_selector('.toast-body:has-text("500 x 700 pixels")')
+    page.wait_for_selector('.toast-body:has-text("800 x 900 pixels")')
 
 
 def test_a_port_that_is_taken_is_explained(url):

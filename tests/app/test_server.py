@@ -63,7 +63,7 @@ def test_without_the_password_nothing_is_open(served):
         for path in ('/gradio_api/queue/join', '/gradio_api/run/segment', '/gradio_api/call/segment'):
             assert stranger.post(path, json=body).status_code == 401, path
         assert stranger.post('/gradio_api/upload', files={'files': ('a.tif', b'II*\0')}).status_code == 401
-        assert 'generated' not in stranger.get('/').text
+        assert 'sentinel2' not in stranger.get('/').text
 
 
 def test_only_what_the_page_needs_is_open(served, client):
@@ -129,7 +129,7 @@ def test_uploads_are_bounded(served, client):
         assert client.post('/gradio_api/upload', files={'files': (f'{number}.tif', content)}).status_code == 200
     folder = served[1].storage.folder
     assert sum(path.stat().st_size for path in folder.rglob('?.tif')) <= 2 * 2**20
-    assert list(folder.rglob('generated*.tif'))
+    assert list(folder.rglob('sentinel2*.tif'))
     assert client.post('/gradio_api/queue/join', content=b'x' * (2**20 + 1)).status_code == 413
     assert client.post('/gradio_api/upload', content=iter([b'a', b'b'])).status_code == 411
 

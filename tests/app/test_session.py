@@ -36,7 +36,8 @@ def scene(tmp_path):
 
 def test_answer_holds_what_the_page_shows(session, scene, tmp_path):
     told = []
-    answer = session.segment(Request(scene, 'water, river\n\nroad\n<b>tree'), lambda *pair: told.append(pair))
+    words = 'water, river\n\nroad\n<b>tree'
+    answer = session.segment(Request(scene, words, encoder='Demo'), lambda *pair: told.append(pair))
     assert answer.class_names == ('water', 'road', '<b>tree')
     assert answer.picture.shape == (100, 120, 3) and answer.probabilities.shape == (3, 100, 120)
     valid = answer.labels != 255
