@@ -17,6 +17,7 @@ from PIL import Image
 from segearth.cli import build_parser, run_cli
 from segearth.errors import DataError, MissingFileError
 from segearth.io.atomic import replacing, write_bytes
+from segearth.io.pictures import read_optical
 
 PARTS = {'train': ('T11SLT', 'train'), 'choose': ('T11SMT', None), 'test': ('T14RNT', 'test')}
 """List -> tile of Sentinel-2, part of SEN1-2."""
@@ -32,8 +33,12 @@ def sentinel_pairs(folder: Path) -> dict[str, list[Pair]]:
     if not metadata.is_file():
         raise MissingFileError(f'{metadata} not found: give the folder of opt, sar and metadata.json')
     tiles: dict[str, set[str]] = {}
-    for entry in json.loads(metadata.read_text(encoding='utf-8')):
-        tiles.setdefault(entry['fragment_filename'], set()).update(TILE.findall(entry['opt_tile_name']))
+    try:
+        for entry in json.loads(metadata.read_text(encoding='utf-8')):
+            tiles.setdefault(entry['fragment_filename'], set()).update(TILE.findall(entry['opt_tile_name']))
+    except (ValueError, KeyError, TypeError) as error:
+        text = f'{metadata} is not the list of these pairs, of fragment_filename and opt_tile_name: {error!r}'
+        raise DataError(text) from error
     pairs: dict[str, list[Pair]] = {}
     for name, found in sorted(tiles.items()):
         if len(found) == 1:
@@ -44,14 +49,15 @@ def sentinel_pairs(folder: Path) -> dict[str, list[Pair]]:
 def cut(pair: Pair, folder: Path) -> list[Pair]:
     """Tiles of a pair, written into a folder."""
     tiles = []
-    with Image.open(pair[0]) as optical, Image.open(pair[1]) as radar:
-        for y in range(0, optical.height - SIDE + 1, SIDE):
-            for x in range(0, optical.width - SIDE + 1, SIDE):
-                names = [folder / f'{pair[0].stem}_{y}_{x}_{kind}.png' for kind in ('optical', 'radar')]
-                for image, path in zip((optical, radar), names, strict=True):
-                    with replacing(path) as part:
-                        image.crop((x, y, x + SIDE, y + SIDE)).save(part, format='PNG')
-                tiles.append((names[0], names[1]))
+    images = [read_optical(path) for path in pair]  # both are pictures of 8 bit
+    height, width = images[0].shape[:2]
+    for y in range(0, height - SIDE + 1, SIDE):
+        for x in range(0, width - SIDE + 1, SIDE):
+            names = [folder / f'{pair[0].stem}_{y}_{x}_{kind}.png' for kind in ('optical', 'radar')]
+            for image, path in zip(images, names, strict=True):
+                with replacing(path) as part:
+                    Image.fromarray(image[y : y + SIDE, x : x + SIDE]).save(part, format='PNG')
+            tiles.append((names[0], names[1]))
     return tiles
 
 

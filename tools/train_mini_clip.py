@@ -37,6 +37,8 @@ logger = logging.getLogger('train_mini_clip')
 BUDGETS = ('steps', 'minutes')
 CHANGEABLE = {*BUDGETS, 'kept', 'out', 'work_dir', 'resume', 'images', 'captions', 'rsscn7', 'threads', 'save_every'}
 RSSCN7_SHARE = 0.15  # of the crops
+HEAD_WIDTH = 64
+COUNTS = ('--patch', '--layers', '--threads', '--save-every', '--measure-every')
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -73,8 +75,19 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.steps is None and arguments.minutes is None:
         arguments.minutes = 240.0
-    if arguments.single + arguments.mosaics < 1:
-        parser.error('--single and --mosaics are both 0: there is nothing to see')
+    of, budget = arguments, arguments.minutes if arguments.steps is None else arguments.steps
+    counts = (of.patch, of.layers, of.threads, of.save_every, of.measure_every, of.single + of.mosaics)
+    for option, is_right, allowed in (
+        (f'{", ".join(COUNTS)}, --single with --mosaics', min(counts) >= 1, '1 or more'),
+        ('--single, --mosaics, --seed', min(of.single, of.mosaics, of.seed) >= 0, '0 or more'),
+        ('--steps, --minutes, --learning-rate', min(budget, of.learning_rate) > 0, 'above 0'),
+        ('--kept, --cool-down', all(0 < share <= 1 for share in (*of.kept, of.cool_down)), 'above 0, up to 1'),
+        ('--average', 0 <= of.average < 1, '0 to below 1'),
+        ('--image-size', of.image_size >= of.patch and of.image_size % max(of.patch, 1) == 0, 'multiples of --patch'),
+        ('--width', of.width >= HEAD_WIDTH and of.width % HEAD_WIDTH == 0, f'multiples of {HEAD_WIDTH}'),
+    ):
+        if not is_right:
+            parser.error(f'{option}: allowed are {allowed}')
     if not hasattr(torch.optim, 'Muon'):
         raise ConfigError(f'this program needs the optimizer Muon of torch 2.9 or later, not torch {torch.__version__}')
     return arguments
@@ -86,7 +99,7 @@ def model_config(arguments: argparse.Namespace) -> dict[str, Any]:
         'embed_dim': 192,
         'vision_cfg': {
             'image_size': arguments.image_size, 'patch_size': arguments.patch, 'width': arguments.width,
-            'layers': arguments.layers, 'head_width': 64,
+            'layers': arguments.layers, 'head_width': HEAD_WIDTH,
         },
         'text_cfg': {'context_length': 32, 'vocab_size': 49408, 'width': 64, 'heads': 2, 'layers': 3},
     }  # fmt: skip

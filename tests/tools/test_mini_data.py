@@ -63,9 +63,19 @@ def test_pairs_that_are_not_there(pairs, run):
         run(list_mini_pairs, '--pairs', pairs / 'sen12', '--out', pairs / 'lists')
     with pytest.raises(DataError, match='no folders train_A and train_B'):
         run(list_mini_pairs, '--pairs', pairs / 'pairs', '--sen12', pairs / 'pairs', '--out', pairs / 'lists')
+    metadata = pairs / 'pairs' / 'metadata.json'
+    for text in ('{', '[{"fragment_filename": "a.png"}]', '3'):
+        known = metadata.read_text()
+        metadata.write_text(text)
+        with pytest.raises(DataError, match='is not the list of these pairs'):
+            run(list_mini_pairs, '--pairs', pairs / 'pairs', '--out', pairs / 'lists')
+        metadata.write_text(known)
     (pairs / 'sen12' / 'river' / 'train_B' / 'op_0.png').unlink()
     with pytest.raises(DataError, match='no optical partner'):
         run(list_mini_pairs, '--pairs', pairs / 'pairs', '--sen12', pairs / 'sen12', '--out', pairs / 'lists')
+    (pairs / 'pairs' / 'sar' / '003.png').unlink()
+    with pytest.raises(MissingFileError, match='003.png'):
+        run(list_mini_pairs, '--pairs', pairs / 'pairs', '--out', pairs / 'lists')
 
 
 def test_a_radar_encoder_that_sees_what_the_optical_one_sees_agrees_with_it(pairs, run, tiny_clip, capsys):

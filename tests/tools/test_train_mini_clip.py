@@ -135,8 +135,18 @@ def test_what_is_refused(data, train):
         train('run', '--steps', 1, '--seed', 1, '--resume')
     with pytest.raises(MissingFileError, match='nothing to resume'):
         train('new', '--steps', 1, '--resume')
-    with pytest.raises(MissingFileError, match='no such folder'):
+    with pytest.raises(MissingFileError, match='image folder not found'):
         train('run', '--images', data / 'nowhere', '--resume')
+
+
+WRONG = '--minutes=-1,--steps=0,--single=-3,--kept 0.5 2,--cool-down=0,--image-size=30,--average=1,--patch=0'
+
+
+@pytest.mark.parametrize('option', WRONG.split(','))
+def test_numbers_that_cannot_be(train, option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train('run', *option.split())
+    assert stopped.value.code == 2 and option.partition(' ')[0].partition('=')[0] in capsys.readouterr().err
 
 
 def test_the_model_is_smaller_than_20_megabytes(monkeypatch):

@@ -20,11 +20,11 @@ from PIL import Image
 from segearth.errors import DataError, MissingFileError
 from segearth.io.atomic import replacing
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
+from segearth.training.data import list_images
 from studies.mini_words import named_words
 
 AID_SIDE, RSSCN7_SIDE = 150, 256  # pixels that images are stored with
 GREY_SHARE = 0.1  # of the crops lose their colours: some encoders of radar learn from grey pictures
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif')
 RSSCN7_SCENES: dict[str, tuple[tuple[str, ...], str]] = {
     'aGrass': (('meadow',), 'a piece of grass or meadow'),
     'bField': (('farmland',), 'a piece of farmland'),
@@ -127,7 +127,7 @@ def open_aid(folder: Path, captions: Path, cache: Path) -> tuple[ImageSet, list[
         MissingFileError: A folder or file is not there.
         DataError: No image has captions, or there is nothing to train on or to measure on.
     """
-    files = _image_files(folder)
+    files = list_images(folder)
     classes = sorted({file.parent.name for file in files})
     by_name, test = read_captions(captions)
     held_out = np.array([file.name in test for file in files])
@@ -145,7 +145,7 @@ def open_aid(folder: Path, captions: Path, cache: Path) -> tuple[ImageSet, list[
 
 def open_rsscn7(folder: Path, phrases: Sequence[str], cache: Path) -> ImageSet:
     """RSSCN7 in the scene phrases of AID; arguments and errors as of :func:`open_aid`."""
-    files = [file for file in _image_files(folder) if file.parent.name in RSSCN7_SCENES]
+    files = [file for file in list_images(folder) if file.parent.name in RSSCN7_SCENES]
     if not files:
         raise DataError(f'{folder} is no RSSCN7: it has none of the folders {", ".join(RSSCN7_SCENES)}')
     known = [RSSCN7_SCENES[file.parent.name] for file in files]
@@ -245,15 +245,6 @@ def _text_files(folder: Path, part: str) -> tuple[Path, Path]:
         f'{folder} holds neither dataset_rsicd.json nor {part}_filename.txt with {part}_caps.txt: '
         'give the folder of the RSICD captions'
     )
-
-
-def _image_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise MissingFileError(f'no such folder of images: {folder}')
-    files = sorted(file for file in folder.glob('*/*') if file.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise DataError(f'{folder} has no images: expected a folder a scene class')
-    return files
 
 
 def _decoded(files: Sequence[Path], side: int, cache: Path) -> np.ndarray:
