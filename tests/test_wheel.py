@@ -36,7 +36,7 @@ upsampler = {'model_name': 'jbu_one', 'model_path': 'demo/demo_jbu_one.safetenso
 segmenter = segearth.Segmenter(['road', 'building', 'water'], 'Demo', feature_up_cfg=upsampler, resize=None)
 result = segmenter(Image.fromarray(image))
 assert result.labels.shape == (64, 64)
-assert segearth.Segmenter(['road', 'water'])(image).labels.shape == (64, 64)
+assert segearth.Segmenter(['road', 'water'], resize=None)(image).labels.shape == (64, 64)
 
 place = dict(crs='EPSG:32632', transform=Affine(0.25, 0, 500000, 0, -0.25, 5600000))
 with rasterio.open('scene.tif', 'w', 'GTiff', 64, 64, 3, dtype='uint8', **place) as scene:
