@@ -1,4 +1,5 @@
-# make demo: evaluate the embedded benchmark and map a real scene; make test: run the tests; make check: style and types. All set up .venv first.
+# make demo: evaluate the embedded benchmark, map a real scene; make test: run the tests; make check: style and types.
+# All set up .venv first.
 # An environment of yours instead: make test PYTHON=python (requirements must be installed in it).
 #
 # PyTorch: without an NVIDIA GPU its CPU build, which spares 5 GB, where PyTorch's own index can be reached; else the
@@ -17,7 +18,7 @@ else
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready$(patsubst %,-%,$(filter cpu default,$(TORCH)))
 endif
-SCENE := segearth/app/examples/sentinel2_coast.tif
+EXAMPLES := segearth/app/examples
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check
 TORCH_PAIR := $(shell sed -n 's/^\(torch[vision]*>=[0-9.]*\).*/"\1"/p' requirements.txt)
 
@@ -25,8 +26,8 @@ TORCH_PAIR := $(shell sed -n 's/^\(torch[vision]*>=[0-9.]*\).*/"\1"/p' requireme
 
 demo: $(READY)
 	$(PYTHON) eval.py --config configs/cfg_demo.py --show-dir work_dirs/cfg_demo/pictures
-	$(PYTHON) tools/predict.py $(SCENE) --classes-file segearth/app/examples/classes.txt --out work_dirs/demo_map --overwrite
-	@echo 'a map of a real scene: work_dirs/demo_map/$(basename $(notdir $(SCENE)))_overview.png'
+	$(PYTHON) tools/predict.py $(EXAMPLES)/sentinel2_coast.tif --classes-file $(EXAMPLES)/classes.txt \
+		--out work_dirs/demo_map --overwrite
 
 test: $(READY)
 	$(PYTHON) -m pytest

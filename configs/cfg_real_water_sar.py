@@ -4,7 +4,7 @@ _base_ = './_base_/real.py'
 model = dict(clip_type='MiniSAR', name_path='./configs/cls_real_water.txt')
 
 test_pipeline = [
-    dict(type='LoadSARImage', bands=(2,), db_ranges=[(-32.0, -7.0)]),
+    dict(type='LoadSARImage', bands=(2,)),  # a band alone is stretched from -25 to 0 dB, whatever its polarisation
     dict(type='Resize', scale=(512, 512), keep_ratio=True),
     *_base_.test_pipeline[2:],
 ]

@@ -112,13 +112,13 @@ def _predict(arguments: argparse.Namespace) -> None:
     from segearth.maps.scene import SceneSource, choose_resolution, find_scenes, open_scene
     from segearth.progress import progress_bar
     from segearth.segmenter import Segmenter
-    from segearth.weights.encoders import DEFAULT_ENCODER, get_record
+    from segearth.weights.encoders import DEFAULT_ENCODERS, get_record
 
     settings = _segmenter_settings(arguments)
     sensor, ignore_alpha = settings.get('sensor', 'optical'), settings.get('ignore_alpha', False)
     bands = read_band_numbers(arguments.bands)
     paths = find_scenes(arguments.scenes)
-    record = get_record(settings.get('clip_type', DEFAULT_ENCODER), settings.get('vit_type'))
+    record = get_record(settings.get('clip_type') or DEFAULT_ENCODERS[sensor], settings.get('vit_type'))
     resolution = choose_resolution(arguments.resolution, record.resolution)
     sources = [SceneSource(path, bands, sensor, resolution, ignore_alpha) for path in paths]
     names = []

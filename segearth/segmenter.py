@@ -23,7 +23,7 @@ from segearth.io.pictures import READERS, fit_image
 from segearth.io.raster import ImageInput, read_band_numbers
 from segearth.models.open_vocabulary import build_segmenter, embed_vocabulary
 from segearth.text.vocabulary import Vocabulary
-from segearth.weights.encoders import DEFAULT_ENCODER
+from segearth.weights.encoders import DEFAULT_ENCODERS
 
 if TYPE_CHECKING:
     import rasterio
@@ -67,8 +67,8 @@ class Segmenter:
     Args:
         classes: ``['building', 'road']``, or synonyms ``{'water': ['river', 'lake']}`` (a class's name counts as
             one of its words), or a string ``'building; road; water,river'``.
-        clip_type: Encoder record or open_clip architecture; the default is a small one that comes with
-            the package, trained on images of 2 to 30 m a pixel.
+        clip_type: Encoder record or open_clip architecture; None for the small one of the sensor that comes with
+            the package, Mini or MiniSAR (weights/README.md).
         vit_type: Size of the encoder; None for the record's first.
         resize: (height, width) that the image is fitted into before it is cut into windows, keeping its ratio, as
             the paper's evaluation does, or one number for both; None keeps the size of the image.
@@ -97,7 +97,7 @@ class Segmenter:
     def __init__(
         self,
         classes: Sequence[str] | Mapping[str, Sequence[str]] | str,
-        clip_type: str = DEFAULT_ENCODER,
+        clip_type: str | None = None,
         vit_type: str | None = None,
         *,
         resize: tuple[int, int] | int | None = (448, 448),
@@ -117,6 +117,7 @@ class Segmenter:
         self.bands = read_band_numbers(bands, 'bands are')
         self.ignore_alpha = ignore_alpha
         self.palette = _palette_for(vocabulary, palette)
+        clip_type = DEFAULT_ENCODERS[sensor] if clip_type is None else clip_type
         self.model, self._encoder = build_segmenter(vocabulary, clip_type, vit_type, **settings)
         self.known_resolution = self._encoder.record.resolution
 

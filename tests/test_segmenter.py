@@ -136,6 +136,11 @@ def test_settings_that_cannot_be(tiny_clip, settings, message):
         segearth.Segmenter(**{'classes': 'road; tree', 'clip_path': str(tiny_clip)} | settings)
 
 
+def test_each_sensor_has_an_encoder_of_its_own():
+    for sensor, name in (('optical', 'Mini'), ('sar', 'MiniSAR')):
+        assert segearth.Segmenter(['a', 'b'], sensor=sensor)._encoder.record.name == name
+
+
 def test_a_mistyped_setting_is_answered_with_all_names_and_results_can_be_compared(segmenter):
     with pytest.raises(UserError, match="unknown setting 'atention'. Did you mean attention"):
         segearth.Segmenter(['a', 'b'], atention='MaskCLIP')

@@ -24,7 +24,7 @@ from segearth.io.panels import Palette, colour_map, overlay
 from segearth.maps.areas import ClassArea
 from segearth.maps.labelling import NO_DATA
 from segearth.models.dense_clip import ATTENTION_NAMES
-from segearth.weights.encoders import DEFAULT_ENCODER, clip_types
+from segearth.weights.encoders import DEFAULT_ENCODERS, clip_types
 from simfeatup.errors import UpsamplerError
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,8 @@ WORDS = Path(__file__).parent / 'examples' / 'classes.txt'
 TITLE = 'SegEarth: name classes in words, get a map'
 INTRODUCTION = f"""# {TITLE}
 Drop an image or a GeoTIFF, write one class a line (commas between synonyms), press **Make the map**. The encoder *Mini*
-is a small one that comes with the program, for images of 2 to 10 m a pixel; larger ones need weights in `weights/`."""
+is a small one that comes with the program, for images of 1 to 10 m a pixel (radar: *MiniSAR*); larger ones need
+weights in `weights/`."""
 FONT, MONO_FONT = ['system-ui', 'sans-serif'], ['ui-monospace', 'monospace']
 CSS = Path(__file__).with_name('page.css').read_text()
 OPACITY = 0.6  # at first
@@ -175,14 +176,15 @@ def area_table(areas: Sequence[ClassArea], palette: Palette) -> str:
 
 def _inputs(limits: Limits, words: str) -> list:
     """Fields in the order of :class:`Request`."""
-    encoders = list(dict.fromkeys([DEFAULT_ENCODER, *clip_types()]))
+    usual = DEFAULT_ENCODERS['optical']
+    encoders = list(dict.fromkeys([*DEFAULT_ENCODERS.values(), *clip_types()]))
     size = f'at most {limits.upload_bytes / 2**20:g} MB and {limits.pixels / 1e6:g} million pixels'
     upload = gr.File(label=f'image or GeoTIFF, {size}', type='filepath', elem_id='upload')
     classes = gr.Textbox(words, lines=7, label='classes, one a line, commas between synonyms', elem_id='words')
-    encoder = gr.Dropdown(encoders, value=DEFAULT_ENCODER, label='encoder', elem_id='encoder')
+    encoder = gr.Dropdown(encoders, value=usual, label='encoder', elem_id='encoder')
     with gr.Accordion('Method', open=False):
         attention = gr.Dropdown(list(ATTENTION_NAMES), value='SegEarth', label='attention')
-        weight = gr.Slider(-1, 0, usual_weight(DEFAULT_ENCODER), step=0.05, label='lambda of Global Bias Alleviation')
+        weight = gr.Slider(-1, 0, usual_weight(usual), step=0.05, label='lambda of Global Bias Alleviation')
         threshold = gr.Slider(0, 1, 0, step=0.01, label='threshold: less probable pixels get the first class')
         with_upsampling = gr.Checkbox(True, label='upsampling with SimFeatUp')
     with gr.Accordion('Reading', open=False):

@@ -34,7 +34,7 @@ from segearth.maps.scene import SceneSource, open_scene
 from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.segmenter import Segmenter
 from segearth.text.vocabulary import Vocabulary
-from segearth.weights.encoders import DEFAULT_ENCODER, get_record
+from segearth.weights.encoders import DEFAULT_ENCODERS, get_record
 
 KEPT_MODELS = 2
 SECONDS_TO_STOP = 20  # a window takes less
@@ -51,7 +51,7 @@ class Request:
 
     path: str | None  # of the uploaded file
     words: str  # one class a line, commas between synonyms
-    encoder: str = DEFAULT_ENCODER
+    encoder: str = DEFAULT_ENCODERS['optical']
     attention: str = 'SegEarth'
     cls_token_weight: float | None = None  # lambda of Global Bias Alleviation; None for the encoder's usual one
     prob_threshold: float = 0.0  # less probable pixels get the first class

@@ -13,7 +13,7 @@ from typing import Any
 from segearth.errors import ConfigError, did_you_mean
 from segearth.weights.records import WeightRecord, read_records
 
-DEFAULT_ENCODER = 'Mini'  # of images and scenes of a user's own
+DEFAULT_ENCODERS = {'optical': 'Mini', 'sar': 'MiniSAR'}  # sensor -> of images and scenes of a user's own
 ANY_SIZE = 'any'  # vit_type of encoders that exist in one size and stand in for every size that a config asks for
 
 
