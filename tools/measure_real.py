@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('configs', nargs='+', help='configs/cfg_real_*.py')
     titles = {'choices': tuple(TABLES), 'default': list(TABLES), 'metavar': 'TITLE'}
     parser.add_argument('--tables', nargs='+', **titles, help='default: all')
-    parser.add_argument('--page', type=Path, help='Markdown file of the tables')
+    parser.add_argument('--page', type=Path, help='Markdown file of the tables; its words before the first table stay')
     add_config_options(parser)
     options = parser.parse_args(arguments)
     keep_freed_memory(limited=True)
@@ -102,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parts.append(f'## {title}\n\n{table(rows)}')
         print(parts[-1], flush=True)
     if options.page:
-        write_bytes(options.page, '\n'.join([f'# Real tiles\n\n{__doc__.strip()}\n', *parts]).encode())
+        known = options.page.read_text(encoding='utf-8') if options.page.is_file() else f'# Real tiles\n\n{__doc__}\n'
+        write_bytes(options.page, '\n'.join([known.partition('## ')[0], *parts]).encode())
 
 
 if __name__ == '__main__':
