@@ -1,5 +1,5 @@
-# make demo: evaluate the embedded benchmark, map a real scene; make test: run the tests; make check: style and types.
-# All set up .venv first.
+# make demo: evaluate the embedded benchmark, map a real scene; make test: run the tests; make check: style and types;
+# make docs: the site of the documentation. All set up .venv first.
 # An environment of yours instead: make test PYTHON=python (requirements must be installed in it).
 #
 # PyTorch: without an NVIDIA GPU its CPU build, which spares 5 GB, where PyTorch's own index can be reached; else the
@@ -22,7 +22,7 @@ EXAMPLES := segearth/app/examples
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check
 TORCH_PAIR := $(shell sed -n 's/^\(torch[vision]*>=[0-9.]*\).*/"\1"/p' requirements.txt)
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo: $(READY)
 	$(PYTHON) eval.py --config configs/cfg_demo.py --show-dir work_dirs/cfg_demo/pictures
@@ -35,6 +35,12 @@ test: $(READY)
 check: $(READY)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
+
+docs: $(READY)
+	@# every warning is an error, such as a link that leads nowhere
+	$(PYTHON) -m sphinx --fail-on-warning --keep-going --quiet --fresh-env -c docs . work_dirs/site
+	cp work_dirs/site/README.html work_dirs/site/index.html
+	@echo work_dirs/site/index.html
 
 $(VENV)/.ready $(VENV)/.ready-cpu $(VENV)/.ready-default: requirements.txt pyproject.toml
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python 3.10 or newer is needed; \

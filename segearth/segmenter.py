@@ -132,7 +132,7 @@ class Segmenter:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """K names: the first word of each class."""
+        """Names of the K classes, the first word of each."""
         return self.model.class_names
 
     @plain_torch()

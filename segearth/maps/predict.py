@@ -85,15 +85,15 @@ def predict_scene(
         resolution: Metres a pixel, to which the scene is resampled; the map has it too. 'auto' resamples a
             georeferenced scene that is finer or coarser than what the encoder was trained on, where that is known;
             'native', or None, keeps the scene's own.
-        runner: Who computes the blocks, see :class:`segearth.maps.cluster.DaskRunner`.
+        runner: Who computes the blocks, see :func:`segearth.maps.cluster.dask_runner`.
         resume: Go on with an unfinished run of the same settings.
         overwrite: Replace results.
         progress: Called with (windows done, windows in all).
         **options: Those of :class:`MapOptions`: stretch, scores, polygons, min_area, block_side.
 
     Returns:
-        The classes, 255 where the scene has no data, as the kind that was given: path of the GeoTIFF, open dataset (in
-        memory without ``out``), or DataArray (y, x) with the coordinates of the scene.
+        The classes as the kind that was given, 255 where the scene has no data. That is the path of the GeoTIFF, an
+        open dataset (in memory without ``out``), or a DataArray (y, x) with the coordinates of the scene.
 
     Raises:
         segearth.errors.UserError: Something cannot be used; the message says why.
