@@ -19,5 +19,6 @@ def test_the_quick_start_runs_and_its_kept_outputs_are_small(tmp_path, monkeypat
     monkeypatch.setenv('SEGEARTH_DATA', str(tmp_path / 'data'))
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     again = NotebookClient(notebook, timeout=300, resources={'metadata': {'path': str(tmp_path)}}).execute()
-    printed = [str(output.get('data', output.get('text'))) for cell in again.cells for output in cell.get('outputs', ())]
+    outputs = [output for cell in again.cells for output in cell.get('outputs', ())]
+    printed = [str(output.get('data', output.get('text'))) for output in outputs]
     assert any("'water'" in text for text in printed) and any('mIoU' in text for text in printed)

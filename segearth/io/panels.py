@@ -11,16 +11,20 @@ Palette = Sequence[Sequence[int]]
 """One RGB colour a class, values in [0, 255]."""
 
 IGNORED_COLOUR = (255, 0, 255)  # pixels without a class: ground truth that is not labelled
-BUILDING, WATER, TREE = (220, 50, 47), (38, 110, 235), (0, 100, 0)
 FAMILIAR: dict[str, tuple[int, int, int]] = {
-    **dict.fromkeys(('building', 'house'), BUILDING),
-    **dict.fromkeys(('water', 'river'), WATER),
-    **dict.fromkeys(('tree', 'forest'), TREE),
-    'road': (128, 128, 128),
-    'grass': (120, 215, 90),
-    'cropland': (245, 215, 60),
-    'bareland': (165, 110, 65),
-    'background': (60, 60, 60),
+    name: colour
+    for colour, names in (
+        ((220, 50, 47), 'building, buildings, house, houses, roof, city, town, urban, residential area, residential'),
+        ((38, 110, 235), 'water, river, lake, sea, ocean, pond, water body'),
+        ((0, 100, 0), 'tree, trees, forest, woodland'),
+        ((128, 128, 128), 'road, roads, street, pavement'),
+        ((120, 215, 90), 'grass, grassland, meadow, lawn, low vegetation'),
+        ((245, 215, 60), 'cropland, farmland, field, fields, agriculture, agricultural, agricultural land'),
+        ((165, 110, 65), 'bareland, barren, bare land, bare soil, bare ground'),
+        ((250, 235, 190), 'beach, sand'),
+        ((60, 60, 60), 'background'),
+    )
+    for name in names.split(', ')
 }
 """Class name -> colour."""
 
