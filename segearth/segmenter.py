@@ -109,7 +109,7 @@ class Segmenter:
     ) -> None:
         if sensor not in tuple(READERS):
             raise ConfigError(f'unknown sensor {sensor!r}; known: {", ".join(READERS)}')
-        vocabulary = Vocabulary.from_classes(classes)
+        self.vocabulary = vocabulary = Vocabulary.from_classes(classes)
         self.resize = None if resize is None else as_pair(resize, 'resize')
         if self.resize is not None and 0 in self.resize:
             raise ConfigError(f'resize is {resize!r}; allowed: 1 pixel or more, or None for the size of the image')
@@ -129,6 +129,7 @@ class Segmenter:
         vocabulary = Vocabulary.from_classes(classes)
         self.palette = _palette_for(vocabulary, palette)
         self.model.set_vocabulary(*embed_vocabulary(self._encoder, vocabulary), vocabulary.class_names)
+        self.vocabulary = vocabulary
 
     @property
     def class_names(self) -> tuple[str, ...]:

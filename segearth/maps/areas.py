@@ -1,36 +1,42 @@
 """Sizes on the ground: of a pixel in metres, of pixels in square metres, of the classes of a map in hectares.
 
-Projected systems: the determinant of the transform, in the system's unit, divided by the projection's areal scale
-where that departs from 1 by more than a per cent (Web Mercator at 50 degrees: 2.4). Geographic systems: the area
-element of the ellipsoid at the pixel's latitude, exact up to the square of a pixel's side in radians.
+Areas are those of the ellipsoid of the scene's system, whatever the projection does to them (UTM: up to 0.2 % at the
+rim of a zone; Web Mercator at 60 degrees: four times as much). In a geographic system they are the ellipsoid's element
+of area at the pixel's latitude, exact up to the square of a pixel's side in radians; in a projected one that element
+times the determinant of the inverse projection's derivatives, by differences of a kilometre, every 64 pixels.
 
 Source: areal element M N cos(phi) of an ellipsoid, Snyder, "Map Projections: A Working Manual" (USGS 1395), eq. 4-18 f.
 """
 
 import csv
+import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from affine import Affine
-from pyproj import CRS, Proj, Transformer
+from pyproj import CRS, Transformer
 from pyproj.enums import WktVersion
+from pyproj.exceptions import ProjError
 from rasterio.crs import CRS as RasterioCRS
 
 from segearth.errors import DataError
 from segearth.inference.sliding_window import Box
 
-EQUAL_AREA_TOLERANCE = 0.01  # UTM and national grids stay within 0.2 %
+logger = logging.getLogger(__name__)
+
 SQUARE_METRES_A_HECTARE = 1e4
+NODE_PIXELS = 64  # between points where the projection is asked; in between its scale changes evenly
+STEP_METRES = 1000.0  # of differences: long for the 0.6 mm to which some inverse projections are solved, short on earth
 
 
 class PixelAreas:
-    """Area of the pixels of a scene (height, width); a DataError refuses systems that are no place on earth."""
+    """Area of the pixels of a scene on the ellipsoid; a DataError refuses systems that are no place on earth."""
 
-    def __init__(self, crs: RasterioCRS | None, transform: Affine, shape: tuple[int, int]) -> None:
+    def __init__(self, crs: RasterioCRS | None, transform: Affine) -> None:
         self.transform = transform
         self.is_known = crs is not None
         if not self.is_known:
@@ -43,46 +49,63 @@ class PixelAreas:
                 'take its system off'
             )
         self._unit = self._crs.axis_info[0].unit_conversion_factor  # to metres or radians
-        self._scale = None if self._crs.is_geographic else self._areal_scale(shape)
+        self._to_ground: Transformer | None = None
+        if self._crs.is_projected:
+            try:
+                self._to_ground = Transformer.from_crs(self._crs, self._crs.geodetic_crs, always_xy=True)
+            except ProjError:  # a few, such as Bonne's with a turned system
+                logger.warning('areas are in the plane of %s, which PROJ cannot bring to the ellipsoid', self._crs.name)
 
     def of_box(self, box: Box) -> np.ndarray:
         """Square metres of each pixel of a box: (h, w), (h, 1) or (1, 1), to be broadcast."""
         y1, x1, y2, x2 = box
         area = abs(self.transform.determinant) * self._unit**2
-        if not self._crs.is_geographic and self._scale is None:
-            return np.full((1, 1), area)
-        rows, columns = np.arange(y1, y2)[:, None] + 0.5, np.full((y2 - y1, 1), (x1 + x2) / 2)
-        if self._crs.is_geographic and self.transform.d:  # latitude varies along a row
-            columns = np.arange(x1, x2)[None] + 0.5
         transform: Any = self.transform  # affine's types know numbers only
-        x, y = transform @ (columns, rows)
-        return area / self._scale(x, y) if self._scale else area * self._element(y * self._unit)
+        rows, columns = np.arange(y1, y2)[:, None] + 0.5, np.arange(x1, x2)[None] + 0.5
+        if self._crs.is_geographic:
+            if not self.transform.d:  # latitude is the same along a row
+                columns = columns[:, :1]
+            return area * self._element(np.asarray((transform @ (columns, rows))[1]) * self._unit)
+        if self._to_ground is None:
+            return np.full((1, 1), area)
+        node_rows, node_columns = _nodes(y1, y2), _nodes(x1, x2)
+        nodes = self._true_scale(*np.broadcast_arrays(*(transform @ (node_columns[None], node_rows[:, None]))))
+        return area * _between(_between(nodes, node_rows, rows[:, 0]).T, node_columns, columns[0]).T
+
+    def _true_scale(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Area on the ellipsoid of an area of 1 in the plane, at points; 1 where the projection has no point."""
+        assert self._to_ground is not None
+        ground, step = self._crs.geodetic_crs, STEP_METRES / self._unit
+        assert ground is not None
+        shifts = np.array([(step, 0), (-step, 0), (0, step), (0, -step)])[..., None, None]
+        points = self._to_ground.transform(x + shifts[:, 0], y + shifts[:, 1])
+        longitude, latitude = (np.asarray(values) * ground.axis_info[0].unit_conversion_factor for values in points)
+        with np.errstate(invalid='ignore'):  # infinite where there is no point
+            east = (longitude[::2] - longitude[1::2] + math.pi) % (2 * math.pi) - math.pi  # across 180 degrees too
+            north = latitude[::2] - latitude[1::2]
+            determinant = np.abs(east[0] * north[1] - east[1] * north[0]) / (2 * STEP_METRES) ** 2
+            scale = determinant * self._element(latitude.mean(0))
+        return np.where(np.isfinite(scale), scale, 1.0)
 
     def _element(self, latitude: np.ndarray) -> np.ndarray:
         ellipsoid = self._crs.ellipsoid
-        assert ellipsoid is not None  # geographic systems have one
+        assert ellipsoid is not None  # geographic and projected systems have one
         eccentricity2 = 1 - (ellipsoid.semi_minor_metre / ellipsoid.semi_major_metre) ** 2
         curvature = 1 - eccentricity2 * np.sin(latitude) ** 2
         return ellipsoid.semi_major_metre**2 * (1 - eccentricity2) * np.cos(latitude) / curvature**2
 
-    def _areal_scale(self, shape: tuple[int, int]) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
-        try:
-            projection = Proj(self._crs)
-            to_degrees = Transformer.from_crs(self._crs, self._crs.geodetic_crs, always_xy=True)
-        except Exception:  # pyproj has several; a projection without factors counts as one that keeps areas
-            return None
 
-        def scale(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-            longitude, latitude = to_degrees.transform(x, y)
-            return np.asarray(projection.get_factors(longitude, latitude).areal_scale).reshape(np.shape(y))
+def _nodes(start: int, stop: int) -> np.ndarray:
+    """Places from edge to edge of some pixels, at most :data:`NODE_PIXELS` apart."""
+    return np.linspace(start, stop, -(-(stop - start) // NODE_PIXELS) + 1)
 
-        height, width = shape
-        corners = [(0, 0), (width, 0), (0, height), (width, height), (width / 2, height / 2)]
-        points = np.array([self.transform @ corner for corner in corners])
-        factors = scale(points[:, 0], points[:, 1])
-        if not np.isfinite(factors).all() or np.abs(factors - 1).max() <= EQUAL_AREA_TOLERANCE:
-            return None
-        return scale
+
+def _between(values: np.ndarray, nodes: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Values (n, ...) at evenly spaced nodes (n,), brought to places (m,) in between by straight lines: (m, ...)."""
+    position = (places - nodes[0]) / (nodes[1] - nodes[0])
+    index = np.minimum(position.astype(int), len(nodes) - 2)
+    share = (position - index)[:, None]
+    return values[index] * (1 - share) + values[index + 1] * share
 
 
 def pixel_size(crs: RasterioCRS | None, transform: Affine, shape: tuple[int, int]) -> tuple[float, float] | None:
@@ -116,7 +139,7 @@ class ClassArea:
     name: str
     pixels: int
     share: float  # of the pixels with data, in [0, 1]
-    hectares: float | None  # None for a scene without a coordinate reference system
+    hectares: float | None  # on the ellipsoid; None for a scene without a coordinate reference system
 
 
 def count_areas(
@@ -138,7 +161,7 @@ def count_areas(
 
 
 def write_areas(path: Path, table: Sequence[ClassArea]) -> None:
-    """Writes the table as CSV; hectares stay empty where they are unknown."""
+    """Writes the table as CSV; hectares, which are those on the ellipsoid, stay empty where they are unknown."""
     rows = [
         (row.name, row.pixels, f'{row.share:.6f}', '' if row.hectares is None else f'{row.hectares:.4f}')
         for row in table

@@ -21,6 +21,7 @@ from segearth.errors import ConfigError, DataError
 from segearth.io.outputs import check_results, writing
 from segearth.io.pictures import decide_stretch
 from segearth.maps.areas import PixelAreas
+from segearth.maps.configuration import words_of
 from segearth.maps.labelling import BLOCK_SIDE, NO_DATA, SegmenterModel, WindowGrid
 from segearth.maps.results import TILED, MapFiles, MapLegend, smallest_region, write_results
 from segearth.maps.run import MapPlan, MapRun, Progress, Runner, run_blocks
@@ -57,8 +58,9 @@ SCENE_ARGUMENTS = frozenset({'resolution', 'runner', 'resume', 'overwrite', 'pro
 
 
 def parts_of(segmenter: Any) -> tuple[SegmenterModel, MapLegend]:
-    """What maps need of a :class:`segearth.Segmenter`: its model, and the names and colours of its classes."""
-    return SegmenterModel(segmenter.model), MapLegend(segmenter.class_names, segmenter.palette)
+    """What maps need of a :class:`segearth.Segmenter`: its model, and names, colours and words of its classes."""
+    words = tuple(', '.join(words) for words in words_of(segmenter.vocabulary))
+    return SegmenterModel(segmenter.model), MapLegend(segmenter.class_names, segmenter.palette, words)
 
 
 def predict_scene(
@@ -152,7 +154,7 @@ def predict_to_files(
     if len(legend.class_names) > NO_DATA:
         raise ConfigError(f'{len(legend.class_names)} classes; a map of 8 bits has room for {NO_DATA}: split the list')
     with open_scene(source, dataset) as scene:
-        areas = PixelAreas(scene.crs, scene.transform, scene.shape)
+        areas = PixelAreas(scene.crs, scene.transform)
         smallest = smallest_region(options.min_area, areas, scene.shape)
         grid = WindowGrid(scene.shape, model.crop_size, model.stride)
         plan = MapPlan(
@@ -193,6 +195,7 @@ def _settings(plan: MapPlan, scene: Scene, model: SegmenterModel, legend: MapLeg
         'bands': list(scene.bands),
         'stretch': asdict(plan.stretch),
         'classes': list(legend.class_names),
+        'words': list(legend.class_words),
         'palette': [list(map(int, colour)) for colour in legend.palette],
         'windows': asdict(plan.grid),
         'options': asdict(options),

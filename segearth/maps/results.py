@@ -1,8 +1,8 @@
-"""From finished blocks to the files of a map: Cloud Optimized GeoTIFFs, areas, polygons, a quick look.
+"""From finished blocks to the files of a map: Cloud Optimized GeoTIFFs, areas, a quick look, styles for QGIS.
 
 Colours are the band's colour table; class names are in the metadata of band 1 (``class_0=building``). A GeoTIFF's own
 colour table always has 256 entries, and GDAL keeps category names beside a GeoTIFF only, so ``NAME.tif.aux.xml`` holds
-the names and a colour table of the classes alone, from where QGIS takes its legend.
+the names and a colour table of the classes alone.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -24,15 +22,17 @@ import rasterio
 import rasterio.shutil
 from PIL import Image, ImageDraw, ImageFont
 from rasterio._err import CPLE_BaseError
-from rasterio.features import rasterize, shapes, sieve
+from rasterio.features import sieve
 
 from segearth.errors import ConfigError, DataError
 from segearth.inference.sliding_window import Box
 from segearth.io.panels import Palette, colour_map, draw_panels
-from segearth.maps.areas import SQUARE_METRES_A_HECTARE, ClassArea, PixelAreas, count_areas, pixel_size, write_areas
+from segearth.maps.areas import ClassArea, PixelAreas, count_areas, pixel_size, write_areas
 from segearth.maps.labelling import NO_DATA
+from segearth.maps.polygons import CLASS, write_polygons
 from segearth.maps.run import MapPlan, MapRun, place_reduced, reduced
 from segearth.maps.scene import RESULT_ENDINGS, Scene, as_window
+from segearth.maps.styles import polygon_classes_style, ramp_style, raster_classes_style
 from segearth.maps.workspace import SETTINGS_TAG
 
 logger = logging.getLogger(__name__)
@@ -40,18 +40,17 @@ logger = logging.getLogger(__name__)
 TILE = 512  # pixels, side of a tile of the result
 TILED = {'tiled': True, 'blockxsize': TILE, 'blockysize': TILE, 'bigtiff': 'IF_SAFER'}
 COG = {'compress': 'DEFLATE', 'blocksize': TILE, 'bigtiff': 'IF_SAFER', 'overview_resampling': 'NEAREST'}
-STRIP_ROWS = 512  # read at once for polygons
-POLYGON_LAYER = 'classes'
 SHORTEST_SIDE = 160  # pixels of the quick look; a smaller scene is enlarged, so that the scale bar has room
 BAR_SHARE = 0.4  # longest bar, of the panel's width
 
 
 @dataclass(frozen=True)
 class MapLegend:
-    """Names and colours of the classes, K of each."""
+    """Names, colours and words of the classes, K of each."""
 
     class_names: tuple[str, ...]
     palette: Palette
+    class_words: tuple[str, ...] = ()  # all words of each class, commas between them; empty where names are all
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,15 @@ class MapFiles:
         return self.classes.with_name(f'{self.classes.name}.aux.xml')
 
     @property
+    def styles(self) -> dict[str, Path]:
+        """QGIS's file of a style beside each raster and the polygons."""
+        kinds = {'scores': self.scores, 'polygons': self.polygons, 'classes': self.classes}
+        return {kind: path.with_suffix('.qml') for kind, path in kinds.items() if path}
+
+    @property
     def paths(self) -> list[Path]:
-        """All others, the GeoTIFF of class ids last."""
-        return [path for path in vars(self).values() if path]
+        """All but :attr:`legend`, the GeoTIFF of class ids last."""
+        return [*self.styles.values(), *(path for path in vars(self).values() if path)]
 
 
 def write_results(
@@ -122,10 +127,15 @@ def write_results(
     metres = None if size is None else (size[0] * size[1]) ** 0.5
     draw_quicklook(picture, small, legend, metres, plan.step).save(temporary(files.overview))
     write_areas(temporary(files.areas), table)
+    styles = styles_of(legend)
+    for kind, path in files.styles.items():
+        temporary(path).write_text(styles[kind], encoding='utf-8')
     if files.scores:
+        describe_scores(scores)
         optimise(scores, temporary(files.scores), predictor='YES')
     if files.polygons:
-        write_polygons(temporary(files.polygons), labels, scores, legend.class_names, areas)
+        names = legend.class_names, legend.class_words or legend.class_names
+        write_polygons(temporary(files.polygons), labels, scores, *names, areas, scene.name, styles['polygons'])
     optimise(labels, temporary(files.classes))
     write_legend(temporary(files.legend), legend)
     return {temporary(path): path for path in (files.legend, *files.paths)}
@@ -204,6 +214,22 @@ def describe_classes(path: Path, legend: MapLegend, settings: Mapping[str, Any])
         dataset.update_tags(**tags)
 
 
+def describe_scores(path: Path) -> None:
+    """Says in a temporary GeoTIFF of scores what its numbers are."""
+    with rasterio.open(path, 'r+') as dataset:
+        dataset.set_band_description(1, 'probability of the class')
+
+
+def styles_of(legend: MapLegend) -> dict[str, str]:
+    """QGIS's styles of the rasters and polygons of a map."""
+    names = legend.class_names, legend.palette
+    return {
+        'scores': ramp_style(0, 1),
+        'polygons': polygon_classes_style(CLASS, *names),
+        'classes': raster_classes_style(*names),
+    }
+
+
 def optimise(source: Path, target: Path, **options: Any) -> None:
     """Copies a GeoTIFF into a Cloud Optimized one: tiled, compressed, with overviews of nearest pixels."""
     try:
@@ -222,67 +248,6 @@ def write_legend(path: Path, legend: MapLegend) -> None:
         ElementTree.SubElement(colours, 'Entry', c1=f'{red}', c2=f'{green}', c3=f'{blue}', c4='255')
         ElementTree.SubElement(names, 'Category').text = name
     ElementTree.ElementTree(root).write(path, encoding='utf-8')
-
-
-def write_polygons(
-    target: Path, labels_path: Path, scores_path: Path, class_names: Sequence[str], areas: PixelAreas
-) -> None:
-    """Writes a GeoPackage of one polygon a region, with the areas of the table and the mean score of its pixels.
-
-    Regions are connected by sides, not corners. The label map is held in memory, a byte a pixel; the score raster is
-    read in strips.
-    """
-    import geopandas  # late: takes a second, and few want polygons
-    import shapely
-
-    with rasterio.open(labels_path) as dataset:
-        labels, crs, transform = dataset.read(1), dataset.crs, dataset.transform
-    found = [(shapely.geometry.shape(shape), int(value)) for shape, value in shapes(labels, mask=labels != NO_DATA)]
-    polygons = np.array([polygon for polygon, _ in found], dtype=object)
-    class_ids = np.array([value for _, value in found], dtype=int)
-    bounds = shapely.bounds(polygons).reshape(-1, 4)
-    pixels, square_metres, scores = _zonal_sums(polygons, bounds, scores_path, areas)
-    columns = {
-        'class': [class_names[index] for index in class_ids],
-        'class_id': class_ids,
-        'pixels': pixels.astype(int),
-        'hectares': square_metres / SQUARE_METRES_A_HECTARE,
-        'mean_score': scores / np.maximum(pixels, 1),
-    }
-    if not areas.is_known:
-        del columns['hectares']
-    on_ground = shapely.transform(polygons, lambda points: np.column_stack(transform @ (points[:, 0], points[:, 1])))
-    frame = geopandas.GeoDataFrame(columns, geometry=on_ground, crs=crs.to_wkt() if crs else None)
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', "'crs' was not provided")  # the scene has none
-        content = BytesIO()  # pyogrio takes names for addresses, and cuts them at a semicolon
-        try:
-            frame.to_file(content, layer=POLYGON_LAYER, driver='GPKG', engine='pyogrio', geometry_type='Polygon')
-        except RuntimeError as error:  # what pyogrio raises when the disk is full
-            raise OSError(str(error)) from error
-    target.write_bytes(content.getbuffer())
-
-
-def _zonal_sums(polygons: np.ndarray, bounds: np.ndarray, scores_path: Path, areas: PixelAreas) -> np.ndarray:
-    """(3, N): pixels, square metres and sum of scores of N polygons, whose corners and bounds (N, 4) are in pixels."""
-    sums = np.zeros((3, len(polygons) + 1))
-    with rasterio.open(scores_path) as dataset:
-        for top in range(0, dataset.height, STRIP_ROWS):
-            bottom = min(top + STRIP_ROWS, dataset.height)
-            inside = np.flatnonzero((bounds[:, 1] < bottom) & (bounds[:, 3] > top))
-            if not len(inside):
-                continue
-            box = (top, 0, bottom, dataset.width)
-            shape = (bottom - top, dataset.width)
-            shift = rasterio.Affine.translation(0, top)
-            ids = rasterize(
-                ((polygons[index], index + 1) for index in inside), out_shape=shape, transform=shift, dtype='int32'
-            ).ravel()
-            scores = dataset.read(1, window=as_window(box)).ravel()
-            weights = np.broadcast_to(areas.of_box(box), shape).ravel() if areas.is_known else np.zeros(ids.size)
-            for row, values in enumerate((None, weights, np.nan_to_num(scores))):
-                sums[row] += np.bincount(ids, values, minlength=len(polygons) + 1)
-    return sums[:, 1:]
 
 
 def _measure(plan: MapPlan, labels: Path, areas: PixelAreas, legend: MapLegend) -> tuple[np.ndarray, list[ClassArea]]:

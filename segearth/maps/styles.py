@@ -100,8 +100,8 @@ def add_layer_style(geopackage: Path, layer: str, qml: str) -> None:
             if column is None:
                 raise OSError(f'{geopackage} has no layer {layer!r} of geometries')
             database.execute(LAYER_STYLES)
-            database.execute("INSERT OR IGNORE INTO gpkg_contents (table_name, data_type, identifier) "
-                             "VALUES ('layer_styles', 'attributes', 'layer_styles')")  # fmt: skip
+            database.execute("INSERT OR IGNORE INTO gpkg_contents (table_name, data_type) "
+                             "VALUES ('layer_styles', 'attributes')")  # fmt: skip
             database.execute('DELETE FROM layer_styles WHERE f_table_name = ?', [layer])
             database.execute(
                 'INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, '

@@ -44,7 +44,7 @@ class TinySegmenter:
     def _words(self, classes):
         from segearth.text.vocabulary import Vocabulary
 
-        vocabulary = Vocabulary.from_classes(classes)
+        self.vocabulary = vocabulary = Vocabulary.from_classes(classes)
         self.class_names = vocabulary.class_names
         self.palette = default_palette(vocabulary.num_classes)
         vectors = [np.random.default_rng(list(query.encode())).normal(size=16) for query in vocabulary.queries]

@@ -44,7 +44,8 @@ def test_answer_holds_what_the_page_shows(session, scene, tmp_path):
     assert not valid[:10].any() and valid[10:].all()
     assert (answer.probabilities.argmax(0) == answer.labels)[valid].mean() > 0.99
     assert told[-1][0] == told[-1][1]
-    endings = ['_areas.csv', '_classes.tif', '_classes.tif.aux.xml', '_overview.png', '_polygons.gpkg', '_scores.tif']
+    endings = ['_areas.csv', '_classes.qml', '_classes.tif', '_classes.tif.aux.xml', '_overview.png', '_polygons.gpkg',
+               '_polygons.qml', '_scores.qml', '_scores.tif']  # fmt: skip
     names = [f'scene{ending}' for ending in endings]
     assert sorted(os.path.basename(path) for path in answer.files) == sorted([*names, 'scene.zip'])
     with zipfile.ZipFile(answer.files[0]) as archive:

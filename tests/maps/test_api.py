@@ -9,6 +9,7 @@ import segearth.segmenter
 from segearth.errors import ConfigError, DataError
 from segearth.maps.predict import predict_scene
 from segearth.segmenter import predict
+from segearth.text.vocabulary import Vocabulary
 from tests.maps.conftest import LEGEND, UTM, smooth_picture
 
 
@@ -17,6 +18,7 @@ class TinySegmenter:
 
     sensor, bands, ignore_alpha, known_resolution = 'optical', None, False, None
     class_names, palette = LEGEND.class_names, LEGEND.palette
+    vocabulary = Vocabulary.from_classes('red; green,lime; blue')
     predict_scene = segearth.segmenter.Segmenter.predict_scene
 
     def __init__(self, classes=None, **settings):

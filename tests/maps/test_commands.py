@@ -42,7 +42,8 @@ def test_maps_a_folder_and_goes_on_where_it_was(run, write_scene, tmp_path):
     for name in ('a.tif', 'b.tif'):
         write_scene(smooth_picture(40, 50), name, **UTM)
     assert run(tmp_path, *WORDS, '--scores', '--polygons', '--min-area', '2')[0] == 0
-    endings = ('classes.tif', 'classes.tif.aux.xml', 'overview.png', 'areas.csv', 'scores.tif', 'polygons.gpkg')
+    endings = ('classes.tif', 'classes.tif.aux.xml', 'overview.png', 'areas.csv', 'scores.tif', 'polygons.gpkg',
+               'classes.qml', 'scores.qml', 'polygons.qml')  # fmt: skip
     assert sorted(os.listdir('out')) == sorted(f'{name}_{ending}' for name in 'ab' for ending in endings)
     code, message = run(tmp_path, *WORDS)
     assert code == 2 and 'results exist already' in message and '2 of 2 scenes failed' in message

@@ -1,14 +1,19 @@
 import csv
 import json
 import shutil
+import sqlite3
+from contextlib import closing
+from xml.etree import ElementTree
 
 import geopandas
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
 from PIL import Image
+from shapely.geometry.polygon import orient
 
 from segearth.errors import ConfigError, DataError, ResultsError
 from segearth.io.outputs import check_results
@@ -52,6 +57,13 @@ def test_the_legend_has_the_classes_and_no_other_entries(scene, tmp_path):
         assert [result.colormap(1)[index][:3] for index in range(3)] == list(LEGEND.palette)
 
 
+def geodesic_hectares(frame) -> float:
+    """Of polygons, by the geodesics between their corners."""
+    geod = pyproj.CRS(frame.crs).get_geod()
+    ellipsoidal = frame.to_crs(frame.crs.geodetic_crs).geometry
+    return sum(abs(geod.geometry_area_perimeter(orient(polygon))[0]) for polygon in ellipsoidal) / 1e4
+
+
 def test_areas_polygons_and_map_agree(scene, tmp_path):
     files = make_map(scene, tmp_path / 'out', ALL)
     labels, frame = read(files.classes), geopandas.read_file(files.polygons)
@@ -60,8 +72,9 @@ def test_areas_polygons_and_map_agree(scene, tmp_path):
         pixels = int((labels == index).sum())
         of_class = frame[frame['class'] == name]
         assert int(rows[name]['pixels']) == of_class.pixels.sum() == pixels
-        assert float(rows[name]['hectares']) == pytest.approx(pixels * 0.25 / 1e4, abs=1e-4)
-        assert of_class.hectares.sum() == pytest.approx(of_class.area.sum() / 1e4)
+        assert float(rows[name]['hectares']) == pytest.approx(pixels * 0.25 / 1e4, rel=1e-3)
+        assert float(rows[name]['hectares']) == pytest.approx(geodesic_hectares(of_class), abs=1e-4)
+        assert of_class.hectares.sum() == pytest.approx(geodesic_hectares(of_class))
         expected = np.nansum(np.where(labels == index, read(files.scores), np.nan)) / max(pixels, 1)
         weighted = (of_class.mean_score * of_class.pixels).sum() / max(pixels, 1)
         assert weighted == pytest.approx(expected, rel=1e-5)
@@ -84,7 +97,36 @@ def test_geographic_and_rotated_scenes(write_scene, tmp_path):
     with rasterio.open(files.classes) as result:
         assert result.transform.almost_equals(turned)
     frame = geopandas.read_file(files.polygons)
-    assert frame.area.sum() / 1e4 == pytest.approx(frame.hectares.sum())
+    assert geodesic_hectares(frame) == pytest.approx(frame.hectares.sum())
+
+
+@pytest.mark.parametrize(
+    'name, layer, profile', [('north (2021); "a"', 'north_2021_a_', UTM), ('layer_styles', 'map_layer_styles', {})]
+)
+def test_polygons_carry_scene_and_words_and_a_style(write_scene, tmp_path, name, layer, profile):
+    names = ('a "quoted"', "it's <&>", 'größe 道路')
+    legend = MapLegend(names, LEGEND.palette, ('a "quoted", b', "it's <&>", 'größe 道路'))
+    path = write_scene(smooth_picture(40, 50), f'{name}.tif', **profile)
+    files = predict_to_files(SceneSource(str(path)), StandInModel(), legend, tmp_path / 'out', ALL)
+    plain = files.polygons.rename(tmp_path / 'plain.gpkg')  # pyogrio cuts names at a semicolon
+    assert list(geopandas.list_layers(plain).name) == [layer, 'layer_styles']
+    frame = geopandas.read_file(plain, layer=layer)
+    assert set(frame.scene) == {name} and set(zip(frame['class'], frame.words, strict=True)) == set(
+        zip(names, legend.class_words, strict=True)
+    )
+    with closing(sqlite3.connect(plain)) as database:
+        version, (style,) = database.execute('PRAGMA user_version').fetchone(), database.execute(
+            'SELECT styleQML FROM layer_styles WHERE f_table_name = ? AND useAsDefault', [layer]
+        ).fetchone()
+    assert version == (10200,)  # GeoPackage 1.2, of GDAL 3.4
+    assert style == files.styles['polygons'].read_text(encoding='utf-8')
+    assert [entry.get('value') for entry in ElementTree.fromstring(style).iter('category')] == list(names)
+    classes = ElementTree.parse(files.styles['classes'])
+    assert [entry.get('label') for entry in classes.iter('paletteEntry')] == list(names)
+    with rasterio.open(files.scores) as scores:
+        assert scores.descriptions == ('probability of the class',)
+    ramp = [float(item.get('value')) for item in ElementTree.parse(files.styles['scores']).iter('item')]
+    assert (ramp[0], ramp[-1]) == (0, 1)
 
 
 def test_picture_without_georeference(tmp_path):
