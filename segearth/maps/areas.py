@@ -34,7 +34,12 @@ STEP_METRES = 1000.0  # of differences: long for the 0.6 mm to which some invers
 
 
 class PixelAreas:
-    """Area of the pixels of a scene on the ellipsoid; a DataError refuses systems that are no place on earth."""
+    """Area of the pixels of a scene on the ellipsoid; a DataError refuses systems that are no place on earth.
+
+    ``place`` says in words where areas are: in the plane of the few projections that PROJ cannot turn round.
+    """
+
+    place = 'on the ellipsoid'
 
     def __init__(self, crs: RasterioCRS | None, transform: Affine) -> None:
         self.transform = transform
@@ -54,7 +59,8 @@ class PixelAreas:
             try:
                 self._to_ground = Transformer.from_crs(self._crs, self._crs.geodetic_crs, always_xy=True)
             except ProjError:  # a few, such as Bonne's with a turned system
-                logger.warning('areas are in the plane of %s, which PROJ cannot bring to the ellipsoid', self._crs.name)
+                self.place = f'in the plane of {self._crs.name}'
+                logger.warning('areas are %s, which PROJ cannot bring to the ellipsoid', self.place)
 
     def of_box(self, box: Box) -> np.ndarray:
         """Square metres of each pixel of a box: (h, w), (h, 1) or (1, 1), to be broadcast."""

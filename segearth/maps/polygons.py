@@ -22,7 +22,7 @@ CLASS = 'class'  # the attribute by which polygons are coloured
 STRIP_ROWS = 512  # read at once
 VERSION = '1.2'  # of GeoPackage
 TAKEN = ('gpkg', 'rtree', 'sqlite', 'layer_styles')  # beginnings of names that mean tables of other kinds
-DESCRIPTION = 'Regions of one class, connected by sides; hectares are on the ellipsoid, mean_score is a probability'
+DESCRIPTION = 'Regions of one class, connected by sides; mean_score: mean probability of the class'
 
 
 def write_polygons(
@@ -60,12 +60,14 @@ def write_polygons(
         'hectares': square_metres / SQUARE_METRES_A_HECTARE,
         'mean_score': scores / np.maximum(pixels, 1),
     }
+    description = f'{DESCRIPTION}; hectares: {areas.place}'
     if not areas.is_known:
+        description = DESCRIPTION
         del columns['hectares']
     on_ground = shapely.transform(polygons, lambda points: np.column_stack(transform @ (points[:, 0], points[:, 1])))
     frame = geopandas.GeoDataFrame(columns, geometry=on_ground, crs=crs.to_wkt() if crs else None)
     layer = layer_name(scene)
-    options = {'dataset_options': {'VERSION': VERSION}, 'layer_options': {'DESCRIPTION': DESCRIPTION}}
+    options = {'dataset_options': {'VERSION': VERSION}, 'layer_options': {'DESCRIPTION': description}}
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', "'crs' was not provided")  # the scene has none
         content = BytesIO()  # pyogrio takes names for addresses, and cuts them at a semicolon

@@ -64,6 +64,12 @@ def test_where_the_projection_has_no_point_areas_are_in_the_plane():
     assert values[0, 0] == 9e6 and values[0, -1] == pytest.approx(9e6, rel=0.02)  # beside the earth, and its middle
 
 
+def test_a_projection_that_cannot_be_turned_round_is_measured_in_the_plane(caplog):
+    areas = PixelAreas(CRS.from_epsg(5017), Affine(10, 0, 50_000, 0, -10, 50_000))  # Bonne, turned by 180 degrees
+    assert areas.of_box((0, 0, 5, 5)).squeeze() == 100 and 'in the plane of Lisbon 1890' in areas.place
+    assert areas.place in caplog.text
+
+
 def test_without_a_system_there_are_pixels_only():
     areas = PixelAreas(None, Affine.identity())
     labels = np.repeat(np.array([[0], [1], [1], [255], [1]], np.uint8), 10, 1)
