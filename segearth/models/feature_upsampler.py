@@ -9,6 +9,13 @@ from torch import nn
 from segearth.errors import ConfigError
 from segearth.paths import find_file, program_command, weights_folders
 from segearth.weights.encoders import EncoderRecord
+from segearth.weights.model_folders import (
+    UPSAMPLER_CONFIG,
+    UPSAMPLER_WEIGHTS,
+    ModelFolder,
+    is_folder_name,
+    read_json,
+)
 from segearth.weights.records import upsampler_record
 from simfeatup import UPSAMPLERS, build_upsampler, load_upsampler
 from simfeatup.upsamplers.base import LinearUpsampler
@@ -26,11 +33,14 @@ def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderR
 
     Released weights are for one encoder's features. For an embedded encoder (``Mini``), and where the number of
     channels differs, the image's colours guide the upsampling in their place (``joint_bilateral``, untrained).
+    ``model_path`` may be ``local-dir:PATH`` or ``hf-hub:ORG/NAME`` too: a folder or repository that training wrote,
+    which says by itself what kind of upsampler it holds. A UserError says what cannot be used.
     """
     if not isinstance(settings, Mapping | None):
         raise ConfigError(f'feature_up_cfg is {settings!r}; expected model_name and model_path, as a dict')
     settings = dict(RELEASED_UPSAMPLER if settings is None else settings)
-    name = settings.get('model_name', RELEASED_UPSAMPLER['model_name'])
+    said = _read_folder(settings['model_path']) if is_folder_name(settings.get('model_path')) else {}
+    name = settings.get('model_name', said.get('model_name', RELEASED_UPSAMPLER['model_name']))
     if name not in UPSAMPLERS:
         raise ConfigError(f'unknown upsampler {name!r} in feature_up_cfg; known: {", ".join(UPSAMPLERS)}')
     allowed = (*RELEASED_UPSAMPLER, *WITHOUT_WEIGHTS.get(name, ()))
@@ -44,10 +54,10 @@ def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderR
             return build_upsampler(name, dim, **options).eval()
         except TypeError:  # 'a' < 1
             raise ConfigError(f'feature_up_cfg of {name}: {options} must be numbers') from None
-    path = settings.get('model_path')
+    path = said.get('path', settings.get('model_path'))
     if not path:
         raise ConfigError(f'feature_up_cfg of {name} needs model_path, the file of its weights')
-    released = upsampler_record(path)
+    released = None if said else upsampler_record(path)
     is_embedded = record is not None and record.model_config is not None  # an architecture of our own
     if released and (released.dim != dim or (is_embedded and released.url is not None)):
         encoder = record.name if record else 'this encoder'
@@ -57,7 +67,19 @@ def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderR
     fetch = released.remedy if released else f'Released weights: "{program_command("download_weights")} --list".'
     remedy = f'{fetch} Or run without: feature_up=False (eval.py: --cfg-options model.feature_up=False).'
     path = find_file(path, weights_folders(), f'weights of the upsampler {name}', remedy)
-    upsampler = load_upsampler(name, dim, path)
+    try:
+        upsampler = load_upsampler(name, dim, path, **said.get('options', {}))
+    except (TypeError, RuntimeError) as error:  # of options that are no numbers, or none above 0
+        raise ConfigError(f'{settings["model_path"]}: options of {UPSAMPLER_CONFIG} that do not fit: {error}') from None
     if not isinstance(upsampler, LinearUpsampler):
         logger.info('%s is no linear map of the features: all channels are upsampled, which is slow', name)
     return upsampler
+
+
+def _read_folder(name: str) -> dict[str, Any]:
+    """``model_name`` and ``options`` of the upsampler in a folder or repository, and the ``path`` of its weights."""
+    folder = ModelFolder(name)
+    content = read_json(folder.need('upsampler', UPSAMPLER_CONFIG))
+    if not isinstance(content.get('model_name'), str) or not isinstance(content.get('options', {}), dict):
+        raise ConfigError(f'{name}: {UPSAMPLER_CONFIG} must say model_name, and perhaps options, an object')
+    return content | {'path': folder.need('weights of an upsampler', UPSAMPLER_WEIGHTS)}

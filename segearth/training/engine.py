@@ -14,6 +14,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
@@ -26,6 +27,7 @@ from segearth.evaluation.runner import QuietRunner
 from segearth.freed_memory import keep_freed_memory
 from segearth.paths import find_config
 from segearth.training.checkpoints import bare_model, last_checkpoint, restore
+from segearth.training.model_folder import write_model_folder
 from simfeatup.errors import UpsamplerError
 
 NEEDED_KEYS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -89,7 +91,7 @@ def train(
         launcher: 'none' or 'pytorch'; None sees by the environment whether torchrun started the process.
 
     Returns:
-        The trained model.
+        The trained model; WORK_DIR/model_STEP is a folder of it for others.
 
     Raises:
         UserError: Anything a user can mend.
@@ -119,6 +121,8 @@ def train(
         with _config_errors():
             runner = TrainingRunner.from_cfg(settings)
         runner.train()
+        if is_main_process():
+            runner.logger.info('wrote %s, to be loaded as local-dir:PATH', write_model_folder(runner))
         return bare_model(runner)
     finally:
         leave_processes()

@@ -6,6 +6,7 @@ Source: the layout and the defaults that transformers documents for its CLIP.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from segearth.errors import ConfigError
@@ -85,10 +86,15 @@ def _part(content: Mapping[str, Any], key: str, usual: Mapping[str, int], name: 
     return part
 
 
-def _check_tokenizer(size: int, words: Mapping[str, Any], name: str) -> None:
+@cache
+def _stock_words() -> dict[str, int]:
     from open_clip.tokenizer import SimpleTokenizer  # late: takes seconds
 
-    stock = SimpleTokenizer().encoder
+    return SimpleTokenizer().encoder
+
+
+def _check_tokenizer(size: int, words: Mapping[str, Any], name: str) -> None:
+    stock = _stock_words()
     plain = list(stock.items())[:-2]  # the last two mark beginning and end, and are spelt otherwise
     if size != len(stock) or (words and any(words.get(word) != index for word, index in plain)):
         raise ConfigError(f"{name} has another tokenizer than CLIP's of {len(stock)} words, the only one that is known")
