@@ -178,10 +178,10 @@ def resolve_precision(precision: str, device: str | torch.device | None) -> torc
 def _build_clip(
     record: EncoderRecord, clip_path: str | None, readout: Mapping[str, Any]
 ) -> tuple[DenseCLIP, ClipTextTower, dict]:
-    description = copy.deepcopy(record.description)
+    description: dict[str, Any] = copy.deepcopy(dict(record.description or {}))
     if not record.model_config:
-        known = description or {'model_cfg': open_clip.get_model_config(record.architecture)}
-        description = {'preprocess_cfg': {}} | known
+        if not description:
+            description = {'model_cfg': open_clip.get_model_config(record.architecture), 'preprocess_cfg': {}}
         description['model_cfg']['quick_gelu'] = record.quick_gelu
         # Refuses before any file is touched
         DenseCLIP(_instantiate(description['model_cfg'], record, device='meta').visual, **readout)

@@ -76,8 +76,8 @@ def convert_transformers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tenso
         renamed[name] = value.T if name in ('visual.proj', 'text_projection') else value
     for name in [name for name in renamed if '.q_proj.' in name]:
         parts = [renamed.pop(name.replace('q_proj', kind), None) for kind in ('q_proj', 'k_proj', 'v_proj')]
-        if all(part is not None for part in parts):  # else the missing name is reported
-            renamed[name.replace('q_proj.', 'in_proj_')] = torch.cat(parts)
+        there = [part for part in parts if part is not None]  # where one is missing, the shape is reported
+        renamed[name.replace('q_proj.', 'in_proj_')] = torch.cat(there)
     return renamed
 
 

@@ -106,6 +106,10 @@ def train(
             f'{settings.work_dir} holds a training already ({found.name}): go on with --resume, or choose another '
             '--work-dir'
         )
+    models = [path.name for path in Path(settings.work_dir).glob('model_*')]
+    if models and not found:
+        where = f'{settings.work_dir} holds the model of another training ({models[0]})'
+        raise ConfigError(f'{where}: choose another --work-dir')
     card = settings_card(settings)
     settings.launcher = launcher or ('pytorch' if {'LOCAL_RANK', 'RANK'} <= os.environ.keys() else 'none')
     settings.experiment_name = f'{name}_{time.time_ns()}'  # mmengine shares state between runs of one name
@@ -122,7 +126,7 @@ def train(
             runner = TrainingRunner.from_cfg(settings)
         runner.train()
         if is_main_process():
-            runner.logger.info('wrote %s, to be loaded as local-dir:PATH', write_model_folder(runner))
+            runner.logger.info('the model for others: local-dir:%s', write_model_folder(runner))
         return bare_model(runner)
     finally:
         leave_processes()

@@ -106,13 +106,15 @@ def write_model_folder(runner: Runner) -> Path:
 
 def _card(published: Published, runner: Runner) -> ModelCard:
     encoder, dataset = published.encoder, runner.train_dataloader.dataset
-    base = {'base_model': encoder.name.removeprefix(HUB).partition('@')[0]} if encoder.name.startswith(HUB) else {}
+    head: dict[str, Any] = {'license': '', **published.card}
+    if encoder.name.startswith(HUB):
+        head['base_model'] = encoder.name.removeprefix(HUB).partition('@')[0]
     settings = {
         name: FOLDERS.sub('.../', value).replace('|', '\\|')[:ROOM]
         for name, value in settings_card(runner.cfg).items() if name.startswith(SHOWN)
     }  # fmt: skip
     return ModelCard.from_template(
-        ModelCardData(license='', **base, **published.card),
+        ModelCardData(**head),
         template_str=TEMPLATE,
         title=published.title,
         summary=published.summary,

@@ -65,8 +65,9 @@ class ModelFolder:
         found = re.fullmatch(r'([\w.-]+/[\w.-]+)(?:@([\w./-]+))?', place)
         if self.folder is None and not found:
             raise ConfigError(f'{name!r} names no repository; write hf-hub:ORG/NAME or hf-hub:ORG/NAME@REVISION')
-        self.repository, self.revision = found.groups() if found else ('', None)
-        self.silence: LocalEntryNotFoundError | None = None  # set once the Hub does not answer: asking takes its time
+        self.repository: str = found[1] if found else ''
+        self.revision: str | None = found[2] if found else None
+        self.silence: BaseException | None = None  # set once the Hub does not answer: asking takes its time
 
     def find(self, *names: str) -> Path | None:
         """The first of some files that there is, on this machine; fetched if need be."""
@@ -77,18 +78,19 @@ class ModelFolder:
             cached = try_to_load_from_cache(self.repository, name, revision=self.revision)
             if cached is not None and not isinstance(cached, str):
                 continue  # the commit in the cache is known to have no such file
-            options = {'revision': self.revision, 'local_files_only': self.silence is not None}
+            is_silent = self.silence is not None
             try:
-                return Path(hf_hub_download(self.repository, name, **options))
+                found = hf_hub_download(self.repository, name, revision=self.revision, local_files_only=is_silent)
+                return Path(found)
             except LocalEntryNotFoundError as error:
-                self.silence = self.silence or error
+                self.silence = self.silence or error.__cause__ or error
                 unknown.append(name)
             except EntryNotFoundError:
                 continue
             except Exception as error:  # the client and its HTTP client have no base class in common
                 raise self._refusal(error) from error
-        if unknown:
-            raise self._refusal(self.silence.__cause__ or self.silence, f' ({" or ".join(unknown)})') from self.silence
+        if self.silence and unknown:
+            raise self._refusal(self.silence, f' ({" or ".join(unknown)})') from self.silence
         return None
 
     def need(self, what: str, *names: str) -> Path:

@@ -113,6 +113,10 @@ def test_what_a_run_leaves_behind(micro, tmp_path, tiny_clip):
     train(copy.deepcopy(micro), tmp_path / 'run', resume=True)
     assert (folder / 'README.md').read_text().endswith('mine'), 'what users wrote stays'
     check_folder(folder)
+    for checkpoint in (tmp_path / 'run').glob('step_*.pt'):
+        checkpoint.unlink()
+    with pytest.raises(ConfigError, match=r'model of another training \(model_6\)'):
+        train(copy.deepcopy(micro), tmp_path / 'run')
 
     encoder = build_encoder('Demo', clip_path=str(tiny_clip)).visual.state_dict()
     for name, value in model.encoder.state_dict().items():
