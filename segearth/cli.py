@@ -62,7 +62,8 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
 
 def add_segmenter_options(options: argparse._ActionsContainer) -> None:
     """Adds what says which model segments, and how, to a parser or a group; :func:`segmenter_settings` reads it."""
-    options.add_argument('--encoder', '--clip-type', dest='clip_type', help='default: Mini, or MiniSAR for radar')
+    options.add_argument('--encoder', '--clip-type', dest='clip_type', help='default: Mini, or MiniSAR for '
+                         'radar; hf-hub:ORG/NAME or local-dir:PATH for another model')  # fmt: skip
     options.add_argument('--vit-type', help='size of the encoder, such as ViT-B/16')
     options.add_argument('--weights', '--clip-path', dest='clip_path', help='weight file that overrides the encoder\'s')
     options.add_argument('--attention', dest='model_type', help='of the dense read-out, default SegEarth')

@@ -1,7 +1,7 @@
 """The console command ``segearth``: ``predict`` makes maps of scenes, ``app`` opens the page in the browser.
 
-``eval`` and ``download-weights`` are the checkout's eval.py and tools/download_weights.py; ``doctor`` shows what this
-machine has.
+``eval`` and ``download-weights`` are the checkout's eval.py and tools/download_weights.py; ``push`` uploads a model;
+``doctor`` shows what this machine has.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from segearth.paths import require
 PROGRAMS = {  # commands with a command line of their own: module, help
     'eval': ('segearth.evaluation.run', 'evaluate a config on its data set'),
     'download-weights': ('segearth.weights.program', 'fetch the weights of encoders and upsamplers'),
+    'push': ('segearth.weights.push', 'put a model that was trained here on the Hugging Face Hub'),
     'doctor': ('segearth.doctor', 'show what this machine has and which fast paths are in use'),
 }
 

@@ -5,6 +5,7 @@ the file is a plain open_clip model.
 """
 
 import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,19 @@ from torch.nn.utils import parametrize
 from segearth.alignearth.losses import dense_alignment, global_cosine, info_nce, relational, valid_cells
 from segearth.errors import ConfigError
 from segearth.io.atomic import write_bytes
-from segearth.models.build import ClipTextTower, build_encoder, weights_file
+from segearth.models.build import ClipTextTower, build_encoder
 from segearth.models.dense_clip import DenseCLIP
 from segearth.training.checkpoints import save_weights
 from segearth.training.data import normalise
+from segearth.training.model_folder import USAGE, Published
 from segearth.training.monitor import PictureRow, principal_components, to_picture
 from segearth.training.upsampler import FrozenEncoderModel
+from segearth.weights.model_folders import OPEN_CLIP_CONFIG
 
 LOSSES = ('global_cosine', 'info_nce', 'dense', 'relational', 'blocks')
 DEFAULT_WEIGHTS = {'global_cosine': 1.0, 'dense': 1.0}
 Trainable = str | int | Mapping[str, int]
+READOUT = ('attention', 'ignore_residual', 'num_readout_blocks')
 ACTIVATIONS = {'gelu': nn.GELU, 'quick_gelu': QuickGELU}
 
 
@@ -74,16 +78,17 @@ class AlignEarthModel(FrozenEncoderModel):
         if not isinstance(encoder.visual, DenseCLIP):
             raise ConfigError(f'the teacher must be an open_clip ViT; {encoder.record.name} is none')
         self.teacher = encoder.visual
-        names = ('attention', 'ignore_residual', 'num_readout_blocks')
-        readout = {name: getattr(self.teacher, name) for name in names} | dict(student or {})
-        unknown = sorted(set(readout) - set(names))
+        readout = {name: getattr(self.teacher, name) for name in READOUT} | dict(student or {})
+        unknown = sorted(set(readout) - set(READOUT))
         if unknown:
-            raise ConfigError(f'unknown keys in model.student: {", ".join(unknown)}; known: {", ".join(names)}')
+            raise ConfigError(f'unknown keys in model.student: {", ".join(unknown)}; known: {", ".join(READOUT)}')
         self.student = build_student(self.teacher, readout, trainable, activation)
         assert isinstance(encoder.text, ClipTextTower)  # as the tower is a DenseCLIP
         self.text_state = encoder.text.model.state_dict()
-        config = weights_file(encoder.record, teacher.get('clip_path')).with_suffix('.json')
-        self.model_config = config if encoder.record.model_config and config.is_file() else None
+        self.record = encoder.record
+        self.description = copy.deepcopy(dict(encoder.description))
+        blocks_of_student = self.student.visual.transformer.resblocks
+        self.description['model_cfg']['quick_gelu'] = isinstance(blocks_of_student[0].mlp.gelu, QuickGELU)
         self.loss_weights = _check_weights(loss_weights or DEFAULT_WEIGHTS, blocks, self.teacher)
         self.blocks, self.radius = tuple(blocks), radius
 
@@ -112,12 +117,32 @@ class AlignEarthModel(FrozenEncoderModel):
 
         For an architecture of our own its model config goes beside them.
         """
-        weights = {f'visual.{key}': value for key, value in merged_state(self.student.visual).items()}
-        weights |= self.text_state
-        paths = save_weights(folder, (f'{name}.pt', f'{name}.safetensors'), weights)
-        if self.model_config is not None:
-            write_bytes(folder / f'{name}.json', self.model_config.read_bytes())
+        paths = save_weights(folder, (f'{name}.pt', f'{name}.safetensors'), self._whole_state())
+        if self.record.model_config:
+            config = json.dumps(self.description['model_cfg'], indent=2)
+            write_bytes(folder / f'{name}.json', f'{config}\n'.encode())
         return paths
+
+    def published(self) -> Published:
+        """The whole model, as open_clip reads it."""
+        readout = {name: getattr(self.student, name) for name in READOUT} | dict(self.record.settings)
+        how = ', '.join(f'{name}={value!r}' for name, value in readout.items())
+        return Published(
+            weights=('open_clip_model.safetensors', self._whole_state()),
+            config=(OPEN_CLIP_CONFIG, self.description),
+            title=f'Radar encoder from {self.record.name}',
+            summary='A CLIP for radar images, taught by an optical one on image pairs (AlignEarth).',
+            usage=f"{USAGE}segmenter = Segmenter('water; land', 'hf-hub:ORG/NAME', sensor='sar', {how})",
+            encoder=self.record,
+            card={
+                'library_name': 'open_clip', 'pipeline_tag': 'zero-shot-image-classification',
+                'tags': ['remote-sensing', 'sar', 'clip', 'open-vocabulary-segmentation', 'alignearth'],
+            },
+        )  # fmt: skip
+
+    def _whole_state(self) -> dict[str, Tensor]:
+        weights = {f'visual.{key}': value for key, value in merged_state(self.student.visual).items()}
+        return weights | self.text_state
 
     @torch.no_grad()
     def draw(self, optical: Tensor, sar: Tensor, valid: Tensor) -> list[PictureRow]:

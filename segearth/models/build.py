@@ -1,4 +1,4 @@
-"""From a name to a frozen encoder: record, architecture, weights, dense vision tower, text tower; and to its upsampler.
+"""From a name to a frozen encoder: record, architecture, weights, dense vision tower, text tower.
 
 open_clip builds the architecture with the activation that the record states (its own default is GELU whatever the
 weights were trained with); BLIP comes from transformers (blip.py).
@@ -6,10 +6,11 @@ weights were trained with); BLIP comes from transformers (blip.py).
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import open_clip
 import torch
 from huggingface_hub import constants
-from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
+from open_clip.model import CLIP, CLIPVisionCfg, CustomTextCLIP, convert_to_custom_text_state_dict
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -26,29 +28,24 @@ from segearth.device import is_slow_on_cpu, plain_torch
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.models.checkpoints import load_state_dict, read_state_dict, tensors_digest
 from segearth.models.dense_clip import DenseCLIP
-from segearth.paths import find_file, program_command, weights_folders
+from segearth.paths import find_file, weights_folders
 from segearth.weights.encoders import ENCODERS, EncoderRecord, get_record
-from segearth.weights.records import upsampler_record
+from segearth.weights.model_folders import ModelFolder, check_model_config, read_json
 from segearth.weights.sources import fetch_tag
 from segearth.weights.transfer import DownloadError
-from simfeatup import UPSAMPLERS, build_upsampler, load_upsampler
 from simfeatup.archives import is_torchscript
-from simfeatup.upsamplers.base import LinearUpsampler
 
 if TYPE_CHECKING:
     from segearth.models.blip import BlipTextTower, DenseBLIP
 
 logger = logging.getLogger(__name__)
 
+NORMALISATION = {'mean': open_clip.OPENAI_DATASET_MEAN, 'std': open_clip.OPENAI_DATASET_STD}
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 AUTO = 'auto'
 AUTO_PRECISION = {'cuda': 'fp16'}
 """Device type -> precision of :data:`AUTO`: fp16 on CUDA, as the original ran; fp32 everywhere else."""
 DEFAULT_READOUT = {'attention': 'SegEarth', 'ignore_residual': True, 'num_readout_blocks': 1}
-RELEASED_UPSAMPLER = {'model_name': 'jbu_one', 'model_path': 'xclip_jbu_one_million_aid.ckpt'}
-UNTRAINED = 'joint_bilateral'
-WITHOUT_WEIGHTS = {'bilinear': (), 'joint_bilateral': ('radius', 'sigma_spatial', 'sigma_range')}
-"""Upsamplers that have nothing to load -> their options, which may stand in ``feature_up_cfg``."""
 
 SLOW = 'Precision %s is slower than fp32 here: this processor has no instructions for it.'
 _say_slow = cache(partial(logger.warning, SLOW))  # once a process
@@ -60,6 +57,7 @@ class Encoder:
 
     visual: DenseCLIP | DenseBLIP  # (B, 3, H, W) -> [CLS] token (B, C) and patch tokens (B, N, C)
     text: ClipTextTower | BlipTextTower  # N phrases -> (N, C), float32, not normalised, on the encoder's device
+    description: Mapping[str, Any]  # of an open_clip model, as segearth.weights.model_folders.describe gives it
     fingerprint: str  # hash of the text tower's weights and settings; equal ones give equal text embeddings
     record: EncoderRecord
 
@@ -103,7 +101,8 @@ def build_encoder(
     """Builds a frozen encoder with its weights.
 
     Args:
-        clip_type: Name of an encoder record, or any open_clip ViT architecture (then with ``clip_path``).
+        clip_type: Name of an encoder record, or any open_clip ViT architecture (then with ``clip_path``), or
+            ``local-dir:PATH`` or ``hf-hub:ORG/NAME``, a model of somebody's own (see get_record).
         vit_type: Size, such as ``ViT-B/16``, see :func:`segearth.weights.encoders.get_record`; None for the first.
         clip_path: Weight file that replaces the record's: a path, or a name below a weights folder. Of the demo
             architecture a ``.json`` beside the file, of the same name, replaces the record's model config too.
@@ -126,53 +125,13 @@ def build_encoder(
         parts: tuple[Any, Any, Mapping[str, Any]] = _build_blip(record, clip_path)
     else:
         parts = _build_clip(record, clip_path, readout)
-    visual, text, settings = parts
+    visual, text, description = parts
+    config = description.get('model_cfg', description)
+    settings = {key: config[key] for key in ('text_cfg', 'quick_gelu', 'tokens') if key in config}
     visual = visual.to(device=device, dtype=dtype).requires_grad_(False).eval()
     fingerprint = tensors_digest(text.state_dict(), json.dumps(settings, sort_keys=True, default=str).encode())
     text = text.to(device).requires_grad_(False).eval()
-    return Encoder(visual, text, fingerprint, record)
-
-
-def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderRecord | None, dim: int) -> nn.Module:
-    """Builds the upsampler of ``feature_up_cfg`` (None: the released jbu_one) for an encoder's ``dim`` channels.
-
-    Released weights are for one encoder's features. For an embedded encoder (``Mini``), and where the number of
-    channels differs, the image's colours guide the upsampling in their place (``joint_bilateral``, untrained).
-    """
-    if not isinstance(settings, Mapping | None):
-        raise ConfigError(f'feature_up_cfg is {settings!r}; expected model_name and model_path, as a dict')
-    settings = dict(RELEASED_UPSAMPLER if settings is None else settings)
-    name = settings.get('model_name', RELEASED_UPSAMPLER['model_name'])
-    if name not in UPSAMPLERS:
-        raise ConfigError(f'unknown upsampler {name!r} in feature_up_cfg; known: {", ".join(UPSAMPLERS)}')
-    allowed = (*RELEASED_UPSAMPLER, *WITHOUT_WEIGHTS.get(name, ()))
-    unknown = sorted(set(settings) - set(allowed))
-    if unknown:
-        wrong, right = ', '.join(unknown), ', '.join(allowed)
-        raise ConfigError(f'unknown keys in feature_up_cfg of {name}: {wrong}; allowed: {right}')
-    if name in WITHOUT_WEIGHTS:
-        options = {key: value for key, value in settings.items() if key not in RELEASED_UPSAMPLER}
-        try:
-            return build_upsampler(name, dim, **options).eval()
-        except TypeError:  # 'a' < 1
-            raise ConfigError(f'feature_up_cfg of {name}: {options} must be numbers') from None
-    path = settings.get('model_path')
-    if not path:
-        raise ConfigError(f'feature_up_cfg of {name} needs model_path, the file of its weights')
-    released = upsampler_record(path)
-    is_embedded = record is not None and record.model_config is not None  # an architecture of our own
-    if released and (released.dim != dim or (is_embedded and released.url is not None)):
-        encoder = record.name if record else 'this encoder'
-        level = logging.INFO if is_embedded else logging.WARNING  # the embedded ones are meant to run without
-        logger.log(level, '%s is not for %s: %s (untrained) takes its place', released.name, encoder, UNTRAINED)
-        return build_upsampler(UNTRAINED, dim).eval()
-    fetch = released.remedy if released else f'Released weights: "{program_command("download_weights")} --list".'
-    remedy = f'{fetch} Or run without: feature_up=False (eval.py: --cfg-options model.feature_up=False).'
-    path = find_file(path, weights_folders(), f'weights of the upsampler {name}', remedy)
-    upsampler = load_upsampler(name, dim, path)
-    if not isinstance(upsampler, LinearUpsampler):
-        logger.info('%s is no linear map of the features: all channels are upsampled, which is slow', name)
-    return upsampler
+    return Encoder(visual, text, description, fingerprint, record)
 
 
 def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:
@@ -184,6 +143,8 @@ def weights_file(record: EncoderRecord, clip_path: str | None = None) -> Path:
     what = f'weight file of {record.name}'
     if clip_path is not None:
         return find_file(clip_path, [Path(), *weights_folders()], what, 'Check clip_path.')
+    if record.description is not None:
+        return ModelFolder(record.name).weights()
     if record.file is not None:
         return find_file(record.file, weights_folders(), what, record.remedy)
     if record.tag is None:
@@ -217,12 +178,16 @@ def resolve_precision(precision: str, device: str | torch.device | None) -> torc
 def _build_clip(
     record: EncoderRecord, clip_path: str | None, readout: Mapping[str, Any]
 ) -> tuple[DenseCLIP, ClipTextTower, dict]:
-    config = None
+    description: dict[str, Any] = copy.deepcopy(dict(record.description or {}))
     if not record.model_config:
-        config = {**open_clip.get_model_config(record.architecture), 'quick_gelu': record.quick_gelu}
-        DenseCLIP(_instantiate(config, record, device='meta').visual, **readout)  # refuses before any file is touched
+        if not description:
+            description = {'model_cfg': open_clip.get_model_config(record.architecture), 'preprocess_cfg': {}}
+        description['model_cfg']['quick_gelu'] = record.quick_gelu
+        # Refuses before any file is touched
+        DenseCLIP(_instantiate(description['model_cfg'], record, device='meta').visual, **readout)
     path = weights_file(record, clip_path)
-    config = config or _own_config(record, path)
+    description = description or {'model_cfg': _own_config(record, path), 'preprocess_cfg': {}}
+    config = description['model_cfg']
     state_dict = read_state_dict(path)
     if is_torchscript(path) and not config.get('quick_gelu', False):
         logger.warning(
@@ -234,10 +199,11 @@ def _build_clip(
     _take_positions(config, state_dict, path)
     model = _instantiate(config, record)
     load_state_dict(model, _aligned(state_dict, model), path, record.architecture or record.name)
+    description['preprocess_cfg'] = NORMALISATION | description['preprocess_cfg']
+    open_clip.set_model_preprocess_cfg(model, description['preprocess_cfg'])
     visual = DenseCLIP(model.visual, **readout)
     del model.visual
-    settings = {'text_cfg': config['text_cfg'], 'quick_gelu': config.get('quick_gelu', False)}
-    return visual, ClipTextTower(model, _tokenizer(record, model)), settings
+    return visual, ClipTextTower(model, _tokenizer(record, config['text_cfg'], model)), description
 
 
 def _build_blip(record: EncoderRecord, clip_path: str | None) -> tuple[DenseBLIP, BlipTextTower, dict]:
@@ -257,14 +223,9 @@ def _own_config(record: EncoderRecord, path: Path) -> dict:
     beside = path.with_suffix('.json')
     if not beside.is_file():
         beside = find_file(str(record.model_config), weights_folders(), f'model config of {record.name}', record.remedy)
-    try:
-        config = json.loads(beside.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise ConfigError(f'{beside} is no JSON file: {error}') from error
-    missing = [key for key in ('embed_dim', 'vision_cfg', 'text_cfg') if key not in config]
-    if missing:
-        raise ConfigError(f'{beside} is no model config of open_clip: it lacks {", ".join(missing)}')
-    return config
+    config = read_json(beside)
+    check_model_config(config, beside)
+    return {'quick_gelu': record.quick_gelu} | config
 
 
 def _instantiate(config: Mapping[str, Any], record: EncoderRecord, device: str = 'cpu') -> CLIP | CustomTextCLIP:
@@ -278,10 +239,15 @@ def _instantiate(config: Mapping[str, Any], record: EncoderRecord, device: str =
             f"{record.name} cannot be read out densely: its vision tower is none of open_clip's own ViTs; choose an "
             'architecture whose name begins with ViT- and that is no SigLIP'
         )
+    if record.description is not None and 'hf_model_name' in text:
+        known = {open_clip.get_model_config(name)['text_cfg'].get('hf_model_name') for name in open_clip.list_models()}
+        if text['hf_model_name'] not in known:  # transformers would build, and perhaps run, whatever is named there
+            named = ', '.join(sorted(filter(None, known)))
+            raise ConfigError(f'{record.name} has the text tower {text["hf_model_name"]!r}; those known here: {named}')
     try:
         with torch.device(device), _NoInitialisation():
             return (CustomTextCLIP if custom_text else CLIP)(**config)
-    except TypeError as error:
+    except (TypeError, ValueError, AssertionError, ArithmeticError, AttributeError, RuntimeError) as error:
         raise ConfigError(f'the model config of {record.name} is not one of open_clip: {error}') from error
     except OSError as error:
         raise MissingFileError(
@@ -307,7 +273,7 @@ def _take_positions(config: dict, state_dict: Mapping[str, Tensor], path: Path) 
     if table is not None and table.ndim == 2:
         side = math.isqrt(max(len(table) - 1, 0))
         if side and side * side + 1 == len(table):
-            vision['image_size'] = side * vision['patch_size']
+            vision['image_size'] = side * vision.get('patch_size', CLIPVisionCfg.patch_size)
     for name in ('positional_embedding', 'text.positional_embedding'):
         table = state_dict.get(name)
         if table is not None and table.ndim == 2 and len(table) != text.get('context_length', len(table)):
@@ -329,8 +295,22 @@ def _aligned(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Te
     return ours
 
 
-def _tokenizer(record: EncoderRecord, model: nn.Module) -> Callable[[Sequence[str]], Tensor]:
-    tokenizer = open_clip.get_tokenizer(record.architecture or 'ViT-B-16', context_length=model.context_length)
+def _tokenizer(record: EncoderRecord, text_config: Mapping[str, Any], model: nn.Module) -> Any:
+    options = {**(text_config.get('tokenizer_kwargs') or {}), 'context_length': model.context_length}
+    name = text_config.get('hf_tokenizer_name')
+    try:
+        if record.description is None:
+            tokenizer = open_clip.get_tokenizer(record.architecture or 'ViT-B-16', context_length=model.context_length)
+        elif name is None:
+            tokenizer = SimpleTokenizer(**options)
+        else:  # of transformers, which could run code of the repository if it was not told otherwise
+            local = ModelFolder(record.name).folder
+            place = local if local and (local / 'tokenizer_config.json').is_file() else name
+            mode = {'tokenizer_mode': text_config.get('tokenizer_mode'), 'trust_remote_code': False}
+            tokenizer = HFTokenizer(place, **options | mode)
+    except (TypeError, ValueError, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise MissingFileError(f'the tokenizer of {record.name} ({name}) cannot be had: {reason}') from error
     size = getattr(tokenizer, 'vocab_size', None)
     if size is not None and model.vocab_size is not None and model.vocab_size < size:
         raise CheckpointError(f'{record.name} has {model.vocab_size} token embeddings, its tokenizer {size} tokens')

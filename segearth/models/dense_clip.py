@@ -24,6 +24,8 @@ from segearth.models.residual_block import OnBlock, add_mlp, project_attended, p
 CLIP_MEAN = (122.771, 116.746, 104.094)
 CLIP_STD = (68.501, 66.632, 70.323)
 
+SAME = 1e-3  # share of the range of numbers below which a normalisation is CLIP's, whose numbers are rounded
+
 SCALE_OFFSET = 0.1  # patches; the DINO code adds it so that rounding cannot lose a row, and the original keeps it
 
 GEM = 'GEM'
@@ -52,6 +54,9 @@ class DenseTower(nn.Module):
 
 class DenseCLIP(DenseTower):
     """Patch tokens and the [CLS] token of an open_clip vision tower, both projected into CLIP's space.
+
+    Images come normalised as CLIP was trained, whatever the tower; one that open_clip says another normalisation of
+    (``image_mean``, ``image_std``) gets them so.
 
     Args:
         visual: open_clip VisionTransformer with [CLS] pooling; used in place, not copied.
@@ -119,7 +124,7 @@ class DenseCLIP(DenseTower):
     def embed(self, images: Tensor) -> Tensor:
         """Patch embedding with positions: (B, 3, H, W) -> (B, 1 + h*w, width), input of the first block."""
         visual = self.visual
-        patches = visual.conv1(images.to(self.dtype))
+        patches = visual.conv1(_as_trained(images, visual).to(self.dtype))
         grid = tuple(patches.shape[-2:])
         patches = patches.flatten(2).transpose(1, 2)  # NCHW -> NLD
         cls_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
@@ -154,6 +159,16 @@ class DenseCLIP(DenseTower):
         attended = ATTENTIONS[self.attention](query, key, value, grid)
         output = project_attended(block, attended)
         return output if self.ignore_residual else add_mlp(block, tokens + output)
+
+
+def _as_trained(images: Tensor, visual: VisionTransformer) -> Tensor:
+    """Images (B, 3, H, W) of CLIP's normalisation in that of a tower, which open_clip keeps in units of [0, 1]."""
+    clip = [[value / 255 for value in values] for values in (CLIP_MEAN, CLIP_STD)]
+    own = [getattr(visual, f'image_{name}', None) or usual for name, usual in zip(('mean', 'std'), clip, strict=True)]
+    if all(abs(a - b) < SAME for ours, usual in zip(own, clip, strict=True) for a, b in zip(ours, usual, strict=True)):
+        return images
+    (mean, std), (own_mean, own_std) = (images.new_tensor(pair).reshape(2, 3, 1, 1) for pair in (clip, own))
+    return (images * std + (mean - own_mean)) / own_std
 
 
 def read_out_anew(encoder: nn.Module, readout: Mapping[str, Any]) -> Any:

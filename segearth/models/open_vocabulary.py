@@ -20,8 +20,9 @@ from segearth.errors import ConfigError, DataError
 from segearth.inference.scoring import EncodedWindows, classify, encode_windows, score_encoded
 from segearth.inference.settings import ORIGINAL_KEYS, InferenceSettings, by_our_names
 from segearth.inference.sliding_window import score_padded, score_whole, slide, window_batch_size
-from segearth.models.build import DEFAULT_READOUT, Encoder, build_encoder, build_feature_upsampler
+from segearth.models.build import DEFAULT_READOUT, Encoder, build_encoder
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
+from segearth.models.feature_upsampler import build_feature_upsampler
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary
 from segearth.weights.encoders import get_record

@@ -14,6 +14,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
@@ -26,6 +27,7 @@ from segearth.evaluation.runner import QuietRunner
 from segearth.freed_memory import keep_freed_memory
 from segearth.paths import find_config
 from segearth.training.checkpoints import bare_model, last_checkpoint, restore
+from segearth.training.model_folder import write_model_folder
 from simfeatup.errors import UpsamplerError
 
 NEEDED_KEYS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -89,7 +91,7 @@ def train(
         launcher: 'none' or 'pytorch'; None sees by the environment whether torchrun started the process.
 
     Returns:
-        The trained model.
+        The trained model; WORK_DIR/model_STEP is a folder of it for others.
 
     Raises:
         UserError: Anything a user can mend.
@@ -104,6 +106,10 @@ def train(
             f'{settings.work_dir} holds a training already ({found.name}): go on with --resume, or choose another '
             '--work-dir'
         )
+    models = [path.name for path in Path(settings.work_dir).glob('model_*')]
+    if models and not found:
+        where = f'{settings.work_dir} holds the model of another training ({models[0]})'
+        raise ConfigError(f'{where}: choose another --work-dir')
     card = settings_card(settings)
     settings.launcher = launcher or ('pytorch' if {'LOCAL_RANK', 'RANK'} <= os.environ.keys() else 'none')
     settings.experiment_name = f'{name}_{time.time_ns()}'  # mmengine shares state between runs of one name
@@ -119,6 +125,8 @@ def train(
         with _config_errors():
             runner = TrainingRunner.from_cfg(settings)
         runner.train()
+        if is_main_process():
+            runner.logger.info('the model for others: local-dir:%s', write_model_folder(runner))
         return bare_model(runner)
     finally:
         leave_processes()

@@ -25,7 +25,9 @@ from segearth.models.dense_clip import DenseCLIP
 from segearth.models.residual_block import run_block
 from segearth.training.checkpoints import bare_model, save_weights
 from segearth.training.data import check_counts, first_samples, normalise
+from segearth.training.model_folder import USAGE, Published
 from segearth.training.monitor import PictureRow, principal_components, to_picture
+from segearth.weights.model_folders import UPSAMPLER_CONFIG, UPSAMPLER_WEIGHTS
 from simfeatup import build_upsampler
 from simfeatup.training import Recipe, SimFeatUp
 from simfeatup.warm_start import start_as_filter
@@ -105,7 +107,8 @@ class SimFeatUpModel(FrozenEncoderModel):
         recipe: Mapping[str, Any] | None = None,
         precision: str = 'fp32',
     ) -> None:
-        visual = build_encoder(**encoder, precision='fp32').visual
+        built = build_encoder(**encoder, precision='fp32')
+        visual, self.record = built.visual, built.record
         super().__init__(visual, size, precision)
         if features not in PLACES:
             raise ConfigError(f'unknown features {features!r}; known: {", ".join(PLACES)}')
@@ -119,7 +122,10 @@ class SimFeatUpModel(FrozenEncoderModel):
             settings = Recipe(**(recipe or {}))
         except TypeError as error:
             raise ConfigError(f'model.recipe: {error}; known: {", ".join(Recipe.__dataclass_fields__)}') from error
-        network = build_upsampler(options.pop('name'), visual.embed_dim, **options)
+        self.config = {'model_name': options.pop('name'), 'options': options, 'dim': visual.embed_dim}
+        self.config |= {'encoder': self.record.name, 'features': features}
+        self.usage = f'**{dict(encoder)}, feature_up_cfg=dict(model_path="hf-hub:ORG/NAME")'
+        network = build_upsampler(self.config['model_name'], visual.embed_dim, **options)
         grid = visual.grid_size(size, size)
         self.objective = SimFeatUp(network, visual.embed_dim, visual.patch_size[0], grid, settings)
 
@@ -135,6 +141,22 @@ class SimFeatUpModel(FrozenEncoderModel):
     def export(self, folder: Path, name: str) -> list[Path]:
         """Writes NAME.ckpt (``state_dict`` with ``upsampler.*``, as the original's) and NAME.safetensors."""
         return save_weights(folder, (f'{name}.ckpt', f'{name}.safetensors'), self.objective.released_weights())
+
+    def published(self) -> Published:
+        """The upsampler with what it is for."""
+        name, encoder = self.config['model_name'], self.record.name
+        return Published(
+            weights=(UPSAMPLER_WEIGHTS, self.objective.released_weights()),
+            config=(UPSAMPLER_CONFIG, self.config),
+            title=f'SimFeatUp upsampler {name} for {encoder}',
+            summary=f'Upsamples the dense features of {encoder} ({self.config["dim"]} channels) to the image size.',
+            usage=f"{USAGE}segmenter = Segmenter('building; road; water', {self.usage})",
+            encoder=self.record,
+            card={
+                'library_name': 'segearth', 'pipeline_tag': 'image-feature-extraction',
+                'tags': ['remote-sensing', 'feature-upsampling', 'open-vocabulary-segmentation', 'simfeatup'],
+            },
+        )  # fmt: skip
 
     @torch.no_grad()
     def draw(self, images: Tensor, **_: Any) -> list[PictureRow]:

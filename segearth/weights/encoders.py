@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from segearth.errors import ConfigError, did_you_mean
+from segearth.weights.model_folders import describe, is_folder_name
 from segearth.weights.records import WeightRecord, read_records
 
 DEFAULT_ENCODERS = {'optical': 'Mini', 'sar': 'MiniSAR'}  # sensor -> of images and scenes of a user's own
@@ -25,6 +26,7 @@ class EncoderRecord(WeightRecord):
     patch_size: int  # side of a square patch in pixels; 0 where the architecture says it
     quick_gelu: bool  # whether the original ran QuickGELU (``x * sigmoid(1.702 x)``) rather than GELU
     model_config: str | None = None  # file of an architecture of our own, in the format of open_clip's model configs
+    description: Mapping[str, Any] | None = field(default=None, hash=False)  # of a folder's own model, see describe
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of inference, where a user gives none
     resolution: tuple[float, float] | None = None  # metres a pixel that it knows, from fine to coarse
 
@@ -40,10 +42,14 @@ def clip_types() -> list[str]:
 def get_record(clip_type: str, vit_type: str | None = None) -> EncoderRecord:
     """Looks an encoder up by a name of the table, or any open_clip architecture name (then the weights are yours).
 
-    Sizes are "ViT-B/16" or "ViT-B-16", for BLIP "base" or "large"; None takes the smallest that exists. The embedded
-    encoders exist in one size and accept every name. With an architecture name the size may only repeat what the name
-    says. A ConfigError lists what does exist where the name does not, or not in that size.
+    ``local-dir:PATH`` and ``hf-hub:ORG/NAME`` name a folder or repository that holds weights and what describes them; a
+    UserError says what cannot be read there. Sizes are "ViT-B/16" or "ViT-B-16", for BLIP "base" or "large"; None takes
+    the smallest that exists. The embedded encoders, folders and repositories exist in one size and accept every name.
+    With an architecture name the size may only repeat what the name says. A ConfigError lists what does exist where the
+    name does not, or not in that size.
     """
+    if is_folder_name(clip_type):
+        return _described_record(clip_type)
     records = [record for record in ENCODERS if record.group == clip_type]
     if not records:
         return _architecture_record(clip_type, vit_type)
@@ -56,6 +62,15 @@ def get_record(clip_type: str, vit_type: str | None = None) -> EncoderRecord:
     raise ConfigError(f'{clip_type} does not exist as {vit_type!r}; vit_type can be: {sizes}')
 
 
+def _described_record(name: str) -> EncoderRecord:
+    description = describe(name)
+    config = description['model_cfg']
+    return EncoderRecord(
+        name=name, group=name, vit_type=name, architecture=name, patch_size=config['vision_cfg'].get('patch_size', 0),
+        quick_gelu=bool(config.get('quick_gelu', False)), licence="that of the model's page", description=description,
+    )  # fmt: skip
+
+
 def _architecture_record(architecture: str, vit_type: str | None) -> EncoderRecord:
     import open_clip  # late: takes seconds, and the help of a program does without
 
@@ -64,7 +79,8 @@ def _architecture_record(architecture: str, vit_type: str | None) -> EncoderReco
         hint = did_you_mean(str(architecture), [*clip_types(), *open_clip.list_models()])
         raise ConfigError(
             f'unknown clip_type {architecture!r}.{hint} Known: {", ".join(clip_types())}; or, with clip_path, any '
-            'architecture of open_clip.list_models(), such as ViT-B-16 or ViT-L-14-quickgelu'
+            'architecture of open_clip.list_models(), such as ViT-B-16 or ViT-L-14-quickgelu; or hf-hub:ORG/NAME or '
+            "local-dir:PATH, with open_clip_config.json or transformers' config.json beside the weights"
         )
     if vit_type is not None and not _normalised(architecture).startswith(_normalised(vit_type)):
         raise ConfigError(

@@ -57,7 +57,7 @@ def build_upsampler(name: str, dim: int, **options: Any) -> Upsampler:
     return UPSAMPLERS[name](dim, **options)
 
 
-def load_upsampler(name: str, dim: int, path: str | Path | None) -> Upsampler:
+def load_upsampler(name: str, dim: int, path: str | Path | None, **options: Any) -> Upsampler:
     """Makes an upsampler with the weights of a file.
 
     Taken are Lightning checkpoints (``state_dict`` with ``upsampler.*``) and every other layout that
@@ -67,6 +67,7 @@ def load_upsampler(name: str, dim: int, path: str | Path | None) -> Upsampler:
         name: A key of :data:`simfeatup.UPSAMPLERS`.
         dim: Channels C of the features it is for.
         path: The file. ``bilinear`` has no weights and reads none, so None will do there.
+        **options: As for :func:`build_upsampler`, where the weights were trained with other ones than the usual.
 
     Returns:
         The module in eval mode, float32, on the CPU.
@@ -74,7 +75,7 @@ def load_upsampler(name: str, dim: int, path: str | Path | None) -> Upsampler:
     Raises:
         UpsamplerError: A missing or unreadable file, one that would run code, or weights that do not fit.
     """
-    upsampler = build_upsampler(name, dim)
+    upsampler = build_upsampler(name, dim, **options)
     if not upsampler.state_dict():
         return upsampler.eval()
     if path is None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import copy
 
+import open_clip
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from mmengine.config import Config
 from open_clip.model import CLIP
 from open_clip.transformer import QuickGELU
@@ -69,6 +71,16 @@ def test_training_teaches_the_student_and_exports_a_whole_model(settings, tmp_pa
         assert student.fingerprint == before.fingerprint
         torch.testing.assert_close(student.visual(images), model.student.eval()(images))
     assert not torch.allclose(student.visual(images)[1], before.visual(images)[1])
+    folder = tmp_path / 'run' / 'model_8'
+    student = build_encoder(f'local-dir:{folder}')
+    torch.testing.assert_close(student.visual(images), model.student(images))
+    theirs = open_clip.create_model(f'local-dir:{folder}').eval()
+    torch.testing.assert_close(student.text(['a road']), theirs.encode_text(open_clip.tokenize(['a road'], 32)))
+    card = ModelCard.load(folder / 'README.md')
+    assert (card.data.library_name, card.data.license) == ('open_clip', '')
+    for part in ("sensor='sar'", "attention='SegEarth'", '8 steps of 2', 'Apache-2.0', 'loss_dense at the end'):
+        assert part in card.text
+    assert str(tmp_path) not in card.text
 
 
 def test_two_processes_train_as_one(settings, tmp_path):

@@ -13,7 +13,8 @@ from segearth.demo.classes import CLASSES
 from segearth.demo.files import VALIDATION_SEED
 from segearth.demo.scene import make_scene
 from segearth.io.pictures import read_optical
-from segearth.models.build import build_encoder, build_feature_upsampler
+from segearth.models.build import build_encoder
+from segearth.models.feature_upsampler import build_feature_upsampler
 from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.text.bank import embed_queries
 

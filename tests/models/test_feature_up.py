@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from segearth.errors import ConfigError, MissingFileError
-from segearth.models.build import RELEASED_UPSAMPLER, build_feature_upsampler
+from segearth.models.feature_upsampler import RELEASED_UPSAMPLER, build_feature_upsampler
 from segearth.weights.encoders import get_record
 from segearth.weights.records import UPSAMPLER_WEIGHTS
 from simfeatup import UpsamplerError, build_upsampler

@@ -5,14 +5,17 @@ import csv
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from segearth.errors import CheckpointError, ConfigError, MissingFileError
 from segearth.models.build import build_encoder
+from segearth.models.feature_upsampler import build_feature_upsampler
 from segearth.training import engine
 from segearth.training.checkpoints import last_checkpoint, read_checkpoint
 from segearth.training.engine import load_training_config, train
+from segearth.weights.push import check_folder
 from simfeatup import load_upsampler
 
 
@@ -95,6 +98,26 @@ def test_what_a_run_leaves_behind(micro, tmp_path, tiny_clip):
         upsampler = JBUOne(16, radius=1, key_dim=4).eval()
         upsampler.load_state_dict(weights)
         torch.testing.assert_close(upsampler(features, guidance), expected)
+    # the folder for others: the same weights, a card that is filled in but for the licence, nothing of this machine
+    folder = tmp_path / 'run' / 'model_6'
+    found = build_feature_upsampler({'model_path': f'local-dir:{folder}'}, None, 16)
+    torch.testing.assert_close(found(features, guidance), expected)
+    card = ModelCard.load(folder / 'README.md')
+    assert (card.data.library_name, card.data.license) == ('segearth', '')
+    with pytest.raises(ConfigError, match='names no licence'):
+        check_folder(folder)
+    for part in ('for Demo', '3 images', '6 steps of 2', "`'NAdam'`", 'least validation', 'hf-hub:ORG/NAME'):
+        assert part in card.text
+    assert str(tmp_path) not in card.text
+    (folder / 'README.md').write_text('---\nlicense: mit\n---\nmine')
+    train(copy.deepcopy(micro), tmp_path / 'run', resume=True)
+    assert (folder / 'README.md').read_text().endswith('mine'), 'what users wrote stays'
+    check_folder(folder)
+    for checkpoint in (tmp_path / 'run').glob('step_*.pt'):
+        checkpoint.unlink()
+    with pytest.raises(ConfigError, match=r'model of another training \(model_6\)'):
+        train(copy.deepcopy(micro), tmp_path / 'run')
+
     encoder = build_encoder('Demo', clip_path=str(tiny_clip)).visual.state_dict()
     for name, value in model.encoder.state_dict().items():
         assert torch.equal(value, encoder[name])

@@ -19,19 +19,6 @@ CONTENT = b'tensors ' * 5000
 CHECKSUM = Checksum('sha256', hashlib.sha256(CONTENT).hexdigest())
 
 
-@pytest.fixture
-def hub(server, folder, monkeypatch, tmp_path):
-    """The test server as a mirror of Hugging Face, with a cache of its own."""
-    template = huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE
-    template = template.replace(huggingface_hub.constants.ENDPOINT, server.url)
-    monkeypatch.setattr(huggingface_hub.constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
-    monkeypatch.setattr(huggingface_hub.constants, 'ENDPOINT', server.url)
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_DISABLE_XET', True)
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_DISABLE_TELEMETRY', True)
-    return server
-
-
 def address_record(server, **changes):
     known = {'name': 'Some-weights', 'group': 'Some', 'file': 'some.pt', 'url': f'{server.url}/some.pt'}
     return WeightRecord(**{**known, 'home': 'https://home', 'licence': 'MIT', **changes})
