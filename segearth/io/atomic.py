@@ -31,7 +31,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     part = target.with_name(f'.{target.name[:100]}.{os.getpid()}-{os.urandom(4).hex()}.tmp')
     try:
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, NEW_FILE_MODE))
+        mode = part.stat().st_mode
         yield part
+        part.chmod(mode)  # a library may have put a file of its own there, for nobody else to read
         with open(part, 'rb') as file:
             os.fsync(file.fileno())
         if target.exists():

@@ -137,3 +137,16 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     (tmp_path / 'cut.png').rename(tmp_path / left)  # as a kill within the block leaves it
     remove_left_over(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['.mine.tmp', 'whole.png']
+
+
+def test_a_new_file_has_what_the_umask_leaves_whoever_wrote_it(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / 'a.safetensors') as part:
+            save_file({'a': torch.zeros(1)}, part)
+    finally:
+        os.umask(before)
+    assert (tmp_path / 'a.safetensors').stat().st_mode & 0o777 == 0o640
