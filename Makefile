@@ -1,5 +1,6 @@
 # make demo: evaluate the embedded benchmark, map a real scene; make test: run the tests; make check: style and types;
 # make docs: the site of the documentation. All set up .venv first.
+# make qgis-plugin: the plugin for QGIS, dist/segearth_qgis.zip; needs Python alone.
 # An environment of yours instead: make test PYTHON=python (requirements must be installed in it).
 #
 # PyTorch: without an NVIDIA GPU its CPU build, which spares 5 GB, where PyTorch's own index can be reached; else the
@@ -22,7 +23,7 @@ EXAMPLES := segearth/app/examples
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check
 TORCH_PAIR := $(shell sed -n 's/^\(torch[vision]*>=[0-9.]*\).*/"\1"/p' requirements.txt)
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check docs qgis-plugin clean
 
 demo: $(READY)
 	$(PYTHON) eval.py --config configs/cfg_demo.py --show-dir work_dirs/cfg_demo/pictures
@@ -41,6 +42,12 @@ docs: $(READY)
 	$(PYTHON) -m sphinx --fail-on-warning --keep-going --quiet --fresh-env -c docs . work_dirs/site
 	cp work_dirs/site/README.html work_dirs/site/index.html
 	@echo work_dirs/site/index.html
+
+qgis-plugin:
+	rm -rf build/qgis dist/segearth_qgis.zip
+	mkdir -p build/qgis/segearth_qgis dist
+	cp tools/qgis/segearth_qgis/*.* LICENSE build/qgis/segearth_qgis
+	$(PYTHON3) -m zipfile -c dist/segearth_qgis.zip build/qgis/segearth_qgis
 
 $(VENV)/.ready $(VENV)/.ready-cpu $(VENV)/.ready-default: requirements.txt pyproject.toml
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python 3.10 or newer is needed; \

@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     if arguments and arguments[0] in PROGRAMS:
         return importlib.import_module(PROGRAMS[arguments[0]][0]).run(arguments[1:], f'segearth {arguments[0]}')
     parsed = _parser().parse_args(arguments)
-    logging.basicConfig(format='%(message)s')
+    from segearth.progress import message_format  # late: the help does without
+
+    logging.basicConfig(format=message_format())
     for package in ('segearth', 'simfeatup'):  # other libraries tell more than anyone wants to know
         logging.getLogger(package).setLevel(logging.INFO)
     return parsed.run(parsed)

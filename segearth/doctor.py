@@ -32,6 +32,7 @@ VARIABLES = {
     'SIMFEATUP_TRITON': '0: no Triton kernels on CUDA devices',
     'SIMFEATUP_SPARSE': '0: no sparse products in training',
     'SIMFEATUP_BACKEND': 'reference, cpu or cuda: forces one back end of the upsampler',
+    'SEGEARTH_PROGRESS': 'lines: progress and messages for a program that reads them',
     'SEGEARTH_DATA': 'folder of the data sets',
     'SEGEARTH_WEIGHTS': 'folder of the weights',
     'SEGEARTH_CACHE': 'folder of what can be computed again',

@@ -1,5 +1,12 @@
-"""A progress bar with the time left, on a terminal's error stream."""
+"""A progress bar with the time left, on a terminal's error stream, or lines there for a program that reads them.
 
+With ``SEGEARTH_PROGRESS=lines`` in the environment progress is ``progress: 12/345``, once a second, and messages begin
+with ``INFO: `` or ``WARNING: ``.
+"""
+
+import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -7,8 +14,19 @@ import rich.progress as bars
 from rich.console import Console
 
 BYTES = 'bytes'
+SECONDS_A_LINE = 1
 Report = Callable[[int, int | None], None]
 """Told (what is done, how much there is in all, None if nobody knows)."""
+
+
+def is_read_by_program() -> bool:
+    """Whether lines are wanted instead of a bar."""
+    return os.environ.get('SEGEARTH_PROGRESS') == 'lines'
+
+
+def message_format() -> str:
+    """How logging writes a message."""
+    return '%(levelname)s: %(message)s' if is_read_by_program() else '%(message)s'
 
 
 @contextmanager
@@ -20,6 +38,9 @@ def progress_bar(name: str, unit: str = 'windows', is_passing: bool = False) -> 
         unit: What is counted; :data:`BYTES` are shown with their speed.
         is_passing: Show the bar on terminals only, from the first report on, and take it away at the end.
     """
+    if is_read_by_program():
+        yield _print_lines()
+        return
     counted = (bars.MofNCompleteColumn(), bars.TextColumn(unit))
     amount = (bars.DownloadColumn(), bars.TransferSpeedColumn()) if unit == BYTES else counted
     left = (bars.TimeElapsedColumn(), bars.TextColumn('left'), bars.TimeRemainingColumn())
@@ -38,3 +59,15 @@ def progress_bar(name: str, unit: str = 'windows', is_passing: bool = False) -> 
             bar.update(task, completed=done, total=total)
 
         yield report
+
+
+def _print_lines() -> Report:
+    told = float('-inf')
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal told
+        if total and (time.monotonic() - told >= SECONDS_A_LINE or done == total):
+            told = time.monotonic()
+            print(f'progress: {done}/{total}\n', end='', file=sys.stderr, flush=True)
+
+    return report

@@ -13,7 +13,7 @@ from segearth.paths import PROJECT_ROOT
 PROGRAMS = sorted(
     path.relative_to(PROJECT_ROOT).as_posix()
     for path in (*PROJECT_ROOT.glob('eval*.py'), *(PROJECT_ROOT / 'tools').rglob('*.py'))
-    if path.parent.name != 'studies'  # modules of programs
+    if path.parent.name not in ('studies', 'segearth_qgis')  # modules of programs, and of QGIS
 )
 # Takes out what leads to this package: the finder that `pip install -e .` leaves, and folders that hold it.
 WITHOUT_PACKAGE = """
