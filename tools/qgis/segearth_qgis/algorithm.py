@@ -6,7 +6,6 @@ import shlex
 
 from processing.core.ProcessingConfig import ProcessingConfig
 from qgis import core
-from qgis.PyQt import sip
 from qgis.PyQt.QtGui import QIcon
 
 from .program import IS_WINDOWS, SETTING, ProgramError, find_python, predict
@@ -19,6 +18,7 @@ ENDINGS = {  # output -> how the file ends that the program names after the scen
     'AREAS': '_areas.csv',
     'OVERVIEW': '_overview.png',
 }
+HINT = core.QgsProcessingUtils.LayerHint
 LABELS = {  # options that messages of the program name -> what they are called here
     '--classes': '"Classes"',
     '--encoder': '"Encoder"',
@@ -166,13 +166,17 @@ class MapClasses(core.QgsProcessingAlgorithm):
                 results[name] = path
                 if self.is_opening and name in ('MAP', 'SCORES', 'POLYGONS'):
                     title = f'{os.path.basename(path)[: -len(ending)]} {name.lower()}'
-                    details = core.QgsProcessingContext.LayerDetails(title, context.project(), name)
+                    kind = HINT.Vector if name == 'POLYGONS' else HINT.Raster
+                    details = core.QgsProcessingContext.LayerDetails(title, context.project(), name, kind)
                     details.forceName = True
                     style = StyleLoader()
+                    KEPT.add(style)
                     details.setPostProcessor(style)
-                    sip.transferto(style, None)  # the context deletes it, nobody else may
                     context.addLayerToLoadOnCompletion(path, details)
         return results
+
+
+KEPT = set()  # style loaders to come: QGIS keeps only what lies below Python
 
 
 class StyleLoader(core.QgsProcessingLayerPostProcessorInterface):
@@ -182,6 +186,7 @@ class StyleLoader(core.QgsProcessingLayerPostProcessorInterface):
         """Called when the layer is in the project, in the main thread."""
         layer.loadDefaultStyle()
         layer.triggerRepaint()
+        KEPT.discard(self)
         node = context.project().layerTreeRoot().findLayer(layer.id())
         if node is not None:
             node.setItemVisibilityChecked(not layer.source().endswith(ENDINGS['SCORES']))  # they hide the classes
