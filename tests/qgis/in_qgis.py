@@ -5,7 +5,6 @@ python in_qgis.py PLUGIN_FOLDER '{"act": "load", "setting": PYTHON, "parameters"
 
 import json
 import sys
-import threading
 
 import processing
 from processing.core.Processing import Processing
@@ -28,18 +27,14 @@ class Feedback(QgsProcessingFeedback):
 
     def __init__(self, is_cancelling=False):
         super().__init__(False)
-        self.steps, self.warnings, self.infos, self.threads = [], [], [], set()
+        self.steps, self.infos = [], []
         self.is_cancelling = is_cancelling
         self.progressChanged.connect(self.on_progress)
 
     def on_progress(self, value):
         self.steps.append(value)
-        self.threads.add(threading.current_thread() is threading.main_thread())
         if self.is_cancelling and value > 0:
             self.cancel()
-
-    def pushWarning(self, text):
-        self.warnings.append(text)
 
     def pushInfo(self, text):
         self.infos.append(text)
@@ -84,7 +79,7 @@ def load(parameters):
     feedback = Feedback()
     results = processing.runAndLoadResults(ALGORITHM, parameters, feedback=feedback)
     layers = {layer.name(): describe(layer) for layer in QgsProject.instance().mapLayers().values()}
-    return {'results': results, 'layers': layers, 'warnings': feedback.warnings, 'steps': feedback.steps}
+    return {'results': results, 'layers': layers, 'infos': feedback.infos, 'steps': feedback.steps}
 
 
 def cancel(parameters):
