@@ -21,6 +21,7 @@ import psutil
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.warp import transform_bounds
 
 from segearth.demo.scene import make_scene
 from segearth.paths import PROJECT_ROOT
@@ -261,8 +262,16 @@ def test_the_zip_is_a_plugin(python, scene, tmp_path):
         archive.extractall(folder)
     code, text = qgis.command('plugins', 'enable', 'segearth_qgis')
     assert code == 0, text
-    part = f'{WEST},{WEST + 60},{NORTH - 60},{NORTH} [EPSG:32632]'
+    code, text = qgis.run(python, INPUT=scene, CLASSES='a; b', ENCODER='Demo', OUTPUT=tmp_path / 'out')
+    assert code == 0, text
+    assert (tmp_path / 'out' / f'{scene.stem}_classes.tif').is_file()
+
+
+def test_an_extent_in_another_system_is_a_part_of_the_scene(qgis, python, scene, tmp_path):
+    west, south, east, north = transform_bounds('EPSG:32632', 'EPSG:4326', WEST + 30, NORTH - 90, WEST + 60, NORTH - 60)
+    part = f'{west!r},{east!r},{south!r},{north!r} [EPSG:4326]'
     code, text = qgis.run(python, INPUT=scene, CLASSES='a; b', ENCODER='Demo', OUTPUT=tmp_path / 'out', EXTENT=part)
     assert code == 0, text
     with rasterio.open(tmp_path / 'out' / f'{scene.stem}_classes.tif') as found:
-        assert found.bounds == (WEST, NORTH - 60, WEST + 60, NORTH)
+        assert found.crs == 'EPSG:32632'
+        assert tuple(found.bounds) == pytest.approx((WEST + 30, NORTH - 90, WEST + 60, NORTH - 60), abs=4)

@@ -54,27 +54,21 @@ class MapClasses(core.QgsProcessingAlgorithm):
     """Map classes in words."""
 
     def createInstance(self):
-        """A new one for each run."""
         return MapClasses()
 
     def name(self):
-        """Name in identifiers."""
         return 'mapclasses'
 
     def displayName(self):
-        """Name for people."""
         return 'Map classes in words'
 
     def icon(self):
-        """The provider's."""
         return QIcon(ICON)
 
     def tags(self):
-        """Words that it is found by."""
         return ['segmentation', 'land cover', 'classification', 'words', 'text', 'CLIP', 'SAR', 'radar']
 
     def shortHelpString(self):
-        """What stands beside the parameters."""
         return HELP.replace('\n', '<br>')
 
     def initAlgorithm(self, config=None):

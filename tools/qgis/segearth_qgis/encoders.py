@@ -21,9 +21,7 @@ class EncoderWidget(WidgetWrapper):
         return box
 
     def setValue(self, value):
-        """Shows a name."""
         self.widget.setEditText(value or '')
 
     def value(self):
-        """The name that is chosen or written."""
         return self.widget.currentText().strip()

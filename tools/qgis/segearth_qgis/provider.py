@@ -12,19 +12,15 @@ class SegEarthProvider(QgsProcessingProvider):
     """The provider ``segearth``."""
 
     def id(self):
-        """Name in identifiers, as in ``segearth:mapclasses``."""
         return 'segearth'
 
     def name(self):
-        """Name for people."""
         return 'SegEarth'
 
     def icon(self):
-        """A small map."""
         return QIcon(ICON)
 
     def svgIconPath(self):
-        """File of the icon."""
         return ICON
 
     def load(self):
@@ -42,7 +38,6 @@ class SegEarthProvider(QgsProcessingProvider):
         ProcessingConfig.removeSetting(SETTING)
 
     def loadAlgorithms(self):
-        """Adds the one algorithm."""
         self.addAlgorithm(MapClasses())
 
 
@@ -57,9 +52,7 @@ class SegEarthPlugin:
         self.provider = SegEarthProvider()
         QgsApplication.processingRegistry().addProvider(self.provider)
 
-    def initGui(self):
-        """Begins in QGIS with windows."""
-        self.initProcessing()
+    initGui = initProcessing
 
     def unload(self):
         """Ends."""
