@@ -1,7 +1,7 @@
 """SegEarth in QGIS: maps of classes that are named in words, as an algorithm of Processing."""
 
 
-def classFactory(iface):  # noqa: N802  (QGIS calls it so)
+def classFactory(iface):  # QGIS calls it so
     """Makes the plugin; ``iface`` is None where QGIS runs without windows."""
     from .provider import SegEarthPlugin
 
