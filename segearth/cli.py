@@ -17,7 +17,9 @@ from simfeatup.errors import UpsamplerError
 EXIT_USER_ERROR = 2
 EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-TOLD_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+TOLD_TO_END = tuple(
+    getattr(signal, name) for name in ('SIGTERM', 'SIGHUP', 'SIGUSR1') if hasattr(signal, name)  # Windows has the first
+)
 """What schedulers and closed terminals send; Slurm's --signal=USR1@60 is a warning before the time is up."""
 SOON = 0.05  # seconds, when what is being destroyed is gone
 SPIN_COUNT = ('GOMP_SPINCOUNT', '10000')
@@ -89,8 +91,13 @@ def _end_quietly() -> None:
     """From here on only tidying up is left: signals do not break it, and its own failures are nobody's matter."""
     for number in TOLD_TO_END:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises there when a loading process is gone
+    _let_children_go()
     sys.unraisablehook = lambda _: None  # loading processes that the same signal has ended before
+
+
+def _let_children_go() -> None:
+    if hasattr(signal, 'SIGCHLD'):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises there when a loading process is gone
 
 
 def interrupt_when_told_to_end() -> None:
@@ -117,7 +124,7 @@ def _interrupt(number: int, _: FrameType | None) -> None:
         return
     for other in TOLD_TO_END:
         signal.signal(other, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises there when a loading process is gone
+    _let_children_go()
     before = sys.excepthook  # threads that serve loading processes say what the same signal did to those
     main = threading.main_thread()
     sys.excepthook = lambda *error: before(*error) if threading.current_thread() is main else None

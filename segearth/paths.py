@@ -5,6 +5,7 @@ beside this package, and an installed package, which carries copies of them in i
 puts them there). That folder alone decides: what lies beside an installed package belongs to others.
 """
 
+import getpass
 import importlib.util
 import os
 import tempfile
@@ -56,7 +57,7 @@ def cache_folder() -> Path:
     """
     users = Path(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'))
     if not users.is_absolute():  # a user without a home
-        users = Path(tempfile.gettempdir()) / f'cache-{os.getuid()}'
+        users = Path(tempfile.gettempdir()) / f'cache-{getattr(os, "getuid", getpass.getuser)()}'
     return Path(os.environ.get('SEGEARTH_CACHE') or users / 'segearth')
 
 

@@ -85,3 +85,23 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     run.stdout.close()
     assert run.stderr.read() == b''
     assert run.wait() == EXIT_CLOSED_PIPE
+
+
+def test_what_windows_lacks_is_not_needed(tmp_path):
+    """A map where Python has none of the names that it lacks on Windows; the rest of Windows is not imitated."""
+    program = '''
+import os, signal, sys
+for module, names in ((signal, ('SIGHUP', 'SIGUSR1', 'SIGCHLD', 'pthread_kill')), (os, ('getuid', 'chown', 'killpg'))):
+    for name in names:
+        delattr(module, name)
+import numpy, rasterio
+profile = dict(driver='GTiff', width=40, height=40, count=3, dtype='uint8')
+with rasterio.open('scene.tif', 'w', **profile) as dataset:
+    dataset.write(numpy.zeros((3, 40, 40), 'uint8'))
+sys.argv[1:] = ['predict', 'scene.tif', '--classes', 'water; road', '--encoder', 'Demo', '--out', 'maps']
+from segearth.commands import entry
+entry()
+'''
+    done = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'maps' / 'scene_classes.tif').is_file()

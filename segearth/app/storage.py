@@ -146,7 +146,7 @@ def _locked_folder() -> tuple[Path, FileLock]:
 
 def _is_ours(path: Path, is_kind: Callable[[int], bool]) -> bool:
     status = path.lstat()
-    return is_kind(status.st_mode) and status.st_uid == os.getuid()
+    return is_kind(status.st_mode) and (not hasattr(os, 'getuid') or status.st_uid == os.getuid())
 
 
 def _age_and_size(path: Path) -> tuple[float, int]:

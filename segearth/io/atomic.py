@@ -34,7 +34,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         mode = part.stat().st_mode
         yield part
         part.chmod(mode)  # a library may have put a file of its own there, for nobody else to read
-        with open(part, 'rb') as file:
+        with open(part, 'r+b') as file:
             os.fsync(file.fileno())
         if target.exists():
             _take_rights(part, target)
@@ -59,9 +59,9 @@ def remove_left_over(folder: Path) -> None:
 def _take_rights(part: Path, target: Path) -> None:
     """Gives a new file the mode, owner, group and access list of the one that it replaces."""
     known = target.stat()
-    with suppress(OSError):  # the group alone may be settable
+    with suppress(OSError, AttributeError):  # the group alone may be settable, and on Windows neither
         os.chown(part, -1, known.st_gid)
-    with suppress(OSError):
+    with suppress(OSError, AttributeError):
         os.chown(part, known.st_uid, -1)
     with suppress(OSError):  # extended attributes are not everywhere to be had; the mode then follows
         shutil.copystat(target, part)
