@@ -9,6 +9,7 @@ import getpass
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -38,13 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and arguments[0] in PROGRAMS:
         return importlib.import_module(PROGRAMS[arguments[0]][0]).run(arguments[1:], f'segearth {arguments[0]}')
-    parsed = _parser().parse_args(arguments)
+    parsed = _parser().parse_args(_with_negative_values(arguments))
     from segearth.progress import message_format  # late: the help does without
 
     logging.basicConfig(format=message_format())
     for package in ('segearth', 'simfeatup'):  # other libraries tell more than anyone wants to know
         logging.getLogger(package).setLevel(logging.INFO)
     return parsed.run(parsed)
+
+
+def _with_negative_values(arguments: Sequence[str]) -> list[str]:
+    """``--extent -3.2,40,-3.1,41`` as ``--extent=-3.2,...``: argparse takes what begins so for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        is_value = re.match(r'-\.?\d', argument) and joined and re.fullmatch(r'--[a-z-]+', joined[-1])
+        joined[-1:] = [f'{joined[-1]}={argument}'] if is_value else [*joined[-1:], argument]
+    return joined
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,6 +86,9 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     reading.add_argument('--stretch', default='auto', metavar='percentile|none|A,B', help='numbers to picture; '
                          'default: none for 8 bit, else percentile')  # fmt: skip
     reading.add_argument('--sar', dest='sensor', action='store_const', const='sar', help='radar: one or two bands')
+    reading.add_argument('--extent', metavar='WEST,SOUTH,EAST,NORTH|FILE', help="map this part alone, in the scene's "
+                         'system; or the bounds of a vector file')  # fmt: skip
+    reading.add_argument('--extent-crs', metavar='EPSG:CODE', help='system of these numbers, as in EPSG:4326')
     reading.add_argument('--ignore-alpha', action='store_true', default=None, help='map what alpha says is not there')
     reading.add_argument('--resolution', default='auto', metavar='METRES|auto|native', help='a pixel that scenes are '
                          'resampled to; auto: what the encoder was trained on, where that is known')  # fmt: skip
@@ -108,6 +121,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     from segearth.freed_memory import keep_freed_memory
     from segearth.io.outputs import check_results
     from segearth.io.raster import read_band_numbers
+    from segearth.maps.extent import read_extent
     from segearth.maps.labelling import BLOCK_SIDE
     from segearth.maps.predict import MapOptions, parts_of, predict_to_files
     from segearth.maps.results import MapFiles
@@ -123,7 +137,8 @@ def _predict(arguments: argparse.Namespace) -> None:
     paths = find_scenes(arguments.scenes)
     record = get_record(settings.get('clip_type') or DEFAULT_ENCODERS[sensor], settings.get('vit_type'))
     resolution = choose_resolution(arguments.resolution, record.resolution)
-    sources = [SceneSource(path, bands, sensor, resolution, ignore_alpha) for path in paths]
+    extent = read_extent(arguments.extent, arguments.extent_crs)
+    sources = [SceneSource(path, bands, sensor, resolution, ignore_alpha, extent) for path in paths]
     names = []
     for source in sources:  # all of them before the first is begun: a typing error should not cost a night
         with open_scene(source) as scene:

@@ -26,6 +26,11 @@ Box = tuple[int, int, int, int]
 """(y1, x1, y2, x2) in pixels, y2 and x2 exclusive."""
 
 
+def intersection(box: Box, other: Box) -> Box:
+    """The pixels that two boxes share; empty (y2 <= y1 or x2 <= x1) where there are none."""
+    return max(box[0], other[0]), max(box[1], other[1]), min(box[2], other[2]), min(box[3], other[3])
+
+
 def window_boxes(height: int, width: int, crop_size: tuple[int, int], stride: tuple[int, int]) -> list[Box]:
     """Windows, all of one size, that cover an image of so many pixels, in row-major order.
 

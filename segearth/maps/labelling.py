@@ -57,16 +57,25 @@ class WindowGrid:
         """Number of windows computed for some boxes."""
         return sum(len(self.starts(0, y1, y2)) * len(self.starts(1, x1, x2)) for y1, x1, y2, x2 in boxes)
 
-    def blocks(self, side: int = BLOCK_SIDE) -> list[Box]:
-        """Cuts the scene into blocks, row by row, whose side in pixels is rounded to a multiple of the stride."""
+    def blocks(self, side: int = BLOCK_SIDE, part: Box | None = None) -> list[Box]:
+        """Cuts the scene into blocks, row by row, whose side in pixels is rounded to a multiple of the stride.
+
+        Those of a part are the blocks of the scene that it touches, less the strips of rows above and below. They
+        keep their width: encoded in other batches, or classified in other strips, pixels have other last digits.
+        """
         if not (isinstance(side, Integral) and side >= 1):
             raise ConfigError(f'block size is {side!r}; allowed: 1 pixel or more, {BLOCK_SIDE} is usual')
         height, width = self.shape
         step_y, step_x = (max(round(side / stride), 1) * stride for stride in self.stride)
+        top, left, bottom, right = part or (0, 0, height, width)
+        starts = window_starts(height, self.crop_size[0], self.stride[0])
+        first = max(start for start in starts if start <= top)
+        last = min((start for start in starts if start >= bottom), default=height)
         return [
-            (y, x, min(y + step_y, height), min(x + step_x, width))
+            (max(y, first), x, min(y + step_y, last), min(x + step_x, width))
             for y in range(0, height, step_y)
             for x in range(0, width, step_x)
+            if y < bottom and top < y + step_y and x < right and left < x + step_x
         ]
 
 
@@ -109,18 +118,22 @@ def label_block(
     box: Box,
     grid: WindowGrid,
     with_scores: bool = False,
+    wanted: tuple[int, int] | None = None,
     on_windows: Callable[[int], None] = lambda count: None,
     on_probabilities: Callable[[int, int, np.ndarray], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """Labels the block ``box`` of a scene, given ``picture`` (h, w, 3) uint8 and ``valid`` (h, w) of its region.
 
-    Windows without any valid pixel are left out. ``on_windows`` is told the number of windows just done;
-    ``on_probabilities`` gets the first row and column, in pixels of the scene, and the probabilities (K, h, w) of all
-    classes there, strip by strip, which are too much to keep for a large scene. Given back are ``labels`` (h, w) uint8,
-    and if asked for ``scores`` (h, w) float16, the probability of the label's class in [0, 1], NaN without data.
+    Windows without any valid pixel are left out, and batches of which no window touches the ``wanted`` columns (the
+    first, and the one behind the last), beside which labels mean nothing then. ``on_windows`` is told the number of
+    windows just done; ``on_probabilities`` gets the first row and column, in pixels of the scene, and the
+    probabilities (K, h, w) of all classes there, strip by strip, which are too much to keep for a large scene. Given
+    back are ``labels`` (h, w) uint8, and if asked for ``scores`` (h, w) float16, the probability of the label's class
+    in [0, 1], NaN without data.
     """
     top, left, _, right = grid.region(box)
     y1, x1, y2, x2 = box
+    first_wanted, end_wanted = wanted or (x1, x2)
     window_height, window_width = grid.window
     rows, columns = grid.starts(0, y1, y2), grid.starts(1, x1, x2)
     row_counts = _counts(rows, window_height, y1, y2)
@@ -141,11 +154,12 @@ def label_block(
         on_windows(len(columns) - len(useful))
         for start in range(0, len(useful), model.window_batch_size):
             batch = [x - left for x in useful[start : start + model.window_batch_size]]
-            scores = model.score(torch.stack([pixels[:, in_row, x : x + window_width] for x in batch]))
-            if sums is None:
-                sums = scores.new_zeros(scores.shape[1], window_height, right - left)
-            for x, window_scores in zip(batch, scores, strict=True):
-                sums[:, :, x : x + window_width] += window_scores
+            if batch[0] < end_wanted - left and first_wanted - left < batch[-1] + window_width:
+                scores = model.score(torch.stack([pixels[:, in_row, x : x + window_width] for x in batch]))
+                if sums is None:
+                    sums = scores.new_zeros(scores.shape[1], window_height, right - left)
+                for x, window_scores in zip(batch, scores, strict=True):
+                    sums[:, :, x : x + window_width] += window_scores
             on_windows(len(batch))
         first, last = max(row, y1), min(following, y2)
         in_block = slice(first - top, last - top), slice(x1 - left, x2 - left)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import rasterio
 from rasterio.io import DatasetReader, MemoryFile
 
@@ -22,6 +23,7 @@ from segearth.io.outputs import check_results, writing
 from segearth.io.pictures import decide_stretch
 from segearth.maps.areas import PixelAreas
 from segearth.maps.configuration import words_of
+from segearth.maps.extent import read_extent
 from segearth.maps.labelling import BLOCK_SIDE, NO_DATA, SegmenterModel, WindowGrid
 from segearth.maps.results import TILED, MapFiles, MapLegend, smallest_region, write_results
 from segearth.maps.run import MapPlan, MapRun, Progress, Runner, run_blocks
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     import xarray
 
 DEFAULT_OUT = 'outputs'
+SAME_PLACE = 0.01  # of a pixel, between coordinates that are the same but for rounding
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class MapOptions:
     block_side: int = BLOCK_SIDE
 
 
-SCENE_ARGUMENTS = frozenset({'resolution', 'runner', 'resume', 'overwrite', 'progress'}).union(
+SCENE_ARGUMENTS = frozenset({'resolution', 'extent', 'extent_crs', 'runner', 'resume', 'overwrite', 'progress'}).union(
     field.name for field in fields(MapOptions)
 )  # names of the arguments of `predict_scene` that say how a scene is mapped
 
@@ -69,6 +72,8 @@ def predict_scene(
     out: str | os.PathLike | None = None,
     *,
     resolution: float | str | None = AUTO,
+    extent: str | os.PathLike | Sequence[float] | None = None,
+    extent_crs: Any = None,
     runner: Runner = run_blocks,
     resume: bool = False,
     overwrite: bool = False,
@@ -87,6 +92,9 @@ def predict_scene(
         resolution: Metres a pixel, to which the scene is resampled; the map has it too. 'auto' resamples a
             georeferenced scene that is finer or coarser than what the encoder was trained on, where that is known;
             'native', or None, keeps the scene's own.
+        extent: The part of the scene to be mapped: west, south, east and north, or the path of a vector file whose
+            bounds are meant. The map has the pixels that it touches, each as in the map of the whole scene.
+        extent_crs: System of these four numbers, such as 'EPSG:4326'; None for the scene's own.
         runner: Who computes the blocks, see :func:`segearth.maps.cluster.dask_runner`.
         resume: Go on with an unfinished run of the same settings.
         overwrite: Replace results.
@@ -102,6 +110,7 @@ def predict_scene(
     """
     dataset, array = None, None
     known = choose_resolution(resolution, segmenter.known_resolution)
+    part = read_extent(extent, extent_crs)
     if unknown := options.keys() - SCENE_ARGUMENTS:
         raise ConfigError(f'unknown option {unknown.pop()!r} of a map; known: {", ".join(sorted(SCENE_ARGUMENTS))}')
     with tempfile.TemporaryDirectory(prefix='segearth-') as scratch:
@@ -117,7 +126,7 @@ def predict_scene(
                 'arrays and PIL images go to segearth.Segmenter(...)(image)'
             )
         files = predict_to_files(
-            SceneSource(path, segmenter.bands, segmenter.sensor, known, segmenter.ignore_alpha),
+            SceneSource(path, segmenter.bands, segmenter.sensor, known, segmenter.ignore_alpha, part),
             *parts_of(segmenter),
             out or scratch,
             MapOptions(**options),
@@ -154,15 +163,16 @@ def predict_to_files(
     if len(legend.class_names) > NO_DATA:
         raise ConfigError(f'{len(legend.class_names)} classes; a map of 8 bits has room for {NO_DATA}: split the list')
     with open_scene(source, dataset) as scene:
-        areas = PixelAreas(scene.crs, scene.transform)
-        smallest = smallest_region(options.min_area, areas, scene.shape)
+        areas = PixelAreas(scene.crs, scene.map_grid.transform)
+        smallest = smallest_region(options.min_area, areas, scene.map_grid.shape)
         grid = WindowGrid(scene.shape, model.crop_size, model.stride)
         plan = MapPlan(
             source,
             decide_stretch(scene, options.stretch),
             grid,
-            tuple(grid.blocks(options.block_side)),
+            tuple(grid.blocks(options.block_side, scene.part)),
             options.scores or options.polygons,
+            scene.part,
         )
         files = MapFiles.of(out, scene.name, options.scores, options.polygons)
         possible = MapFiles.of(out, scene.name).paths
@@ -222,6 +232,15 @@ def _to_file(array: xarray.DataArray, folder: Path) -> str:
     return str(path)
 
 
+def _of_scene(places: xarray.DataArray, known: xarray.DataArray) -> xarray.DataArray:
+    """A part of the scene's own coordinates, for those that the map's transform gives; of a resampled one these."""
+    first = int(np.abs(known.values - places.values[0]).argmin())
+    same = known[first : first + places.size]
+    step = np.abs(np.diff(known.values)).mean()
+    is_same = same.size == places.size and np.abs(same.values - places.values).max() < SAME_PLACE * step
+    return same if is_same else places
+
+
 def _in_memory(path: Path) -> DatasetReader:
     memory = MemoryFile(path.read_bytes())
     dataset = memory.open()
@@ -239,6 +258,8 @@ def _to_array(path: Path, scene: xarray.DataArray, class_names: Sequence[str]) -
     classes = classes.rename({'y': y, 'x': x})
     if classes.shape == (scene.sizes[y], scene.sizes[x]):
         classes = classes.assign_coords({name: scene.coords[name] for name in (y, x) if name in scene.coords})
+    elif {y, x} <= {*scene.coords} & {*classes.coords}:
+        classes = classes.assign_coords({name: _of_scene(classes.coords[name], scene.coords[name]) for name in (y, x)})
     meanings = ' '.join(name.replace(' ', '_') for name in class_names)  # CF conventions, section 3.5
     classes.attrs = {
         'class_names': list(class_names),

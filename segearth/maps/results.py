@@ -31,7 +31,7 @@ from segearth.maps.areas import ClassArea, PixelAreas, count_areas, pixel_size, 
 from segearth.maps.labelling import NO_DATA
 from segearth.maps.polygons import CLASS, write_polygons
 from segearth.maps.run import MapPlan, MapRun, place_reduced, reduced
-from segearth.maps.scene import RESULT_ENDINGS, Scene, as_window
+from segearth.maps.scene import RESULT_ENDINGS, RasterGrid, as_window
 from segearth.maps.styles import polygon_classes_style, ramp_style, raster_classes_style
 from segearth.maps.workspace import SETTINGS_TAG
 
@@ -101,17 +101,17 @@ def write_results(
     picture = np.zeros((*plan.small_shape, 3), np.uint8)
 
     def blocks(key: str) -> Iterator[tuple[Box, np.ndarray]]:
-        for index, box in enumerate(plan.blocks):
-            arrays = run.workspace.load_block(index)
+        for index in range(len(plan.blocks)):
+            arrays, box = run.workspace.load_block(index), plan.place(index)
             place_reduced(picture, arrays['picture'], *box[:2], plan.step)
             yield box, arrays[key]
 
     def temporary(final: Path) -> Path:
         return folder / final.name
 
-    write_blocks(labels, scene, 'uint8', NO_DATA, blocks('labels'))
+    write_blocks(labels, scene.map_grid, 'uint8', NO_DATA, blocks('labels'))
     if plan.with_scores:
-        write_blocks(scores, scene, 'float32', float('nan'), blocks('scores'))
+        write_blocks(scores, scene.map_grid, 'float32', float('nan'), blocks('scores'))
     if smallest > 1:
         with rasterio.open(labels, 'r+') as dataset:
             classes = dataset.read(1)
@@ -123,7 +123,7 @@ def write_results(
         logger.warning('%s holds no valid pixel%s: its map is empty', plan.source.path, hint)
     describe_classes(labels, legend, settings)
 
-    size = pixel_size(scene.crs, scene.transform, scene.shape)
+    size = pixel_size(*scene.map_grid)
     metres = None if size is None else (size[0] * size[1]) ** 0.5
     draw_quicklook(picture, small, legend, metres, plan.step).save(temporary(files.overview))
     write_areas(temporary(files.areas), table)
@@ -193,11 +193,14 @@ def _with_scale_bar(panel: np.ndarray, unit_a_pixel: float, is_metric: bool) -> 
     return np.asarray(image)
 
 
-def write_blocks(path: Path, scene: Scene, dtype: str, nodata: float, blocks: Iterable[tuple[Box, np.ndarray]]) -> None:
-    """Writes a temporary GeoTIFF block by block, uncompressed, in the scene's grid."""
-    profile = {'height': scene.height, 'width': scene.width, 'count': 1, 'dtype': dtype, 'nodata': nodata, **TILED}
-    if scene.crs is not None or not scene.transform.is_identity:
-        profile |= {'crs': scene.crs, 'transform': scene.transform}
+def write_blocks(
+    path: Path, grid: RasterGrid, dtype: str, nodata: float, blocks: Iterable[tuple[Box, np.ndarray]]
+) -> None:
+    """Writes a temporary GeoTIFF of a grid block by block, uncompressed."""
+    height, width = grid.shape
+    profile = {'height': height, 'width': width, 'count': 1, 'dtype': dtype, 'nodata': nodata, **TILED}
+    if grid.crs is not None or not grid.transform.is_identity:
+        profile |= {'crs': grid.crs, 'transform': grid.transform}
     with rasterio.open(path, 'w', driver='GTiff', **profile) as dataset:
         for box, values in blocks:
             dataset.write(values, 1, window=as_window(box))
@@ -256,7 +259,7 @@ def _measure(plan: MapPlan, labels: Path, areas: PixelAreas, legend: MapLegend) 
 
     def blocks() -> Iterator[tuple[Box, np.ndarray]]:
         with rasterio.open(labels) as dataset:
-            for box in plan.blocks:
+            for box in map(plan.place, range(len(plan.blocks))):
                 block = dataset.read(1, window=as_window(box))
                 place_reduced(small, reduced(block, *box[:2], plan.step), *box[:2], plan.step)
                 yield box, block

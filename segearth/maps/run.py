@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segearth.inference.sliding_window import Box
+from segearth.inference.sliding_window import Box, intersection
 from segearth.io.pictures import Stretch
 from segearth.maps.labelling import SegmenterModel, WindowGrid, label_block
 from segearth.maps.scene import Scene, SceneSource
@@ -27,18 +27,31 @@ class MapPlan:
     source: SceneSource
     stretch: Stretch
     grid: WindowGrid
-    blocks: tuple[Box, ...]
+    blocks: tuple[Box, ...]  # of the scene
     with_scores: bool  # keep the probability of the best class
+    part: Box  # of the scene, that is mapped
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the map."""
+        y1, x1, y2, x2 = self.part
+        return y2 - y1, x2 - x1
+
+    def place(self, index: int) -> Box:
+        """Rows and columns of the map that a block fills."""
+        top, left, *_ = self.part
+        y1, x1, y2, x2 = intersection(self.blocks[index], self.part)
+        return y1 - top, x1 - left, y2 - top, x2 - left
 
     @property
     def step(self) -> int:
         """Every how many pixels one is kept for the quick look."""
-        return reduction(*self.grid.shape)
+        return reduction(*self.shape)
 
     @property
     def small_shape(self) -> tuple[int, int]:
         """(height, width) of the quick look."""
-        height, width = self.grid.shape
+        height, width = self.shape
         return -(-height // self.step), -(-width // self.step)
 
 
@@ -84,15 +97,22 @@ def compute_block(
     on_windows: Callable[[int], None] = lambda count: None,
     on_probabilities: Callable[[int, int, np.ndarray], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Reads and labels one block: what :func:`label_block` gives, and ``picture`` (h', w', 3) uint8, reduced."""
-    y1, x1, y2, x2 = box = plan.blocks[index]
+    """Reads and labels one block.
+
+    Given back is, of its pixels in the map, what :func:`label_block` gives, and ``picture`` (h', w', 3) uint8, reduced.
+    """
+    box = plan.blocks[index]
+    y1, x1, y2, x2 = intersection(box, plan.part)
     top, left, *_ = region = plan.grid.region(box)
     bands, valid = scene.read(region)
     picture = plan.stretch(bands, valid)
     del bands  # of 13 floats a pixel it would be larger than everything else
-    arrays = label_block(model, picture, valid, box, plan.grid, plan.with_scores, on_windows, on_probabilities)
+    arrays = label_block(
+        model, picture, valid, box, plan.grid, plan.with_scores, (x1, x2), on_windows, on_probabilities
+    )
+    of_block = {key: array[y1 - box[0] : y2 - box[0], x1 - box[1] : x2 - box[1]] for key, array in arrays.items()}
     inside = picture[y1 - top : y2 - top, x1 - left : x2 - left]
-    return arrays | {'picture': reduced(inside, y1, x1, plan.step)}
+    return of_block | {'picture': reduced(inside, *plan.place(index)[:2], plan.step)}
 
 
 def reduction(height: int, width: int) -> int:

@@ -1,7 +1,8 @@
 """A scene on disk, read box by box: bands, what is valid in them, where they lie on the ground.
 
 With ``resolution`` the scene is resampled while it is read, by GDAL's warper onto a finer or coarser grid with the same
-origin and axes, so every pixel has the same value whichever box it is read with.
+origin and axes. What the warper makes of a pixel depends, in its last digits, on the box that it is asked for, so it is
+asked for the tiles of one grid: every pixel has the same value whichever box it is read with.
 """
 
 import glob
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 from functools import cache
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
@@ -29,6 +31,7 @@ from segearth.errors import ConfigError, DataError, MissingFileError
 from segearth.inference.sliding_window import Box
 from segearth.io import gdal_files
 from segearth.maps.areas import pixel_size
+from segearth.maps.extent import Extent, pixels_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ GDAL_CACHE_MB = 256  # GDAL's default is a share of the machine's memory
 CLOSE = 1.2  # factor between resolutions that are not worth resampling
 AUTO, NATIVE = 'auto', 'native'  # resolutions: what the encoder knows, the scene's own
 LONGEST_SIDE = 2**31 - 1  # of a GDAL raster
+WARPED_TILE = 512  # pixels a side, resampled at once
 BANDS_REMEDY = {
     'optical': 'say which are red, green and blue with --bands (bands=), as in 4,3,2 for Sentinel-2; radar: --sar',
     'sar': 'choose one or two with --bands (bands=), co-polarised first',
@@ -60,6 +64,15 @@ class SceneSource:
     # metres a pixel on the ground; (finest, coarsest) to resample only what lies outside; None for the scene's own
     resolution: float | tuple[float, float] | None = None
     ignore_alpha: bool = False  # alpha is a band like others and hides nothing
+    extent: Extent | None = None  # the part that is mapped; None for all of it
+
+
+class RasterGrid(NamedTuple):
+    """Where the pixels of a raster lie."""
+
+    crs: CRS | None
+    transform: Affine  # pixel to map coordinates, the identity where there are none
+    shape: tuple[int, int]  # (height, width) in pixels
 
 
 class Scene:
@@ -73,10 +86,20 @@ class Scene:
         self.crs = native.crs  # None where the file has none
         self.transform = dataset.transform  # pixel to map coordinates, the identity where the file has none
         self.height, self.width = self.shape = dataset.shape
+        self.part: Box = (0, 0, *self.shape)  # the pixels that are mapped
+        if source.extent is not None:
+            self.part = pixels_of(source.extent, self.crs, self.transform, self.shape, source.path)
+        self.is_resampled = dataset is not native
         self._reader = gdal_files.BandReader(native, self.bands)
         self.is_picture = self._reader.dtype == np.uint8  # needs no stretch
         self.is_masked_by_alpha = self._reader.is_masked_by_alpha  # an alpha band says where there is data
         self.has_overviews = bool(native.overviews(self.bands[0]))  # so that a small picture of it is read fast
+
+    @property
+    def map_grid(self) -> RasterGrid:
+        """The grid of the part that is mapped."""
+        y1, x1, y2, x2 = self.part
+        return RasterGrid(self.crs, self.transform @ Affine.translation(x1, y1), (y2 - y1, x2 - x1))
 
     def read(self, box: Box, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Bands and valid pixels of a box as :meth:`segearth.io.gdal_files.BandReader.read` has them.
@@ -84,6 +107,8 @@ class Scene:
         With ``size`` (height, width) they are reduced, by nearest pixels from overviews where there are some.
         """
         try:
+            if size is None and self.is_resampled:
+                return self._read_tiles(box)
             return self._reader.read(self._dataset, as_window(box), size)
         except (RasterioError, OSError) as error:
             y1, x1, y2, x2 = box
@@ -92,6 +117,19 @@ class Scene:
                 f'{self.source.path} cannot be read in rows {y1} to {y2}, columns {x1} to {x2} ({reason}). The file is '
                 'damaged or its server does not answer: copy it again; what is done is kept for --resume'
             ) from error
+
+    def _read_tiles(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        y1, x1, y2, x2 = box
+        tops, lefts = (range(first - first % WARPED_TILE, last, WARPED_TILE) for first, last in ((y1, y2), (x1, x2)))
+        rows = []
+        for top in tops:
+            ends = [(min(top + WARPED_TILE, self.height), min(left + WARPED_TILE, self.width)) for left in lefts]
+            windows = [as_window((top, left, *end)) for left, end in zip(lefts, ends, strict=True)]
+            tiles = zip(*(self._reader.read(self._dataset, window) for window in windows), strict=True)
+            rows.append([np.concatenate(tile, axis=-1)[..., x1 - lefts[0] : x2 - lefts[0]] for tile in tiles])
+        bands, valid = (np.concatenate(row, axis=-2) for row in zip(*rows, strict=True))
+        inside = slice(y1 - tops[0], y2 - tops[0])
+        return bands[:, inside], valid[inside]
 
 
 @contextmanager

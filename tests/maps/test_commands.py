@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import rasterio
+from affine import Affine
 
 import segearth.segmenter
 from segearth.cli import run_cli
@@ -111,6 +112,17 @@ def test_a_config_without_classes_is_completed(run, write_scene):
 def test_mistakes_are_explained(run, write_scene, arguments, expected):
     code, message = run(write_scene(smooth_picture(40, 50), **UTM), '--out', 'out', *arguments)
     assert code == 2 and expected in message and 'Traceback' not in message
+
+
+def test_an_extent_may_be_negative(run, write_scene):
+    scene = write_scene(smooth_picture(60, 80), crs='EPSG:4326', transform=Affine(1e-4, 0, -3.2, 0, -1e-4, 40))
+    for extent in (('--extent=-3.1985,39.9955,-3.195,39.998',), ('--extent', '-3.1985,39.9955,-3.195,39.998')):
+        assert run(scene, *WORDS, *extent, '--overwrite')[0] == 0
+        with rasterio.open('out/scene_classes.tif') as result:
+            assert result.shape == (25, 35) and result.bounds.left == pytest.approx(-3.1985)
+    code, message = run(scene, *WORDS, '--extent', '-3.1985,39.9955', '--overwrite')
+    assert code == 2 and '2 numbers; give WEST' in message and 'Traceback' not in message
+    assert run(scene, *WORDS, '--overwrite', '--stretch', '-5,250')[0] == 0
 
 
 def test_an_alpha_band_that_is_none(run, write_scene, caplog):
