@@ -1,4 +1,4 @@
-"""The console command ``segearth``: ``predict`` makes maps of scenes, ``app`` opens the page in the browser.
+"""The console command ``segearth``: ``predict`` maps scenes, ``compare`` compares maps, ``app`` opens the page.
 
 ``eval`` and ``download-weights`` are the checkout's eval.py and tools/download_weights.py; ``push`` uploads a model;
 ``doctor`` shows what this machine has.
@@ -65,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser('predict', help='map scenes of any size', description='Maps scenes of any size.')
     _add_predict_arguments(predict)
     predict.set_defaults(run=_predict)
+    compare = commands.add_parser('compare', help='what changed between the maps of two dates',
+                                  description='Compares the maps of two dates.')  # fmt: skip
+    _add_compare_arguments(compare)
+    compare.set_defaults(run=_compare)
     app = commands.add_parser('app', help='open the page in the browser', description='Serves a page for the browser.')
     _add_app_arguments(app)
     app.set_defaults(run=_app)
@@ -104,6 +108,16 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     cluster = parser.add_argument_group('several processes or machines (Dask)').add_mutually_exclusive_group()
     cluster.add_argument('--scheduler', metavar='tcp://HOST:PORT', help='Dask scheduler whose workers compute blocks')
     cluster.add_argument('--workers', type=int, help='number of worker processes to start on this machine')
+
+
+def _add_compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('before', metavar='BEFORE_classes.tif', help='map of the earlier date, by segearth predict')
+    parser.add_argument('after', metavar='AFTER_classes.tif', help='map of the later date')
+    parser.add_argument('--out', type=Path, required=True, help='folder of the results')
+    parser.add_argument('--min-score', type=float, help='a change counts only where the scores of both maps '
+                        '(segearth predict --scores) are as high as this probability')  # fmt: skip
+    parser.add_argument('--polygons', action='store_true', help='also polygons of the changes, as GeoPackage')
+    parser.add_argument('--overwrite', action='store_true', help='replace results')
 
 
 def _add_app_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,6 +184,13 @@ def _predict(arguments: argparse.Namespace) -> None:
     if failures:
         several = f'{len(failures)} of {len(sources)} scenes failed, see above'
         raise DataError(failures[0] if len(sources) == 1 else several)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from segearth.maps.changes import compare_maps
+
+    given = {name: value for name, value in vars(arguments).items() if name != 'run'}
+    print('\n'.join(map(str, compare_maps(**given).paths)))
 
 
 def _segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -96,6 +96,35 @@ def draw_panels(panels: Sequence[tuple[str, np.ndarray]], class_names: Sequence[
     return canvas
 
 
+def draw_matrix(names: Sequence[str], amounts: np.ndarray, height: int) -> Image.Image:
+    """Draws amounts (K, K) of what goes from a class, a row, to a class, a column, about ``height`` pixels high.
+
+    Off the diagonal the larger ones are redder.
+    """
+    font = ImageFont.load_default(size=FONT_SIZE)
+    texts = [[f'{value:,.0f}' if value >= 100 else f'{value:.3g}' if value else '' for value in row] for row in amounts]
+    margin = FONT_SIZE // 2
+    left = top = round(max(map(font.getlength, names))) + 2 * margin  # names of columns stand upright
+    side = max((height - top) // len(names), FONT_SIZE + margin)
+    wide = max(side, round(max(font.getlength(text) for row in texts for text in row)) + 2 * margin)
+    canvas = Image.new('RGB', (left + wide * len(names) + 1, top + side * len(names) + 1), 'white')
+    draw = ImageDraw.Draw(canvas)
+    largest = max((amounts * (1 - np.eye(len(names)))).max(), np.finfo(float).tiny)
+    for row, name in enumerate(names):
+        y = top + row * side
+        draw.text((left - margin, y + side / 2), name, fill='black', font=font, anchor='rm')
+        upright = Image.new('RGB', (top, FONT_SIZE + margin), 'white')
+        ImageDraw.Draw(upright).text((margin, 0), name, fill='black', font=font)
+        canvas.paste(upright.rotate(90, expand=True), (left + row * wide + (wide - upright.height) // 2, 0))
+        for column, text in enumerate(texts[row]):
+            x = left + column * wide
+            paleness = 255 - round(190 * float(amounts[row, column] / largest) ** 0.5) if row != column else 0
+            fill = (255, paleness, paleness) if row != column else (225, 225, 225)
+            draw.rectangle((x, y, x + wide, y + side), fill=fill, outline='black')
+            draw.text((x + wide / 2, y + side / 2), text, fill='black', font=font, anchor='mm')
+    return canvas
+
+
 def _legend_places(
     names: Sequence[str], font: ImageFont.FreeTypeFont | ImageFont.ImageFont, size: int, width: int
 ) -> list[tuple[int, int]]:

@@ -83,19 +83,35 @@ def pixels_of(extent: Extent, crs: CRS | None, transform: Affine, shape: tuple[i
             'corner, as in 0,0,512,512'
         )
     if crs is not None and extent.crs is not None:
-        bounds = _transformed(bounds, CRS.from_user_input(extent.crs), crs, path)
-    west, south, east, north = bounds
-    corners = [~transform @ (x, y) for x in (west, east) for y in (south, north)]
-    (x1, x2), (y1, y2) = (sorted(values)[:: len(values) - 1] for values in zip(*corners, strict=True))
-    top, left = math.floor(y1 + ROUNDING), math.floor(x1 + ROUNDING)
-    touched = top, left, max(math.ceil(y2 - ROUNDING), top + 1), max(math.ceil(x2 - ROUNDING), left + 1)
-    box = intersection(touched, (0, 0, *shape))
+        bounds = transformed(bounds, CRS.from_user_input(extent.crs), crs, path)
+    box = pixels_within(bounds, transform, shape)
     if box[0] >= box[2] or box[1] >= box[3]:
+        place = bounds_of(transform, shape)
+        if crs is not None and extent.crs is not None:
+            place = transformed(place, crs, CRS.from_user_input(extent.crs), 'the scene')
         raise DataError(
             f'{path} lies outside of --extent {_shown(extent.bounds)}{_in(extent.crs)}: the scene is '
-            f'{_shown(_bounds_of_scene(crs, transform, shape, extent.crs))}'
+            f'{_shown(place)}'
         )
     return box
+
+
+def pixels_within(bounds: Bounds, transform: Affine, shape: tuple[int, int]) -> Box:
+    """Rows and columns of a raster (height, width) that bounds touch, empty where they lie outside."""
+    west, south, east, north = bounds
+    corners = [~transform @ (x, y) for x in (west, east) for y in (south, north)]
+    (x1, x2), (y1, y2) = (sorted(values)[::3] for values in zip(*corners, strict=True))
+    top, left = math.floor(y1 + ROUNDING), math.floor(x1 + ROUNDING)
+    touched = top, left, max(math.ceil(y2 - ROUNDING), top + 1), max(math.ceil(x2 - ROUNDING), left + 1)
+    return intersection(touched, (0, 0, *shape))
+
+
+def bounds_of(transform: Affine, shape: tuple[int, int]) -> Bounds:
+    """The bounds of a raster (height, width) in its own system."""
+    height, width = shape
+    corners = [transform @ corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
+    (west, east), (south, north) = (sorted(values)[::3] for values in zip(*corners, strict=True))
+    return west, south, east, north
 
 
 def _numbers(given: Any) -> Bounds | None:
@@ -145,7 +161,8 @@ def _system(crs: Any) -> str:
         raise ConfigError(f'--extent-crs is {crs!r}, no known system ({error}); give one as in EPSG:4326') from error
 
 
-def _transformed(bounds: Bounds, source: CRS, target: CRS, path: str) -> Bounds:
+def transformed(bounds: Bounds, source: CRS, target: CRS, path: str) -> Bounds:
+    """Bounds around bounds in the system of the file ``path``; a DataError says that there are none."""
     if source == target:
         return bounds
     name = f'the extent {_shown(bounds)}{_in(source.to_string())}'
@@ -167,17 +184,6 @@ def _transformed(bounds: Bounds, source: CRS, target: CRS, path: str) -> Bounds:
             "other, with --extent in the scene's system"
         )
     return west, south, east, north
-
-
-def _bounds_of_scene(crs: CRS | None, transform: Affine, shape: tuple[int, int], wanted: str | None) -> Bounds:
-    """In the system of an extent, or, where that fails, in the scene's."""
-    height, width = shape
-    corners = [transform @ corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
-    (west, east), (south, north) = (sorted(values)[::3] for values in zip(*corners, strict=True))
-    bounds = west, south, east, north
-    if crs is None or wanted is None:
-        return bounds
-    return _transformed(bounds, crs, CRS.from_user_input(wanted), 'the scene')
 
 
 def _shown(bounds: Sequence[float]) -> str:

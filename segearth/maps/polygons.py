@@ -5,9 +5,10 @@ The file is of GeoPackage 1.2, which GDAL 3.4 and later, and programs of that ag
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -22,47 +23,53 @@ CLASS = 'class'  # the attribute by which polygons are coloured
 STRIP_ROWS = 512  # read at once
 VERSION = '1.2'  # of GeoPackage
 TAKEN = ('gpkg', 'rtree', 'sqlite', 'layer_styles')  # beginnings of names that mean tables of other kinds
-DESCRIPTION = 'Regions of one class, connected by sides; mean_score: mean probability of the class'
+DESCRIPTION = 'Regions of one kind, connected by sides'
+OF_SCORES = '; mean_score: mean probability of the class'
 
 
 def write_polygons(
     target: Path,
     labels_path: Path,
-    scores_path: Path,
-    class_names: Sequence[str],
-    class_words: Sequence[str],
+    attributes: Mapping[str, Sequence[Any]],
     areas: PixelAreas,
     scene: str,
     style: str,
+    scores_path: Path | None = None,
+    ignored: Sequence[int] = (),
 ) -> None:
     """Writes a GeoPackage of one polygon a region, with the areas of the table and the mean score of its pixels.
 
-    Regions are connected by sides, not corners. The label map is held in memory, a byte a pixel; the score raster is
-    read in strips. The layer is called by :func:`layer_name` of the name of the ``scene``; ``style`` becomes its
-    default one in QGIS. An OSError says that the disk is full.
+    Regions are connected by sides, not corners, and have those ``attributes`` that are listed for their label; of
+    ``ignored`` labels there are none. The label map is held in memory, a byte a pixel; the score raster, if there is
+    one, is read in strips. The layer is called by :func:`layer_name` of the name of the ``scene``; ``style`` becomes
+    its default one in QGIS. An OSError says that the disk is full.
     """
     import geopandas  # late: takes a second, and few want polygons
     import shapely
 
     with rasterio.open(labels_path) as dataset:
         labels, crs, transform = dataset.read(1), dataset.crs, dataset.transform
-    found = [(shapely.geometry.shape(shape), int(value)) for shape, value in shapes(labels, mask=labels != NO_DATA)]
+    is_wanted = ~np.isin(labels, [NO_DATA, *ignored])
+    found = [(shapely.geometry.shape(shape), int(value)) for shape, value in shapes(labels, mask=is_wanted)]
     polygons = np.array([polygon for polygon, _ in found], dtype=object)
     class_ids = np.array([value for _, value in found], dtype=int)
     bounds = shapely.bounds(polygons).reshape(-1, 4)
-    pixels, square_metres, scores = _zonal_sums(polygons, bounds, scores_path, areas)
+    pixels, square_metres, scores = _zonal_sums(polygons, bounds, scores_path or labels_path, areas)
     columns = {
-        CLASS: [class_names[index] for index in class_ids],
-        'class_id': class_ids,
-        'words': [class_words[index] for index in class_ids],
+        **{name: [values[index] for index in class_ids] for name, values in attributes.items()},
         'scene': [scene] * len(class_ids),
         'pixels': pixels.astype(int),
         'hectares': square_metres / SQUARE_METRES_A_HECTARE,
         'mean_score': scores / np.maximum(pixels, 1),
     }
-    description = f'{DESCRIPTION}; hectares: {areas.place}'
-    if not areas.is_known:
-        description = DESCRIPTION
+    description = DESCRIPTION
+    if scores_path is None:
+        del columns['mean_score']
+    else:
+        description += OF_SCORES
+    if areas.is_known:
+        description += f'; hectares: {areas.place}'
+    else:
         del columns['hectares']
     on_ground = shapely.transform(polygons, lambda points: np.column_stack(transform @ (points[:, 0], points[:, 1])))
     frame = geopandas.GeoDataFrame(columns, geometry=on_ground, crs=crs.to_wkt() if crs else None)

@@ -134,8 +134,10 @@ def write_results(
         describe_scores(scores)
         optimise(scores, temporary(files.scores), predictor='YES')
     if files.polygons:
-        names = legend.class_names, legend.class_words or legend.class_names
-        write_polygons(temporary(files.polygons), labels, scores, *names, areas, scene.name, styles['polygons'])
+        ids, words = range(len(legend.class_names)), legend.class_words or legend.class_names
+        attributes = {CLASS: legend.class_names, 'class_id': ids, 'words': words}
+        style = styles['polygons']
+        write_polygons(temporary(files.polygons), labels, attributes, areas, scene.name, style, scores)
     optimise(labels, temporary(files.classes))
     write_legend(temporary(files.legend), legend)
     return {temporary(path): path for path in (files.legend, *files.paths)}

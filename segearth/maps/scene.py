@@ -43,6 +43,12 @@ RESULT_ENDINGS = {  # what stands behind a scene's name in its results, which a 
     'polygons': '_polygons.gpkg',
     'classes': '_classes.tif',
 }
+CHANGE_ENDINGS = {  # the same of two maps that were compared
+    'table': '_changes.csv',
+    'picture': '_changes.png',
+    'polygons': '_change_polygons.gpkg',
+    'changes': '_changes.tif',
+}
 GDAL_CACHE_MB = 256  # GDAL's default is a share of the machine's memory
 CLOSE = 1.2  # factor between resolutions that are not worth resampling
 AUTO, NATIVE = 'auto', 'native'  # resolutions: what the encoder knows, the scene's own
@@ -74,6 +80,11 @@ class RasterGrid(NamedTuple):
     transform: Affine  # pixel to map coordinates, the identity where there are none
     shape: tuple[int, int]  # (height, width) in pixels
 
+    def part(self, box: Box) -> 'RasterGrid':
+        """The grid of the pixels of a box."""
+        y1, x1, y2, x2 = box
+        return RasterGrid(self.crs, self.transform @ Affine.translation(x1, y1), (y2 - y1, x2 - x1))
+
 
 class Scene:
     """An open scene, whose ``native`` dataset may be resampled in ``dataset``."""
@@ -98,8 +109,7 @@ class Scene:
     @property
     def map_grid(self) -> RasterGrid:
         """The grid of the part that is mapped."""
-        y1, x1, y2, x2 = self.part
-        return RasterGrid(self.crs, self.transform @ Affine.translation(x1, y1), (y2 - y1, x2 - x1))
+        return RasterGrid(self.crs, self.transform, self.shape).part(self.part)
 
     def read(self, box: Box, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Bands and valid pixels of a box as :meth:`segearth.io.gdal_files.BandReader.read` has them.
@@ -133,12 +143,18 @@ class Scene:
 
 
 @contextmanager
+def gdal_session() -> Iterator[None]:
+    """GDAL with a small cache, and without its warning about files that lie nowhere on the ground."""
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, GDAL_ERROR_ON_LIBJPEG_WARNING=True):
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)
+        yield
+
+
+@contextmanager
 def open_scene(source: SceneSource, dataset: rasterio.DatasetReader | None = None) -> Iterator[Scene]:
     """Opens a scene, or takes an open ``dataset``, which it leaves open; a UserError says what cannot be used."""
     with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, GDAL_ERROR_ON_LIBJPEG_WARNING=True))
+        stack.enter_context(gdal_session())
         native = dataset or stack.enter_context(gdal_files.open_dataset(source.path))
         if source.ignore_alpha and ColorInterp.alpha in native.colorinterp:
             native = stack.enter_context(gdal_files.with_plain_alpha(native))
@@ -184,8 +200,10 @@ def find_scenes(names: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 def _is_result(path: Path) -> bool:
     """A file of this program's, not a scene of the user's that happens to be called so."""
-    names = (path.name.removesuffix(ending) for ending in RESULT_ENDINGS.values() if path.name.endswith(ending))
-    return any(path.with_name(name + RESULT_ENDINGS['areas']).exists() for name in names)
+    tables = {**dict.fromkeys(RESULT_ENDINGS.values(), RESULT_ENDINGS['areas']),
+              **dict.fromkeys(CHANGE_ENDINGS.values(), CHANGE_ENDINGS['table'])}  # fmt: skip
+    beside = (path.name.removesuffix(ending) + table for ending, table in tables.items() if path.name.endswith(ending))
+    return any(path.with_name(name).exists() for name in beside)
 
 
 def choose_bands(dataset: rasterio.DatasetReader, source: SceneSource) -> list[int]:
