@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from segearth.maps.changes import compare_maps
 from segearth.maps.predict import predict_to_files
 from segearth.maps.results import MapLegend
 from segearth.maps.scene import SceneSource
@@ -128,3 +129,23 @@ def test_polygons_know_scene_words_and_the_area_that_qgis_measures(files, tmp_pa
         assert [row['hectares'] * 1e4 for row in rows] == pytest.approx(told['square_metres'], rel=1e-4)
     else:
         assert 'hectares' not in told['fields'] and told['crs'] == ''
+
+
+def test_a_comparison_opens_with_the_kinds_of_changes(files, write_scene, tmp_path):
+    with rasterio.open(files.classes) as dataset:
+        place = {} if dataset.crs is None else UTM
+    later = write_scene(smooth_picture(60, 70, seed=1), 'later.tif', **place)
+    after = predict_to_files(SceneSource(str(later)), StandInModel(), LEGEND, tmp_path / 'out', ALL)
+    changes = compare_maps(files.classes, after.classes, tmp_path / 'changes', polygons=True)
+    raster, polygons = open_in_qgis(tmp_path, changes.changes, changes.polygons)
+    with rasterio.open(changes.changes) as dataset:
+        tags, colours = dataset.tags(1), dataset.colormap(1)
+    kinds = [tags[f'class_{value}'] for value in range(len(colours))]
+    assert raster['renderer'] == 'paletted' and raster['legend'] == kinds and kinds[0] == 'unchanged'
+    values, drawn = read(changes.changes), np.array(raster['picture'])
+    assert (drawn[values == 255][:, 3] == 0).all()
+    assert all((drawn[values == value] == colours[value]).all() for value in range(len(kinds)))
+    assert (polygons['renderer'], polygons['attribute']) == ('categorizedSymbol', 'change')
+    assert polygons['legend'] == kinds[1:] and len(polygons['layers']) == 1
+    found = {feature[polygons['fields'].index('change')] for feature in polygons['features']}
+    assert found == set(kinds[1:])
