@@ -31,7 +31,8 @@ demo: $(READY)
 		--out work_dirs/demo_map --overwrite
 
 test: $(READY)
-	$(PYTHON) -m pytest
+	@# a file of tests stays in one process; more than four processes are not worth their memory
+	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(READY)
 	$(PYTHON) -m ruff check .
