@@ -126,7 +126,8 @@ def _add_app_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--password', nargs='?', const='', help='that visitors have to give; without a word '
                         'it is asked for, since others see command lines; default: $SEGEARTH_PASSWORD')  # fmt: skip
     parser.add_argument('--max-upload-mb', type=int, default=200, help='largest file that may be uploaded')
-    parser.add_argument('--max-megapixels', type=float, default=16, help='largest image that is segmented')
+    parser.add_argument('--max-megapixels', type=float, default=16, help='millions of pixels that '
+                        'are mapped; larger images are reduced')  # fmt: skip
     parser.add_argument('--device', help='cpu, cuda, cuda:1 ...')
     parser.add_argument('--open', action='store_true', help='open the page in the browser')
 
