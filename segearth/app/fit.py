@@ -32,27 +32,33 @@ def fit_upload(
     Coarse images stay coarse: brought to what the encoder knows they would have many pixels more.
     """
     height, width = dataset.shape
-    surplus = sqrt(height * width / limits.pixels)  # pixels of the image, a side, in one that there is room for
     size = pixel_size(dataset.crs, dataset.transform, dataset.shape)
-    room = f'{limits.pixels / 1e6:g} million'
-    why = f'The image has {height} x {width} pixels and this page maps {room}: the map is reduced'
-    instead = 'segearth predict maps it in full.'
-    if size is None:
-        if surplus <= 1:
+    rows, columns = size or (1.0, 1.0)  # in metres, or in pixels of the image
+    extent = height * rows, width * columns
+    own = sqrt(rows * columns)
+    encoders = nearest_known(dataset, name, known[0], inf) if known and size else None
+    wanted = round(extent[0] / encoders) * round(extent[1] / encoders) if encoders else height * width
+    if wanted <= limits.pixels:
+        if encoders is None:
             return Fit(None)
-        step = _rounded_up(surplus)
-        return Fit(
-            f'{step:g}{PIXELS}', f'{why}, each of its pixels is {step:g} x {step:g} of the image. {instead}'
-        )  # fmt: skip
-    side = sqrt(size[0] * size[1])
-    encoders = nearest_known(dataset, name, known[0], inf) if known else None
-    if side * surplus > (encoders or side):
-        metres = _rounded_up(side * surplus)
-        return Fit(metres, f'{why}, to {metres:g} m a pixel instead of {encoders or side:.3g} m. {instead}')
-    if encoders is not None:
-        note = f'Mapped at {encoders:g} m a pixel, the finest that the encoder knows; the image has {side:.3g} m.'
+        note = f'Mapped at {encoders:g} m a pixel, the finest that the encoder knows; the image has {own:.3g} m.'
         return Fit(encoders, note)
-    return Fit(None)
+    side = _rounded_up(_side(*extent, limits.pixels))
+    how = f'each of its pixels is {side:g} x {side:g} of the image'
+    if size:
+        how = f'to {side:g} m a pixel instead of {encoders or own:.3g} m'
+    return Fit(
+        side if size else f'{side:g}{PIXELS}',
+        f'The image has {height} x {width} pixels and this page maps {limits.pixels / 1e6:g} million: the map is '
+        f'reduced, {how}. segearth predict maps it in full.',
+    )
+
+
+def _side(height: float, width: float, pixels: int) -> float:
+    """Side of a pixel of which so many fill a height and a width, each rounded by half a pixel at most."""
+    # (height / side + 1/2) (width / side + 1/2) = pixels, solved for 1 / side
+    area, middle = height * width, (height + width) / 2
+    return 2 * area / (sqrt(middle**2 + 4 * area * (pixels - 0.25)) - middle)
 
 
 def _rounded_up(value: float) -> float:

@@ -147,7 +147,7 @@ def build_page(session: Session) -> gr.Blocks:
             session.storage.end(str(user.session_hash))
 
         buttons = [run, compare, cancel]
-        at_work = []
+        at_work: list[Any] = []
         for button, work, outputs in (
             (run, segment, [view, scores, archive, one_by_one, files, status]),
             (compare, compare_parts, [bias, upsampling, notes, status]),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from segearth.app.fit import fit_upload
+from segearth.app.fit import Fit, fit_upload
 from segearth.app.request import Request
 from segearth.app.storage import Storage
 from segearth.app.uploads import Limits, check_words, open_upload
@@ -85,7 +85,7 @@ class Session:
     def segment(self, request: Request, progress: Progress = lambda done, total: None, owner: str = '') -> Answer:
         """Makes the map of an uploaded file; the earlier map of its owner, a browser session, is deleted."""
         words = self._accepted(request, owner)
-        with self._wanted(owner, progress) as (tell, check), self._opened(request) as (source, dataset, note):
+        with self._wanted(owner, progress) as (tell, check), self._opened(request) as (source, dataset, fit):
             segmenter = self._segmenter(request, words)
             model, legend = parts_of(segmenter)
             shown: list[np.ndarray] = []
@@ -97,7 +97,7 @@ class Session:
                 check()
         picture, labels, probabilities = shown
         classes = legend.class_names, legend.palette, read_areas(files.areas)
-        return Answer(picture, labels, probabilities, *classes, out, paths, note)
+        return Answer(picture, labels, probabilities, *classes, out, paths, fit.note)
 
     def compare(self, request: Request, progress: Progress = lambda done, total: None, owner: str = '') -> Comparison:
         """Maps an uploaded file with and without Global Bias Alleviation and upsampling."""
@@ -135,8 +135,8 @@ class Session:
     def command(self, request: Request, owner: str = '') -> str:
         """The command line that makes the same map of the file, where the user has it."""
         words = self._accepted(request, owner)
-        with self._opened(request) as (source, _, _):
-            return request.command(words, source.resolution)
+        with self._opened(request) as (_, _, fit):
+            return request.command(words, fit.resolution)
 
     def cancel(self, owner: str) -> None:
         """Stops what a browser session has under way, at the next window; what it had before stays."""
@@ -162,8 +162,8 @@ class Session:
             return words
 
     @contextmanager
-    def _opened(self, request: Request) -> Iterator[tuple[SceneSource, rasterio.DatasetReader, str]]:
-        """The upload as a scene, its dataset, and a note on the resolution that it is brought to."""
+    def _opened(self, request: Request) -> Iterator[tuple[SceneSource, rasterio.DatasetReader, Fit]]:
+        """The upload as a scene, its dataset, and the resolution that it is brought to."""
         bands, known = request.band_numbers, get_record(request.encoder).resolution
         path = Path(str(request.path))
         if not path.exists():
@@ -174,7 +174,7 @@ class Session:
         with open_upload(str(path), self.limits) as dataset:
             name = f'{UPLOADED}/{path.name}'  # all that messages and results know, which is no path of a file here
             fit = fit_upload(dataset, name, known, self.limits)
-            yield SceneSource(name, bands, request.sensor, fit.resolution), dataset, fit.note
+            yield SceneSource(name, bands, request.sensor, fit.resolution), dataset, fit
 
     @contextmanager
     def _wanted(self, owner: str, progress: Progress) -> Iterator[tuple[Progress, Callable[[], None]]]:

@@ -9,6 +9,7 @@ import html
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -100,7 +101,7 @@ def _layer(mask: np.ndarray, colour: Sequence[int]) -> Image.Image:
     return picture
 
 
-def _data(picture: Image.Image, **settings: object) -> str:
+def _data(picture: Image.Image, **settings: Any) -> str:
     """A picture as an address that holds it."""
     content = BytesIO()
     picture.save(content, **settings)
