@@ -2,8 +2,8 @@
 
 With ``resolution`` the scene is resampled while it is read, by GDAL's warper onto a finer or coarser grid with the same
 origin and axes. What the warper makes of a pixel depends, in its last digits, on the box that it is asked for, so it is
-asked for the tiles of one grid: every pixel has the same value whichever box it is read with. Scenes that lie nowhere on
-the ground are resampled in pixels: at ``2px`` a pixel is two of the scene's wide and high.
+asked for the tiles of one grid: every pixel has the same value whichever box it is read with. Scenes that lie nowhere
+on the ground are resampled in pixels: at ``2px`` a pixel is two of the scene's wide and high.
 """
 
 import glob
