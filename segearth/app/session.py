@@ -93,7 +93,7 @@ class Session:
             how: dict[str, Any] = {'dataset': dataset, 'runner': runner, 'progress': tell}
             with self._results(owner, 'map') as out:
                 files = predict_to_files(source, model, legend, out, options, **how)
-                paths = _with_archive(out, files.classes.stem.removesuffix('_classes'))
+                paths = _with_archive(files.classes)
                 check()
         picture, labels, probabilities = shown
         classes = legend.class_names, legend.palette, read_areas(files.areas)
@@ -246,10 +246,11 @@ def _run_and_keep(shown: list[np.ndarray], run: MapRun) -> None:
     shown += [picture, labels, kept]
 
 
-def _with_archive(folder: Path, name: str) -> list[str]:
-    """Paths to download, all of a folder. The archive keeps together what GIS programs expect side by side."""
-    paths = sorted(path for path in folder.iterdir() if not path.name.startswith('.'))
-    archive = folder / f'{name}.zip'
+def _with_archive(classes: Path) -> list[str]:
+    """Paths to download, all of a map's folder. The archive keeps together what GIS programs expect side by side."""
+    paths = [path for path in classes.parent.iterdir() if not path.name.startswith('.')]
+    paths.sort(key=lambda path: (path != classes, path.name))
+    archive = classes.with_name(f'{classes.stem.removesuffix("_classes")}.zip')
     with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED) as file:  # they are compressed already
         for path in paths:
             file.write(path, path.name)

@@ -166,7 +166,7 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(mapped):
     page.set_viewport_size({'width': 390, 'height': 844})
     try:
         assert page.evaluate('document.scrollingElement.scrollWidth') <= 390
-        for selector in ('#run', '#status', '.pictures', '#opacity', '#areas', '#areas tr:last-child', '#archive'):
+        for selector in ('#run', '#status', '.pictures', '#opacity', '#areas', '#areas tbody tr >> nth=-1', '#archive'):
             box = page.locator(selector).bounding_box()
             assert box['x'] >= 0 and box['x'] + box['width'] <= 390 and box['width'] > 80, selector
     finally:
