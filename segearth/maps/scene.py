@@ -12,7 +12,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from numbers import Real
@@ -274,11 +274,12 @@ def nearest_known(native: rasterio.DatasetReader, path: str, finest: float, coar
 
 
 def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: float | str) -> WarpedVRT:
-    size: tuple[float, float] | None = (1.0, 1.0)
-    if isinstance(resolution, str):
-        step, unit = float(resolution.removesuffix(PIXELS)), ''
-    else:
-        step, size, unit = resolution, pixel_size(native.crs, native.transform, native.shape), ' m'
+    step: Any = resolution
+    size, unit = pixel_size(native.crs, native.transform, native.shape), ' m'
+    if isinstance(resolution, str) and resolution.endswith(PIXELS):
+        size, unit = (1.0, 1.0), ''
+        with suppress(ValueError):
+            step = float(resolution.removesuffix(PIXELS))
     if not (isinstance(step, Real) and math.isfinite(step) and step > 0):
         raise ConfigError(f'resolution is {resolution!r}; give metres a pixel, above 0, as in 0.5, or pixels as in 2px')
     if size is None:

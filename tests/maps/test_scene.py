@@ -186,7 +186,7 @@ def test_refuses_what_cannot_work(write_scene, tmp_path):
         read_whole(write_scene(smooth_picture(20, 20), 'bare.tif'), resolution=1.0)
     with pytest.raises(ConfigError, match='0 x 0 pixels'):
         read_whole(tmp_path / 'bare.tif', resolution='100px')
-    for resolution in (0, -1, float('nan'), '0px', 'nanpx'):
+    for resolution in (0, -1, float('nan'), '0px', 'nanpx', 'apx', '2'):
         with pytest.raises(ConfigError, match='metres a pixel'):
             read_whole(write_scene(smooth_picture(20, 20), 'utm.tif', **UTM), resolution=resolution)
     with pytest.raises(ConfigError, match='0 x 0 pixels'):
