@@ -280,7 +280,8 @@ def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: 
         size, unit = (1.0, 1.0), ''
         with suppress(ValueError):
             step = float(resolution.removesuffix(PIXELS))
-    if not (isinstance(step, Real) and math.isfinite(step) and step > 0):
+    number = float(step) if isinstance(step, Real) else math.nan
+    if not (math.isfinite(number) and number > 0):
         raise ConfigError(f'resolution is {resolution!r}; give metres a pixel, above 0, as in 0.5, or pixels as in 2px')
     if size is None:
         raise ConfigError(
@@ -288,7 +289,7 @@ def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: 
             f'leave --resolution out, give it in pixels as in 2{PIXELS}, or assign a system first, as in '
             'gdal_edit.py -a_srs EPSG:32632 FILE'
         )
-    factors = [step / side for side in size]  # of rows, of columns
+    factors = [number / side for side in size]  # of rows, of columns
     height, width = (max(round(side / factor), 0) for side, factor in zip(native.shape, factors, strict=True))
     if min(height, width) < 1 or max(height, width) > LONGEST_SIDE:
         raise ConfigError(
