@@ -94,8 +94,8 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
                          'system; or the bounds of a vector file')  # fmt: skip
     reading.add_argument('--extent-crs', metavar='EPSG:CODE', help='system of these numbers, as in EPSG:4326')
     reading.add_argument('--ignore-alpha', action='store_true', default=None, help='map what alpha says is not there')
-    reading.add_argument('--resolution', default='auto', metavar='METRES|auto|native', help='a pixel that scenes are '
-                         'resampled to; auto: what the encoder was trained on, where that is known')  # fmt: skip
+    reading.add_argument('--resolution', default='auto', metavar='METRES|Npx|auto|native', help='a pixel that scenes '
+                         'are resampled to, or N of their own pixels; auto: what the encoder knows')  # fmt: skip
     writing = parser.add_argument_group('results')
     writing.add_argument('--scores', action='store_true', help="also a raster of the probability of each pixel's class")
     writing.add_argument('--polygons', action='store_true', help='also polygons, as GeoPackage')
@@ -126,7 +126,8 @@ def _add_app_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--password', nargs='?', const='', help='that visitors have to give; without a word '
                         'it is asked for, since others see command lines; default: $SEGEARTH_PASSWORD')  # fmt: skip
     parser.add_argument('--max-upload-mb', type=int, default=200, help='largest file that may be uploaded')
-    parser.add_argument('--max-megapixels', type=float, default=16, help='largest image that is segmented')
+    parser.add_argument('--max-megapixels', type=float, default=16, help='millions of pixels that '
+                        'are mapped; larger images are reduced')  # fmt: skip
     parser.add_argument('--device', help='cpu, cuda, cuda:1 ...')
     parser.add_argument('--open', action='store_true', help='open the page in the browser')
 

@@ -22,7 +22,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from segearth.app.page import CSS, FONT, MONO_FONT, build_page
+from segearth.app.page import CSS, FONT, MONO_FONT, SCRIPT, build_page
 from segearth.app.session import Session
 from segearth.app.storage import Storage
 from segearth.app.uploads import Limits
@@ -38,7 +38,6 @@ OPEN = re.compile(
 UPLOAD = re.compile(r'/gradio_api/upload/?')
 FORM_BYTES = 2**20  # of a request that is no upload, and of what surrounds the file in one
 MOST_WAITING = 20  # presses of all users together
-STATES = 200  # browser sessions whose last map can be faded
 LOGIN = 'Any user name, and the password that you were given.'
 
 
@@ -98,9 +97,9 @@ def launch(
             auth_message=LOGIN,
             app_kwargs={'middleware': [guard]},
             max_file_size=session.limits.upload_bytes,
-            state_session_capacity=STATES,
             theme=gr.themes.Default(font=FONT, font_mono=MONO_FONT),
             css=CSS,
+            head=f'<script>{SCRIPT}</script>',
             share=False,
             ssr_mode=False,
             footer_links=[],

@@ -11,30 +11,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
 
+from segearth.app.fit import Fit, fit_upload
+from segearth.app.request import Request
 from segearth.app.storage import Storage
 from segearth.app.uploads import Limits, check_words, open_upload
 from segearth.errors import DataError
 from segearth.inference.settings import InferenceSettings
 from segearth.io.panels import Palette, palette_of
 from segearth.io.pictures import decide_stretch
-from segearth.io.raster import read_band_numbers
 from segearth.maps.areas import ClassArea, read_areas
 from segearth.maps.labelling import SegmenterModel, WindowGrid, label_block
 from segearth.maps.predict import MapOptions, parts_of, predict_to_files
-from segearth.maps.results import MapFiles
 from segearth.maps.run import MapRun, Progress, place_reduced, reduced, reduction, run_blocks
 from segearth.maps.scene import SceneSource, open_scene
 from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.segmenter import Segmenter
 from segearth.text.vocabulary import Vocabulary
-from segearth.weights.encoders import DEFAULT_ENCODERS, get_record
+from segearth.weights.encoders import get_record
 
 KEPT_MODELS = 2
 SECONDS_TO_STOP = 20  # a window takes less
@@ -42,22 +41,7 @@ UPLOADED = 'upload'
 
 
 class NobodyWaitsError(Exception):
-    """The browser session or the page ended while its map was being made."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was chosen on the page."""
-
-    path: str | None  # of the uploaded file
-    words: str  # one class a line, commas between synonyms
-    encoder: str = DEFAULT_ENCODERS['optical']
-    attention: str = 'SegEarth'
-    cls_token_weight: float | None = None  # lambda of Global Bias Alleviation; None for the encoder's usual one
-    prob_threshold: float = 0.0  # less probable pixels get the first class
-    with_upsampling: bool = True  # where the encoder has an upsampler
-    sensor: str = 'optical'  # or 'sar'
-    bands: str = ''  # numbers as in "4,3,2", or nothing
+    """A computation was cancelled, or its browser session or the page ended, which the text says."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +56,7 @@ class Answer:
     areas: list[ClassArea]  # one row a class, of the scene at its full size
     folder: Path  # of the results
     files: list[str]  # to download: all results in one archive, then one by one
+    note: str  # on the resolution of the map, if it is not the scene's own
 
 
 @dataclass(frozen=True)
@@ -94,30 +79,30 @@ class Session:
         self._make_segmenter = partial(make_segmenter, device=device)
         self._segmenters: OrderedDict[tuple, Any] = OrderedDict()
         self._lock = threading.Lock()
+        self._under_way: set[tuple[str, threading.Event]] = set()  # owner, whether it was cancelled
         self.storage = Storage(self.limits.kept_uploads * self.limits.upload_bytes, self.limits.kept_seconds)
 
     def segment(self, request: Request, progress: Progress = lambda done, total: None, owner: str = '') -> Answer:
         """Makes the map of an uploaded file; the earlier map of its owner, a browser session, is deleted."""
         words = self._accepted(request, owner)
-        with self._lock, self._opened(request, owner) as (source, dataset):
+        with self._wanted(owner, progress) as (tell, check), self._opened(request) as (source, dataset, fit):
             segmenter = self._segmenter(request, words)
-            out = self.storage.new_folder(owner)
             model, legend = parts_of(segmenter)
             shown: list[np.ndarray] = []
-            options, progress = MapOptions(scores=True, polygons=True), self._while_wanted(progress, owner)
-            how: dict[str, Any] = {'dataset': dataset, 'runner': partial(_run_and_keep, shown), 'progress': progress}
-            files = predict_to_files(source, model, legend, out, options, **how)
-            paths = _with_archive(files)
-        self.storage.replace(out, owner, 'map')
+            options, runner = MapOptions(scores=True, polygons=True), partial(_run_and_keep, shown)
+            how: dict[str, Any] = {'dataset': dataset, 'runner': runner, 'progress': tell}
+            with self._results(owner, 'map') as out:
+                files = predict_to_files(source, model, legend, out, options, **how)
+                paths = _with_archive(files.classes)
+                check()
         picture, labels, probabilities = shown
         classes = legend.class_names, legend.palette, read_areas(files.areas)
-        return Answer(picture, labels, probabilities, *classes, out, paths)
+        return Answer(picture, labels, probabilities, *classes, out, paths, fit.note)
 
     def compare(self, request: Request, progress: Progress = lambda done, total: None, owner: str = '') -> Comparison:
         """Maps an uploaded file with and without Global Bias Alleviation and upsampling."""
         words = self._accepted(request, owner)
-        progress = self._while_wanted(progress, owner)
-        with self._lock, self._opened(request, owner) as (source, dataset):
+        with self._wanted(owner, progress) as (tell, check), self._opened(request) as (source, dataset, _):
             segmenter = self._segmenter(request, words)
             model = segmenter.model
             parts = model.encoder, model.text_embeddings, model.query_to_class
@@ -129,19 +114,35 @@ class Session:
             with open_scene(source, dataset) as scene:
                 bands, valid = scene.read((0, 0, scene.height, scene.width))
                 picture = decide_stretch(scene)(bands, valid)
-            labels = []
-            for index, variant in enumerate(variants):
-                progress(index, len(variants))
-                window_model = SegmenterModel(variant)
-                grid = WindowGrid(valid.shape, window_model.crop_size, window_model.stride)
-                found = label_block(window_model, picture, valid, (0, 0, *valid.shape), grid)['labels']
-                labels.append(reduced(found, 0, 0, reduction(*valid.shape)))
-        progress(len(variants), len(variants))
+            models = [SegmenterModel(variant) for variant in variants]
+            box = (0, 0, *valid.shape)
+            grid = WindowGrid(valid.shape, models[0].crop_size, models[0].stride)
+            total, done = len(models) * grid.num_windows([box]), 0
+
+            def advance(windows: int) -> None:
+                nonlocal done
+                done += windows
+                tell(done, total)
+
+            found = [label_block(each, picture, valid, box, grid, on_windows=advance)['labels'] for each in models]
+            labels = [reduced(each, 0, 0, reduction(*valid.shape)) for each in found]
+            with self._results(owner, 'comparison') as out:
+                check()
         full, no_alleviation, *no_upsampler = labels
         upsampling = (no_upsampler[0], full) if no_upsampler else None
-        out = self.storage.new_folder(owner)
-        self.storage.replace(out, owner, 'comparison')
         return Comparison((no_alleviation, full), upsampling, segmenter.palette, out)
+
+    def command(self, request: Request, owner: str = '') -> str:
+        """The command line that makes the same map of the file, where the user has it."""
+        words = self._accepted(request, owner)
+        with self._opened(request) as (_, _, fit):
+            return request.command(words, fit.resolution)
+
+    def cancel(self, owner: str) -> None:
+        """Stops what a browser session has under way, at the next window; what it had before stays."""
+        for other, cancelled in list(self._under_way):
+            if other == owner:
+                cancelled.set()
 
     def close(self) -> None:
         """Stops what is being computed and deletes uploads and results."""
@@ -153,19 +154,17 @@ class Session:
     def _accepted(self, request: Request, owner: str = '') -> list[str]:
         """The classes, if they and the file can be used: before waiting for others, and before any work."""
         if not request.path:
-            raise DataError('no image yet: drop one into the field on the left, or choose an example')
+            raise DataError('no image yet: drop one into the first field, or choose an example')
         words = check_words(request.words, self.limits)
         if owner:
             self.storage.claim(request.path, owner)
-        with self._opened(request, '') as (source, dataset), open_scene(source, dataset):
+        with self._opened(request) as (source, dataset, _), open_scene(source, dataset):
             return words
 
     @contextmanager
-    def _opened(self, request: Request, owner: str) -> Iterator[tuple[SceneSource, rasterio.DatasetReader]]:
-        bands = read_band_numbers(request.bands.strip() or None, 'bands are')
-        known = get_record(request.encoder).resolution  # coarse scenes stay: finer ones would be too large
-        if self.storage.has_ended(owner):  # while waiting for others
-            raise NobodyWaitsError
+    def _opened(self, request: Request) -> Iterator[tuple[SceneSource, rasterio.DatasetReader, Fit]]:
+        """The upload as a scene, its dataset, and the resolution that it is brought to."""
+        bands, known = request.band_numbers, get_record(request.encoder).resolution
         path = Path(str(request.path))
         if not path.exists():
             raise DataError(
@@ -173,18 +172,43 @@ class Session:
                 'or earlier when many are at work; upload it again'
             )
         with open_upload(str(path), self.limits) as dataset:
-            # Messages and results know the name only, which is no path of a file here
-            yield SceneSource(f'{UPLOADED}/{path.name}', bands, request.sensor, known and (known[0], inf)), dataset
+            name = f'{UPLOADED}/{path.name}'  # all that messages and results know, which is no path of a file here
+            fit = fit_upload(dataset, name, known, self.limits)
+            yield SceneSource(name, bands, request.sensor, fit.resolution), dataset, fit
 
-    def _while_wanted(self, progress: Progress, owner: str) -> Progress:
-        """Tells the progress, and stops when the browser was closed or the page ends."""
+    @contextmanager
+    def _wanted(self, owner: str, progress: Progress) -> Iterator[tuple[Progress, Callable[[], None]]]:
+        """Waits for its turn; gives the progress, and a check, which raise a NobodyWaitsError when it is to stop."""
+        job = owner, threading.Event()
+
+        def check() -> None:
+            if job[1].is_set():
+                raise NobodyWaitsError('cancelled')
+            if self.storage.has_ended(owner):
+                raise NobodyWaitsError('the page was closed')
 
         def tell(done: int, total: int) -> None:
-            if self.storage.has_ended(owner):
-                raise NobodyWaitsError
+            check()
             progress(done, total)
 
-        return tell
+        self._under_way.add(job)
+        try:
+            with self._lock:
+                check()
+                yield tell, check
+        finally:
+            self._under_way.discard(job)
+
+    @contextmanager
+    def _results(self, owner: str, kind: str) -> Iterator[Path]:
+        """A new folder, which takes the place of its owner's earlier one, unless something goes wrong."""
+        folder = self.storage.new_folder(owner)
+        try:
+            yield folder
+        except BaseException:
+            self.storage.remove(folder)
+            raise
+        self.storage.replace(folder, owner, kind)
 
     def _segmenter(self, request: Request, words: list[str]) -> Segmenter:
         """A segmenter with the words and settings of the request; encoders are kept."""
@@ -196,19 +220,12 @@ class Session:
             segmenter = self._make_segmenter(words, palette=palette, **dict(zip(names, key, strict=True)))
         else:
             segmenter.set_classes(words, palette)
-        weight = request.cls_token_weight
-        weight = usual_weight(request.encoder) if weight is None else weight
-        changed = {'cls_token_weight': weight, 'prob_threshold': request.prob_threshold}
+        changed = {'cls_token_weight': request.weight, 'prob_threshold': request.prob_threshold}
         segmenter.model.settings = replace(segmenter.model.settings, **changed)
         self._segmenters[key] = segmenter
         while len(self._segmenters) > KEPT_MODELS:
             self._segmenters.popitem(last=False)
         return segmenter
-
-
-def usual_weight(encoder: str) -> float:
-    """Lambda of Global Bias Alleviation that suits an encoder."""
-    return get_record(encoder).settings.get('cls_token_weight', InferenceSettings().cls_token_weight)
 
 
 def _run_and_keep(shown: list[np.ndarray], run: MapRun) -> None:
@@ -229,10 +246,11 @@ def _run_and_keep(shown: list[np.ndarray], run: MapRun) -> None:
     shown += [picture, labels, kept]
 
 
-def _with_archive(files: MapFiles) -> list[str]:
-    """Paths to download. The archive keeps the map and its class names together, which GDAL expects side by side."""
-    paths = [files.classes, files.legend, *(path for path in reversed(files.paths) if path != files.classes)]
-    archive = files.classes.with_name(f'{files.classes.stem.removesuffix("_classes")}.zip')
+def _with_archive(classes: Path) -> list[str]:
+    """Paths to download, all of a map's folder. The archive keeps together what GIS programs expect side by side."""
+    paths = [path for path in classes.parent.iterdir() if not path.name.startswith('.')]
+    paths.sort(key=lambda path: (path != classes, path.name))
+    archive = classes.with_name(f'{classes.stem.removesuffix("_classes")}.zip')
     with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED) as file:  # they are compressed already
         for path in paths:
             file.write(path, path.name)

@@ -73,6 +73,11 @@ class Storage:
             if old is not None:
                 self._remove(old)
 
+    def remove(self, path: Path) -> None:
+        """Removes a folder that nobody needs after all."""
+        with self._mutex:
+            self._remove(path)
+
     def end(self, owner: str) -> None:
         """Removes what belongs to a browser session and to no other."""
         with self._mutex:

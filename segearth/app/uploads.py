@@ -31,7 +31,9 @@ SIGNATURES = {
 }  # fmt: skip
 ALONE = {'GDAL_DISABLE_READDIR_ON_OPEN': 'EMPTY_DIR'}  # as if no file lay beside it: .aux.xml, .ovr, .msk, .tfw ...
 OUTSIDE_DOMAIN = 'OVERVIEWS'  # of metadata: a file that GDAL opens with any driver
-BYTES_A_PIXEL = 64  # of all bands unpacked; Sentinel-2's 13 of 16 bit need 26
+BYTES_A_PIXEL = 64  # of all bands unpacked at once; Sentinel-2's 13 of 16 bit need 26
+LARGEST_REDUCTION = 64  # times the pixels that are mapped may an image have: 8 a side
+LARGEST_READ = 16  # times the bytes unpacked at once may be read in all, one after the other
 PATH = re.compile(r'(?<![\w:/.~-])(?:~|\.{1,2})?/(?:[^\s/\'",;()]+/)*([^\s/\'",;()]*)')
 
 
@@ -40,7 +42,7 @@ class Limits:
     """What the page accepts, and how long it keeps it."""
 
     upload_bytes: int = 200 * 2**20
-    pixels: int = 16_000_000
+    pixels: int = 16_000_000  # that are mapped; larger images are reduced
     characters: int = 4000  # of all class names together
     classes: int = 64
     phrases: int = 256  # class names and synonyms together
@@ -101,17 +103,21 @@ def without_paths(message: str, *folders: Path) -> str:
 
 def _check(dataset: rasterio.DatasetReader, name: str, limits: Limits) -> None:
     height, width = dataset.shape
-    if height * width > limits.pixels:
+    most = LARGEST_REDUCTION * limits.pixels
+    if height * width > most:
         raise DataError(
-            f'the image has {height} x {width} pixels, this page takes {limits.pixels / 1e6:g} million. Cut it, start '
-            'the page with a larger --max-megapixels, or map it with: segearth predict'
+            f'the image has {height} x {width} pixels; this page takes {most / 1e6:g} million, of which it maps '
+            f'{limits.pixels / 1e6:g} million. Cut it, start the page with a larger --max-megapixels, or map it with: '
+            'segearth predict'
         )
     itemsize = sum(np.dtype(kind).itemsize for kind in dataset.dtypes)
-    unpacked = itemsize * max(height * width, *map(math.prod, dataset.block_shapes))
-    if unpacked > BYTES_A_PIXEL * limits.pixels:
+    room = BYTES_A_PIXEL * limits.pixels
+    at_once, in_all = itemsize * max(map(math.prod, dataset.block_shapes)), itemsize * height * width
+    if at_once > room or in_all > LARGEST_READ * room:
         raise DataError(
-            f'{name} has {unpacked / 2**20:.0f} MB when it is unpacked ({dataset.count} bands); this page takes '
-            f'{BYTES_A_PIXEL * limits.pixels / 2**20:.0f} MB: keep fewer bands, or smaller tiles'
+            f'{name} has {in_all / 2**20:.0f} MB when it is unpacked ({dataset.count} bands), {at_once / 2**20:.1f} of '
+            f'them at once; this page takes {LARGEST_READ * room / 2**20:.0f} and {room / 2**20:.0f}: keep fewer '
+            'bands, or smaller tiles'
         )
     if dataset.tags(ns=OUTSIDE_DOMAIN) or any(dataset.tags(band, ns=OUTSIDE_DOMAIN) for band in dataset.indexes):
         raise DataError(f'{name} refers to overviews in another file, which this page does not open: remove them')

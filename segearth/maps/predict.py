@@ -89,9 +89,9 @@ def predict_scene(
             (band, y, x) or (y, x).
         out: Folder of the results: ``NAME_classes.tif`` and the others of :class:`segearth.maps.results.MapFiles`. For
             a path it is ``outputs`` if not given; for datasets and arrays nothing is kept on disk then.
-        resolution: Metres a pixel, to which the scene is resampled; the map has it too. 'auto' resamples a
-            georeferenced scene that is finer or coarser than what the encoder was trained on, where that is known;
-            'native', or None, keeps the scene's own.
+        resolution: Metres a pixel, to which the scene is resampled, or pixels of the scene as in '2px'; the map has it
+            too. 'auto' resamples a georeferenced scene that is finer or coarser than what the encoder was trained on,
+            where that is known; 'native', or None, keeps the scene's own.
         extent: The part of the scene to be mapped: west, south, east and north, or the path of a vector file whose
             bounds are meant. The map has the pixels that it touches, each as in the map of the whole scene.
         extent_crs: System of these four numbers, such as 'EPSG:4326'; None for the scene's own.

@@ -2,7 +2,8 @@
 
 With ``resolution`` the scene is resampled while it is read, by GDAL's warper onto a finer or coarser grid with the same
 origin and axes. What the warper makes of a pixel depends, in its last digits, on the box that it is asked for, so it is
-asked for the tiles of one grid: every pixel has the same value whichever box it is read with.
+asked for the tiles of one grid: every pixel has the same value whichever box it is read with. Scenes that lie nowhere
+on the ground are resampled in pixels: at ``2px`` a pixel is two of the scene's wide and high.
 """
 
 import glob
@@ -11,7 +12,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from numbers import Real
@@ -52,6 +53,8 @@ CHANGE_ENDINGS = {  # the same of two maps that were compared
 GDAL_CACHE_MB = 256  # GDAL's default is a share of the machine's memory
 CLOSE = 1.2  # factor between resolutions that are not worth resampling
 AUTO, NATIVE = 'auto', 'native'  # resolutions: what the encoder knows, the scene's own
+PIXELS = 'px'  # unit of a resolution in pixels of the scene
+NOWHERE = CRS.from_wkt('LOCAL_CS["pixels", UNIT["pixel", 1]]')  # for GDAL's warper, which wants a system
 LONGEST_SIDE = 2**31 - 1  # of a GDAL raster
 WARPED_TILE = 512  # pixels a side, resampled at once
 BANDS_REMEDY = {
@@ -67,8 +70,9 @@ class SceneSource:
     path: str  # file, or whatever else GDAL opens
     bands: tuple[int, ...] | None = None  # numbers from 1; None for the rules of `choose_bands`
     sensor: str = 'optical'  # or 'sar'
-    # metres a pixel on the ground; (finest, coarsest) to resample only what lies outside; None for the scene's own
-    resolution: float | tuple[float, float] | None = None
+    # metres a pixel on the ground, or pixels of the scene as in '2px'; (finest, coarsest) to resample only what lies
+    # outside; None for the scene's own
+    resolution: float | str | tuple[float, float] | None = None
     ignore_alpha: bool = False  # alpha is a band like others and hides nothing
     extent: Extent | None = None  # the part that is mapped; None for all of it
 
@@ -95,7 +99,9 @@ class Scene:
         self.name = gdal_files.name_of_results(source.path)
         self.bands = choose_bands(native, source)
         self.crs = native.crs  # None where the file has none
-        self.transform = dataset.transform  # pixel to map coordinates, the identity where the file has none
+        is_placed = self.crs is not None or not native.transform.is_identity
+        # pixel to map coordinates, the identity where the file has none
+        self.transform = dataset.transform if is_placed else native.transform
         self.height, self.width = self.shape = dataset.shape
         self.part: Box = (0, 0, *self.shape)  # the pixels that are mapped
         if source.extent is not None:
@@ -166,7 +172,7 @@ def open_scene(source: SceneSource, dataset: rasterio.DatasetReader | None = Non
                            'gdalwarp on the scene first', source.path)  # fmt: skip
         resolution = source.resolution
         if isinstance(resolution, tuple):
-            resolution = _nearest_known(native, source.path, *resolution)
+            resolution = nearest_known(native, source.path, *resolution)
         reader = native if resolution is None else stack.enter_context(_resampled(native, source, resolution))
         yield Scene(reader, source, native)
 
@@ -231,15 +237,23 @@ def choose_bands(dataset: rasterio.DatasetReader, source: SceneSource) -> list[i
 
 
 def choose_resolution(given: float | str | None, known: tuple[float, float] | None) -> Any:
-    """The ``resolution`` of a SceneSource, of metres a pixel, :data:`NATIVE`, or :data:`AUTO`: known to the encoder."""
+    """The ``resolution`` of a SceneSource: metres a pixel or pixels as in '2px', as they are given; None for
+    :data:`NATIVE`, what is ``known`` to the encoder for :data:`AUTO`.
+    """
     if given in (None, NATIVE):
         return None
     if given == AUTO:
         return known
+    if not isinstance(given, str):
+        return given
     try:
-        return float(given) if isinstance(given, str) else given
+        number = float(given.removesuffix(PIXELS))
     except ValueError:
-        raise ConfigError(f'resolution is {given!r}; give metres a pixel as in 0.5, {AUTO} or {NATIVE}') from None
+        raise ConfigError(
+            f'resolution is {given!r}; give metres a pixel as in 0.5, pixels of the scene as in 2{PIXELS}, {AUTO} or '
+            f'{NATIVE}'
+        ) from None
+    return given if given.endswith(PIXELS) else number
 
 
 @cache  # a scene is opened several times
@@ -248,8 +262,8 @@ def _tell_resampled(path: str, side: str, wanted: float) -> None:
                 'it is)', path, side, wanted, NATIVE)  # fmt: skip
 
 
-def _nearest_known(native: rasterio.DatasetReader, path: str, finest: float, coarsest: float) -> float | None:
-    """The resolution that a scene is to be resampled to; None where it may stay, or nobody knows what it has."""
+def nearest_known(native: rasterio.DatasetReader, path: str, finest: float, coarsest: float) -> float | None:
+    """Metres a pixel that a scene is to be resampled to; None where it may stay, or nobody knows what it has."""
     size = pixel_size(native.crs, native.transform, native.shape)
     side = max(size) if size else None
     if side is None or finest / CLOSE <= side <= coarsest * CLOSE:
@@ -259,20 +273,27 @@ def _nearest_known(native: rasterio.DatasetReader, path: str, finest: float, coa
     return wanted
 
 
-def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: float) -> WarpedVRT:
-    if not (isinstance(resolution, Real) and math.isfinite(resolution) and resolution > 0):
-        raise ConfigError(f'resolution is {resolution!r}; give metres a pixel, above 0, as in 0.5')
-    size = pixel_size(native.crs, native.transform, native.shape)
+def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: float | str) -> WarpedVRT:
+    step: Any = resolution
+    size, unit = pixel_size(native.crs, native.transform, native.shape), ' m'
+    if isinstance(resolution, str) and resolution.endswith(PIXELS):
+        size, unit = (1.0, 1.0), ''
+        with suppress(ValueError):
+            step = float(resolution.removesuffix(PIXELS))
+    number = float(step) if isinstance(step, Real) else math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise ConfigError(f'resolution is {resolution!r}; give metres a pixel, above 0, as in 0.5, or pixels as in 2px')
     if size is None:
         raise ConfigError(
             f'{source.path} has no coordinate reference system, so the size of its pixels on the ground is unknown: '
-            'leave --resolution out, or assign a system first, as in gdal_edit.py -a_srs EPSG:32632 FILE'
+            f'leave --resolution out, give it in pixels as in 2{PIXELS}, or assign a system first, as in '
+            'gdal_edit.py -a_srs EPSG:32632 FILE'
         )
-    factors = [resolution / side for side in size]  # of rows, of columns
+    factors = [number / side for side in size]  # of rows, of columns
     height, width = (max(round(side / factor), 0) for side, factor in zip(native.shape, factors, strict=True))
     if min(height, width) < 1 or max(height, width) > LONGEST_SIDE:
         raise ConfigError(
-            f'{source.path} has pixels of {size[0]:.3g} x {size[1]:.3g} m; at --resolution {resolution:g} it '
+            f'{source.path} has pixels of {size[0]:.3g} x {size[1]:.3g}{unit}; at --resolution {resolution} it '
             f'would be {height} x {width} pixels. Choose a value nearer to its own'
         )
     has_mask_band = MaskFlags.per_dataset in native.mask_flag_enums[0]
@@ -286,6 +307,7 @@ def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: 
         width=width,
         resampling=resampling,
         add_alpha=has_mask_band and ColorInterp.alpha not in native.colorinterp,
+        **({} if native.crs else {'crs': NOWHERE, 'src_crs': NOWHERE, 'src_transform': native.transform}),
     )
 
 

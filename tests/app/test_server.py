@@ -114,7 +114,8 @@ def test_an_upload_becomes_a_map_that_goes_with_its_session(served, client, tmp_
     path = client.post('/gradio_api/upload', files={'files': ('a.png', content)}).json()[0]
     answer = run(client, [{'path': path, 'meta': {'_type': 'gradio.FileData'}}, *SETTINGS], session_hash='mine')
     assert answer['success'] and 'Done: a.png' in json.dumps(answer)
-    files = {one['orig_name']: f'/gradio_api/file={one["path"]}' for one in answer['output']['data'][5]}
+    _, _, archive, _, files, _ = answer['output']['data']
+    files = {one['orig_name']: f'/gradio_api/file={one["path"]}' for one in [archive['value'], *files]}
     assert client.get(files['a.zip']).content.startswith(b'PK')
     served[1].storage.end('mine')
     assert client.get(files['a.zip']).status_code == 403

@@ -1,7 +1,13 @@
 import os
+import re
+import shlex
+import shutil
+import subprocess
 import threading
 import time
 import zipfile
+from base64 import b64decode
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -9,10 +15,16 @@ import rasterio
 from affine import Affine
 from PIL import Image
 
-from segearth.app.page import EXAMPLES, area_table, class_map, map_over_scene, score_maps
+from segearth import commands
+from segearth.app.fit import Fit, fit_upload
+from segearth.app.page import EXAMPLES
 from segearth.app.session import NobodyWaitsError, Request, Session
-from segearth.app.uploads import Limits
+from segearth.app.uploads import Limits, check_words
+from segearth.app.view import class_map, map_view, score_maps
 from segearth.errors import ConfigError, DataError, UserError
+from segearth.io.raster import read_band_numbers
+from segearth.maps.scene import find_scenes
+from segearth.text.vocabulary import Vocabulary
 from tests.app.conftest import TinySegmenter
 
 
@@ -57,10 +69,15 @@ def test_answer_holds_what_the_page_shows(session, scene, tmp_path):
     rasterio.shutil.copy(tmp_path / 'unpacked' / 'scene_classes.tif', tmp_path / 'copy.vrt', driver='VRT')
     assert '<Category>&lt;b&gt;tree</Category>' in (tmp_path / 'copy.vrt').read_text()
 
-    table = area_table(answer.areas, answer.palette)
-    assert '&lt;b&gt;tree' in table and 'hectares' in table
-    assert (map_over_scene(answer, 0) == answer.picture).all()
-    assert (map_over_scene(answer, 1) == class_map(answer.labels, answer.palette))[valid].all()
+    view = map_view(answer)
+    assert '&lt;b&gt;tree' in view and 'hectares' in view and 'class="note"' not in view
+    scene, *layers = [Image.open(BytesIO(b64decode(data))) for data in re.findall('base64,([^"]*)', view)]
+    assert scene.size == (120, 100) and len(layers) == len(np.unique(answer.labels[valid]))
+    shown = Image.new('RGBA', scene.size)
+    for layer in layers:
+        shown.alpha_composite(layer.convert('RGBA'))
+    assert (np.array(shown)[..., 3] == 255 * valid).all(), 'each pixel has one class, but where there is no data'
+    assert (np.array(shown)[..., :3] == class_map(answer.labels, answer.palette))[valid].all()
     assert [caption for _, caption in score_maps(answer)] == list(answer.class_names)
 
 
@@ -98,6 +115,123 @@ def test_nothing_is_computed_for_a_browser_that_was_closed(session, scene):
     assert not session.storage.folder.exists()
 
 
+@pytest.mark.parametrize('work', ['segment', 'compare'])
+def test_what_is_cancelled_stops_and_leaves_what_was_there(work, session, scene):
+    before = session.segment(Request(scene, 'a\nb'), owner='a')
+    told = []
+
+    def cancel(done, total):
+        told.append((done, total))
+        session.cancel('another')
+        if done:
+            session.cancel('a')
+
+    with pytest.raises(NobodyWaitsError, match='cancelled'):
+        getattr(session, work)(Request(scene, 'c\nd', encoder='CLIP'), cancel, owner='a')
+    assert 0 < told[-1][0] < told[-1][1], 'between windows'
+    assert list(session.storage.folder.glob('result-*')) == [before.folder] and before.folder.exists()
+    session.cancel('a')  # nothing is under way
+    assert getattr(session, work)(Request(scene, 'c\nd', encoder='CLIP'), owner='a')
+
+
+PLACES = {
+    'utm': {'crs': 'EPSG:25832', 'transform': Affine(20, 0, 346000, 0, -10, 5648000)},
+    'degrees': {'crs': 'EPSG:4326', 'transform': Affine(1e-4, 0, 7, 0, -1e-4, 50)},
+    'nowhere': {},
+}
+
+
+@pytest.mark.parametrize('place', PLACES)
+@pytest.mark.parametrize('driver', ['GTiff', 'PNG'])
+def test_larger_images_are_reduced_with_a_note(place, driver, session, tmp_path):
+    path = tmp_path / 'large'
+    array = np.random.default_rng(0).integers(1, 255, (3, 300, 250), dtype=np.uint8)
+    with rasterio.open(path, 'w', driver, 250, 300, 3, dtype='uint8', **PLACES[place]) as dataset:
+        dataset.write(array)
+    if driver == 'PNG':  # without the file beside it that says where it lies
+        place = 'nowhere'
+    answer = session.segment(Request(str(path), 'a\nb'))
+    with rasterio.open(answer.folder / 'large_classes.tif') as dataset:
+        height, width = dataset.shape
+        assert 0.97 * 20_000 < height * width <= 20_000 and answer.labels.shape == dataset.shape
+        assert dataset.transform.is_identity == (place == 'nowhere')
+    sides = {'utm': 'to 27.5 m a pixel instead of 14.1 m', 'nowhere': 'each of its pixels is 1.95 x 1.95 of the image'}
+    assert '300 x 250 pixels and this page maps 0.02 million' in answer.note
+    assert sides.get(place, 'to 17.4 m a pixel instead of 8.93 m') in answer.note
+    assert answer.note in map_view(answer)
+    assert session.compare(Request(str(path), 'a\nb')).bias_alleviation[0].shape == (height, width)
+
+
+def test_fine_images_are_brought_to_what_the_encoder_knows_first(tmp_path):
+    path = tmp_path / 'fine.tif'
+    profile = {'crs': 'EPSG:25832', 'transform': Affine(0.25, 0, 346000, 0, -0.25, 5648000), 'nodata': 0}
+    with rasterio.open(path, 'w', 'GTiff', 200, 200, 3, dtype='uint8', **profile):
+        pass
+    for pixels, resolution, match in ((2500, 1.0, 'the finest'), (2400, 1.04, 'to 1.04 m a pixel instead')):
+        with rasterio.open(path) as dataset:
+            fit = fit_upload(dataset, 'fine.tif', (1.0, 10.0), Limits(pixels=pixels))
+        assert fit.resolution == resolution and match in fit.note
+    with rasterio.open(path) as dataset:
+        for known in (None, (0.1, 1.0)):
+            assert fit_upload(dataset, 'fine.tif', known, Limits()) == Fit(None)
+
+
+SETTINGS = [
+    {},
+    {'encoder': 'Demo', 'attention': 'SCLIP', 'cls_token_weight': -0.35, 'with_upsampling': False},
+    {'prob_threshold': 0.41, 'encoder': 'MiniSAR', 'sensor': 'sar', 'bands': '2, 1'},
+    {'encoder': 'Demo', 'words': "-x'y\n$(z), `w`\n\n  road  "},
+]
+
+
+@pytest.mark.parametrize('settings', SETTINGS)
+@pytest.mark.parametrize('name', ['a.tif', '-rf b.tif', 'GPKG:c;d.tif', "~it's.png"])
+def test_the_command_says_what_is_set(settings, name, session, scene, tmp_path, monkeypatch):
+    path = tmp_path / 'up' / name
+    path.parent.mkdir()
+    shutil.copy(scene, path)
+    request = Request(str(path), **{'words': 'water,sea\nroad', **settings})
+    words = check_words(request.words, session.limits)
+    line = session.command(request)
+    assert str(tmp_path) not in line
+    split = subprocess.run(['sh', '-c', f'printf "%s\\0" {line}'], capture_output=True, text=True, check=True).stdout
+    program, *arguments = split.removesuffix('\0').split('\0')
+    assert program == 'segearth' and [program, *arguments] == shlex.split(line)
+    given = commands._parser().parse_args(arguments)
+    monkeypatch.chdir(path.parent)
+    assert [os.path.abspath(scene) for scene in find_scenes(given.scenes)] == [str(path)]
+    assert Vocabulary.from_classes(given.classes) == Vocabulary.from_classes(words)
+    assert commands._segmenter_settings(given) == {
+        'classes': given.classes, 'clip_type': request.encoder, 'model_type': request.attention,
+        'cls_token_lambda': request.weight, 'prob_thd': request.prob_threshold,
+        **({} if request.with_upsampling else {'feature_up': False}),
+        **({'sensor': 'sar'} if request.sensor == 'sar' else {}),
+    }  # fmt: skip
+    assert read_band_numbers(given.bands) == request.band_numbers and given.scores and given.polygons
+
+
+@pytest.mark.parametrize('is_placed', [True, False])
+def test_the_command_gives_the_same_map(is_placed, scene, tmp_path, monkeypatch):
+    path = tmp_path / 'up' / 'a b.tif'
+    path.parent.mkdir()
+    with rasterio.open(scene) as source:
+        profile = source.profile if is_placed else {**source.profile, 'crs': None, 'transform': Affine.identity()}
+        with rasterio.open(path, 'w', **profile) as target:
+            target.write(source.read())
+    session = Session(Limits(pixels=5000))
+    request = Request(str(path), 'water, sea\nroad\ntree', 'Demo', with_upsampling=False)
+    answer, arguments = session.segment(request), shlex.split(session.command(request))
+    monkeypatch.chdir(path.parent)
+    commands.main(arguments[1:])
+    for kind in ('classes', 'scores'):
+        with rasterio.open(path.parent / f'maps/a b_{kind}.tif') as one, rasterio.open(
+            answer.folder / f'a b_{kind}.tif'
+        ) as other:
+            assert np.array_equal(one.read(), other.read(), equal_nan=True) and one.transform == other.transform
+            assert one.colorinterp == other.colorinterp and one.tags(1) == other.tags(1)
+    session.close()
+
+
 def test_closing_waits_until_the_computation_has_stopped(session, scene):
     begun, ended = threading.Event(), []
 
@@ -133,8 +267,8 @@ def test_mistakes_are_explained(session, scene, tmp_path):
     text.write_text('no image')
     refused(DataError, 'cannot be opened as a raster', text)
     large = tmp_path / 'large.png'
-    Image.new('RGB', (200, 101)).save(large)
-    refused(DataError, '101 x 200 pixels.*0.02 million', large)
+    Image.new('RGB', (1300, 1000)).save(large)
+    refused(DataError, '1000 x 1300 pixels; this page takes 1.28 million, of which it maps 0.02 million', large)
     heavy = tmp_path / 'heavy.tif'
     heavy.write_bytes(bytes(2**20 + 1))
     refused(DataError, 'this page takes 1 MB', heavy)

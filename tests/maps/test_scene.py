@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
 
@@ -133,8 +134,23 @@ def test_choices_of_a_resolution():
     chosen = [choose_resolution(given, known) for given in ('auto', 'native', None, '0.5', 3)]
     assert chosen == [known, None, None, 0.5, 3]
     assert choose_resolution('auto', None) is None
-    with pytest.raises(ConfigError, match="resolution is 'fine'; give metres a pixel as in 0.5, auto or native"):
-        choose_resolution('fine', known)
+    assert choose_resolution('2px', known) == '2px'
+    for given in ('fine', 'px', '1 px m'):
+        with pytest.raises(ConfigError, match=f"resolution is '{given}'; give metres a pixel as in 0.5, pixels"):
+            choose_resolution(given, known)
+
+
+@pytest.mark.parametrize('profile', [{}, UTM, {'transform': Affine(3, 0, 5, 0, 3, 5)}], ids=['no', 'utm', 'no system'])
+def test_a_resolution_in_pixels_needs_no_place_on_the_ground(write_scene, profile):
+    array = smooth_picture(60, 80)
+    path = write_scene(array, **profile)
+    with rasterio.open(path) as native, open_scene(SceneSource(str(path), resolution='2px')) as scene:
+        found, valid = scene.read((0, 0, 30, 40))
+        assert scene.shape == (30, 40) and valid.all() and scene.crs == native.crs
+        grown = native.transform if native.transform.is_identity else native.transform @ Affine.scale(2)
+        assert scene.transform == grown
+    means = array.reshape(3, 30, 2, 40, 2).mean(axis=(2, 4))
+    assert np.abs(found - means).max() <= 1
 
 
 def test_resolution_of_a_geographic_scene_is_in_metres(write_scene):
@@ -168,7 +184,9 @@ def test_refuses_what_cannot_work(write_scene, tmp_path):
         read_whole(write_scene(np.ones((1, 9, 9), np.complex64), 'complex.tif'))
     with pytest.raises(ConfigError, match='no coordinate reference system'):
         read_whole(write_scene(smooth_picture(20, 20), 'bare.tif'), resolution=1.0)
-    for resolution in (0, -1, float('nan')):
+    with pytest.raises(ConfigError, match='0 x 0 pixels'):
+        read_whole(tmp_path / 'bare.tif', resolution='100px')
+    for resolution in (0, -1, float('nan'), '0px', 'nanpx', 'apx', '2'):
         with pytest.raises(ConfigError, match='metres a pixel'):
             read_whole(write_scene(smooth_picture(20, 20), 'utm.tif', **UTM), resolution=resolution)
     with pytest.raises(ConfigError, match='0 x 0 pixels'):
