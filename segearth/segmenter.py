@@ -67,8 +67,9 @@ class Segmenter:
     Args:
         classes: ``['building', 'road']``, or synonyms ``{'water': ['river', 'lake']}`` (a class's name counts as
             one of its words), or a string ``'building; road; water,river'``.
-        clip_type: Encoder record or open_clip architecture; None for the small one of the sensor that comes with
-            the package, Mini or MiniSAR (weights/README.md).
+        clip_type: Encoder record, open_clip architecture, or ``'hf-hub:ORG/NAME'`` and ``'local-dir:PATH'`` for a model
+            of the Hugging Face Hub or of a folder; None for the small one of the sensor that comes with the package,
+            Mini or MiniSAR (weights/README.md).
         vit_type: Size of the encoder; None for the record's first.
         resize: (height, width) that the image is fitted into before it is cut into windows, keeping its ratio, as
             the paper's evaluation does, or one number for both; None keeps the size of the image.

@@ -25,6 +25,7 @@ from segearth.models.open_vocabulary import READOUT_KEYS
 from segearth.models.segmentor import SegEarthSegmentation
 from segearth.paths import class_file_folders, config_folders, data_folders, find_config, find_file
 from segearth.text.vocabulary import read_vocabulary
+from segearth.weights.model_folders import LOCAL
 
 NEEDED_KEYS = ('model', 'test_dataloader', 'test_evaluator', 'test_cfg')
 OURS = {'LoadImageFromFile': 'LoadOpticalImage', 'LoadAnnotations': 'LoadSegLabel', 'IoUMetric': 'ClassIoUMetric'}
@@ -44,8 +45,10 @@ class ConfigOptions(DictAction):
         if wrong:
             parser.error(f'{option}: {wrong[0]!r} is not of the form KEY=VALUE')
         before, given = getattr(namespace, self.dest), f'{self.dest}_as_given'
-        super().__call__(parser, namespace, values, option)
-        setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
+        folders = dict(value.split('=', 1) for value in values if value.partition('=')[2].startswith(LOCAL))
+        others = [value for value in values if value.partition('=')[0] not in folders]
+        super().__call__(parser, namespace, others, option)  # which takes spaces out, also those of a folder's name
+        setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest), **folders})
         setattr(namespace, given, [*getattr(namespace, given), *values])
 
 

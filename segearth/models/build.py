@@ -21,6 +21,7 @@ import torch
 from huggingface_hub import constants
 from open_clip.model import CLIP, CLIPVisionCfg, CustomTextCLIP, convert_to_custom_text_state_dict
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.utils import to_2tuple
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -234,15 +235,15 @@ def _instantiate(config: Mapping[str, Any], record: EncoderRecord, device: str =
     custom_text = config.pop('custom_text', False) or 'hf_model_name' in text
     if 'hf_model_name' in text:
         config['text_cfg'] = {**text, 'hf_model_pretrained': False}
-    if 'multimodal_cfg' in config or 'timm_model_name' in config['vision_cfg']:
+    if config.get('multimodal_cfg') is not None or config['vision_cfg'].get('timm_model_name') is not None:
         raise ConfigError(
             f"{record.name} cannot be read out densely: its vision tower is none of open_clip's own ViTs; choose an "
             'architecture whose name begins with ViT- and that is no SigLIP'
         )
     if record.description is not None and 'hf_model_name' in text:
-        known = {open_clip.get_model_config(name)['text_cfg'].get('hf_model_name') for name in open_clip.list_models()}
+        known = [open_clip.get_model_config(name)['text_cfg'].get('hf_model_name') for name in open_clip.list_models()]
         if text['hf_model_name'] not in known:  # transformers would build, and perhaps run, whatever is named there
-            named = ', '.join(sorted(filter(None, known)))
+            named = ', '.join(sorted(set(filter(None, known))))
             raise ConfigError(f'{record.name} has the text tower {text["hf_model_name"]!r}; those known here: {named}')
     try:
         with torch.device(device), _NoInitialisation():
@@ -271,14 +272,19 @@ def _take_positions(config: dict, state_dict: Mapping[str, Tensor], path: Path) 
     vision, text = config['vision_cfg'], config['text_cfg']
     table = state_dict.get('visual.positional_embedding')
     if table is not None and table.ndim == 2:
+        image, patch = (to_2tuple(vision.get(key, getattr(CLIPVisionCfg, key))) for key in ('image_size', 'patch_size'))
         side = math.isqrt(max(len(table) - 1, 0))
-        if side and side * side + 1 == len(table):
-            vision['image_size'] = side * vision.get('patch_size', CLIPVisionCfg.patch_size)
+        fits = (image[0] // patch[0]) * (image[1] // patch[1]) + 1 == len(table)
+        if not fits and side and side * side + 1 == len(table):
+            vision['image_size'] = (side * patch[0], side * patch[1])
     for name in ('positional_embedding', 'text.positional_embedding'):
         table = state_dict.get(name)
-        if table is not None and table.ndim == 2 and len(table) != text.get('context_length', len(table)):
-            logger.info('%s: context of %d tokens, as in the file', path, len(table))
-            text['context_length'] = len(table)
+        if table is None or table.ndim != 2:
+            continue
+        context = len(table) - bool(text.get('embed_cls'))  # which has a place of its own
+        if context != text.get('context_length', context):
+            logger.info('%s: context of %d tokens, as in the file', path, context)
+            text['context_length'] = context
 
 
 def _aligned(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -296,9 +302,9 @@ def _aligned(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Te
 
 
 def _tokenizer(record: EncoderRecord, text_config: Mapping[str, Any], model: nn.Module) -> Any:
-    options = {**(text_config.get('tokenizer_kwargs') or {}), 'context_length': model.context_length}
     name = text_config.get('hf_tokenizer_name')
     try:
+        options = {**(text_config.get('tokenizer_kwargs') or {}), 'context_length': model.context_length}
         if record.description is None:
             tokenizer = open_clip.get_tokenizer(record.architecture or 'ViT-B-16', context_length=model.context_length)
         elif name is None:
@@ -308,7 +314,7 @@ def _tokenizer(record: EncoderRecord, text_config: Mapping[str, Any], model: nn.
             place = local if local and (local / 'tokenizer_config.json').is_file() else name
             mode = {'tokenizer_mode': text_config.get('tokenizer_mode'), 'trust_remote_code': False}
             tokenizer = HFTokenizer(place, **options | mode)
-    except (TypeError, ValueError, KeyError, OSError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, AssertionError, OSError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise MissingFileError(f'the tokenizer of {record.name} ({name}) cannot be had: {reason}') from error
     size = getattr(tokenizer, 'vocab_size', None)

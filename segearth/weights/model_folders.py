@@ -6,9 +6,7 @@ where there is no network. Reading any of them runs no code.
 """
 
 import json
-import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,10 @@ WEIGHTS = (
 """Names of weight files, in the order in which they are looked for."""
 IMAGES, WORDS = ('preprocessor_config.json', 'processor_config.json'), ('vocab.json', 'tokenizer.json')
 UPSAMPLER_CONFIG, UPSAMPLER_WEIGHTS = 'upsampler_config.json', 'upsampler.safetensors'
+LARGEST = 1e6  # number of a normalisation
 LOGIN = 'log in with "hf auth login", or set HF_TOKEN'
+REPOSITORY, REVISION = r'[\w.-]+/[\w.-]+', r'(?!.*\.\.)[\w./-]+'
+"""What names look like, as patterns."""
 REFUSALS: dict[type[Exception], str] = {
     GatedRepoError: f'its owner gives it to those who ask: do so on its page, then {LOGIN}',
     RevisionNotFoundError: 'the repository has no such revision',
@@ -62,7 +63,7 @@ class ModelFolder:
         self.name = name
         place = name.partition(':')[2]
         self.folder = _existing_folder(place, name) if name.startswith(LOCAL) else None
-        found = re.fullmatch(r'([\w.-]+/[\w.-]+)(?:@([\w./-]+))?', place)
+        found = re.fullmatch(f'({REPOSITORY})(?:@({REVISION}))?', place)
         if self.folder is None and not found:
             raise ConfigError(f'{name!r} names no repository; write hf-hub:ORG/NAME or hf-hub:ORG/NAME@REVISION')
         self.repository: str = found[1] if found else ''
@@ -74,12 +75,14 @@ class ModelFolder:
         if self.folder:
             return next((self.folder / name for name in names if (self.folder / name).is_file()), None)
         unknown = []
+        is_commit = re.fullmatch('[0-9a-f]{40}', self.revision or '') is not None
         for name in names:
-            cached = try_to_load_from_cache(self.repository, name, revision=self.revision)
-            if cached is not None and not isinstance(cached, str):
-                continue  # the commit in the cache is known to have no such file
             is_silent = self.silence is not None
             try:
+                if is_silent or is_commit or constants.HF_HUB_OFFLINE:
+                    cached = try_to_load_from_cache(self.repository, name, revision=self.revision)
+                    if cached is not None and not isinstance(cached, str):
+                        continue  # the commit in the cache is known to have no such file
                 found = hf_hub_download(self.repository, name, revision=self.revision, local_files_only=is_silent)
                 return Path(found)
             except LocalEntryNotFoundError as error:
@@ -124,18 +127,22 @@ class ModelFolder:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; a ConfigError where it holds something else."""
+    """The object in a JSON file; a UserError where it holds something else, or cannot be read."""
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as error:
         raise ConfigError(f'{path} is no JSON file: {error}') from error
+    except OSError as error:
+        raise MissingFileError(f'{path} cannot be read: {error.strerror}') from error
     if not isinstance(content, dict):
         raise ConfigError(f'{path} holds no JSON object, but a {type(content).__name__}')
     return content
 
 
-def check_model_config(config: Mapping[str, Any], path: Path) -> None:
+def check_model_config(config: object, path: Path) -> None:
     """Refuses what is no model config of open_clip."""
+    if not isinstance(config, dict):
+        raise ConfigError(f'{path} is no model config of open_clip: it holds {config!r:.60}')
     wrong = [key for key in ('vision_cfg', 'text_cfg') if not isinstance(config.get(key), dict)]
     wrong += [key for key in ('embed_dim',) if key not in config]
     if wrong:
@@ -165,20 +172,26 @@ def describe(name: str) -> dict[str, Any]:
         content = from_transformers(content, images, words, name)
     config, images = content.get('model_cfg', content), content.get('preprocess_cfg') or {}
     check_model_config(config, path)
+    if not isinstance(images, dict):
+        raise ConfigError(f'{path}: preprocess_cfg is {images!r:.60}; expected an object')
     given = {key: images[key] for key in ('mean', 'std') if images.get(key) is not None}
     for key, value in given.items():
         numbers = value if isinstance(value, list | tuple) else []
-        good = [one for one in numbers if isinstance(one, int | float) and math.isfinite(one)]
+        good = [one for one in numbers if isinstance(one, int | float) and abs(one) <= LARGEST]
         if len(numbers) != 3 or good != list(numbers) or (key == 'std' and min(good) <= 0):
             raise ConfigError(f'{path}: {key} of the images is {value!r}; expected three numbers, of std above 0')
     return {'model_cfg': config, 'preprocess_cfg': given}
 
 
 def _existing_folder(place: str, name: str) -> Path:
-    folder = Path(place).expanduser()
-    if place and folder.is_dir():
-        return folder.resolve()
-    if folder.is_file():
-        raise MissingFileError(f'{name!r}: that is a file; name its folder, or give it as clip_path (--weights)')
-    beside = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    try:
+        folder = Path(place).expanduser()
+        if place and folder.is_dir():
+            list(folder.iterdir())
+            return folder.resolve()
+        if folder.is_file():
+            raise MissingFileError(f'{name!r}: that is a file; name its folder, or give it as clip_path (--weights)')
+        beside = [path.name for path in folder.parent.iterdir() if path.exists()] if folder.parent.is_dir() else []
+    except (OSError, RuntimeError) as error:  # no right to look, too long a name, no such user
+        raise MissingFileError(f'{name[:200]!r}: the folder cannot be read ({str(error)[:200]})') from error
     raise MissingFileError(f'{name!r}: there is no folder {folder.absolute()}.{did_you_mean(folder.name, beside)}')

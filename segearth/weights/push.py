@@ -15,9 +15,19 @@ import yaml
 from huggingface_hub import HfApi, ModelCard, constants, get_token
 
 from segearth.errors import ConfigError, MissingFileError, ResultsError, UserError, shorten
-from segearth.weights.model_folders import HUB, LOGIN, WEIGHTS
+from segearth.weights.model_folders import (
+    HUB,
+    LOGIN,
+    OPEN_CLIP_CONFIG,
+    REPOSITORY,
+    REVISION,
+    TRANSFORMERS_CONFIG,
+    UPSAMPLER_CONFIG,
+    WEIGHTS,
+)
 from segearth.weights.model_folders import UPSAMPLER_WEIGHTS as UPSAMPLER
 
+CONFIGS = OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG
 LEFT_OUT = ['.*', '**/.*']  # hidden files, which may hold anything
 ANSWERS = {
     401: f'the token is not accepted: {LOGIN}',
@@ -45,8 +55,10 @@ def run(arguments: Sequence[str] | None = None, program: str | None = None) -> i
 def push(folder: Path, repository: str, private: bool = False, revision: str | None = None) -> str:
     """Uploads a folder to ORG/NAME and says where it is, by address and by the name that loads it."""
     check_folder(folder)
-    if not re.fullmatch(r'[\w.-]+/[\w.-]+', repository.removeprefix(HUB)):
+    if not re.fullmatch(REPOSITORY, repository.removeprefix(HUB)):
         raise ConfigError(f'{repository!r} names no repository; write ORG/NAME, ORG your user name or an organisation')
+    if revision is not None and not re.fullmatch(REVISION, revision):
+        raise ConfigError(f'--revision is {revision!r}; allowed are letters, digits and . / _ -')
     repository = repository.removeprefix(HUB)
     if constants.HF_HUB_OFFLINE:
         raise ConfigError('nothing is uploaded in offline mode: unset HF_HUB_OFFLINE')
@@ -67,7 +79,8 @@ def push(folder: Path, repository: str, private: bool = False, revision: str | N
         raise
     except Exception as error:  # the client and its HTTP client have no base class in common
         status = getattr(getattr(error, 'response', None), 'status_code', None)
-        reason = ANSWERS.get(status or 0) or str(error).strip()[:400] or type(error).__name__
+        said = f'{str(error).strip()[:300] or type(error).__name__}: check the network and HF_ENDPOINT'
+        reason = ANSWERS.get(status or 0) or said
         raise ResultsError(f'{folder} was not uploaded to {page}: {reason}') from error
     return f'{page}\n{HUB}{repository}{f"@{revision}" if revision else ""}'
 
@@ -76,19 +89,23 @@ def check_folder(folder: Path) -> None:
     """Refuses a folder without weights, or without a model card that names a licence."""
     if not folder.is_dir():
         raise MissingFileError(f'there is no folder {folder}')
-    files = sorted(path.name for path in folder.iterdir())
+    try:
+        files = sorted(path.name for path in folder.iterdir() if path.is_file() and path.stat().st_size)
+    except OSError as error:
+        raise MissingFileError(f'{folder} cannot be read: {error.strerror}') from error
     readme = folder / 'README.md'
-    if not any(name in files for name in (*WEIGHTS, UPSAMPLER)) or not readme.is_file():
+    weights, configs = (WEIGHTS, CONFIGS) if set(files) & set(WEIGHTS) else ((UPSAMPLER,), (UPSAMPLER_CONFIG,))
+    if not (set(files) & set(weights) and set(files) & set(configs) and 'README.md' in files):
         inside = sorted(path.name for path in folder.glob('model_*/'))
         hint = f' Do you mean {folder / inside[-1]}?' if inside else ' A training writes one as WORK_DIR/model_STEP.'
         raise MissingFileError(
-            f'{folder} holds no model: wanted are weights ({WEIGHTS[0]}, {UPSAMPLER} ...) and README.md; it has '
-            f'{shorten(files, 6) or "nothing"}.{hint}'
+            f'{folder} holds no model: wanted are weights ({WEIGHTS[0]}, {UPSAMPLER} ...), their config '
+            f'({", ".join((*CONFIGS, UPSAMPLER_CONFIG))}) and README.md; files that are not empty: {shorten(files, 6) or "none"}.{hint}'
         )
     try:
         card = ModelCard.load(readme)
-    except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise ConfigError(f'the head of {readme}, between its lines ---, is no YAML: {error}') from error
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, OSError) as error:
+        raise ConfigError(f'the head of {readme}, between its lines ---, is none of a model card: {error}') from error
     if not str(card.data.license or '').strip():
         raise ConfigError(
             f'{readme} names no licence: fill in "license:" in its head, such as apache-2.0 or cc-by-nc-4.0, or '

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
 from segearth.errors import ConfigError
 
 TEXT = {
@@ -19,6 +21,7 @@ VISION = {
     'hidden_size': 768, 'intermediate_size': 3072, 'num_hidden_layers': 12, 'num_attention_heads': 12,
     'image_size': 224, 'patch_size': 32, 'num_channels': 3,
 }  # fmt: skip
+USUAL = {'hidden_act': 'quick_gelu', 'layer_norm_eps': 1e-5}  # of both
 PROJECTION_DIM = 512
 ACTIVATIONS = {'quick_gelu': True, 'gelu': False}  # transformers' name -> quick_gelu of open_clip
 
@@ -38,7 +41,7 @@ def from_transformers(
             'whole CLIP with both towers. Look for a copy in the layout of open_clip'
         )
     text, vision = _part(content, 'text', TEXT, name), _part(content, 'vision', VISION, name)
-    acts = {str(part.get('hidden_act', 'quick_gelu')) for part in (text, vision)}
+    acts = {str(part['hidden_act']) for part in (text, vision)}
     if len(acts) > 1 or not acts <= set(ACTIVATIONS):
         have = ' and '.join(sorted(acts))
         raise ConfigError(f'{name} has the activation {have}; expected {" or ".join(ACTIVATIONS)}, one for both towers')
@@ -51,7 +54,7 @@ def from_transformers(
             'layers': part['num_hidden_layers'],
             # half a unit more, since open_clip cuts the product of both to a whole number
             'mlp_ratio': (part['intermediate_size'] + 0.5) / part['hidden_size'],
-            'norm_kwargs': {'eps': float(part.get('layer_norm_eps', 1e-5))},
+            'norm_kwargs': {'eps': part['layer_norm_eps']},
         }
         for part in (vision, text)
     ]
@@ -64,7 +67,23 @@ def from_transformers(
     how = {'mean': images.get('image_mean'), 'std': images.get('image_std')}
     if not images.get('do_normalize', True):
         how = {'mean': [0.0] * 3, 'std': [1.0] * 3}
+    factor = images.get('rescale_factor', 1 / 255) if images.get('do_rescale', True) else 1.0
+    if not _is_number(factor):
+        raise ConfigError(f'{name}: rescale_factor of the images is {factor!r}; expected a number above 0')
+    if abs(255 * factor - 1) > 1e-6:  # (f x - mean) / std of x up to 255, in the terms of x / 255
+        given = how['mean'] or OPENAI_DATASET_MEAN, how['std'] or OPENAI_DATASET_STD
+        if not all(isinstance(values, list | tuple) and all(map(_is_real, values)) for values in given):
+            raise ConfigError(f'{name}: image_mean and image_std are {given}; expected three numbers each')
+        how = {key: [value / (255 * factor) for value in values] for key, values in zip(how, given, strict=True)}
     return {'model_cfg': {**config, 'vision_cfg': towers[0], 'text_cfg': towers[1]}, 'preprocess_cfg': how}
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_real(value) and 0 < float(str(value)) < float('inf')
 
 
 def _inside(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -74,10 +93,15 @@ def _inside(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _part(content: Mapping[str, Any], key: str, usual: Mapping[str, int], name: str) -> dict[str, Any]:
-    """A tower's half of a config, with what it leaves out; old files say it twice, the second time with _dict."""
-    part: dict[str, Any] = dict(usual)
-    for said in (content.get(f'{key}_config'), content.get(f'{key}_config_dict')):
-        part |= said if isinstance(said, dict) else {}
+    """A tower's half of a config, with what it leaves out; old files say it twice, the second time with _dict.
+
+    The second one counts, and what it leaves out is as usual, whatever the first one says.
+    """
+    part: dict[str, Any] = {}
+    for said in (content.get(f'{key}_config') or {}, content.get(f'{key}_config_dict')):
+        part |= {**USUAL, **usual, **said} if isinstance(said, dict) else {}
+    if not _is_number(part['layer_norm_eps']):
+        raise ConfigError(f'{name}: layer_norm_eps of {key}_config is {part["layer_norm_eps"]!r}; expected a number')
     wrong = [f'{field} {part[field]!r}' for field in usual if not (type(part[field]) is int and part[field] > 0)]
     if not wrong and part['hidden_size'] % part['num_attention_heads']:
         wrong = [f'hidden_size {part["hidden_size"]} for {part["num_attention_heads"]} heads']

@@ -9,7 +9,7 @@ import huggingface_hub.constants
 import open_clip
 import pytest
 import torch
-from open_clip.model import CLIP
+from open_clip.model import CLIP, CustomTextCLIP
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -171,6 +171,36 @@ def test_the_normalisation_of_transformers(converted, images):
     assert found == ({'mean': MEAN, 'std': STD} if normalises else {'mean': [0] * 3, 'std': [1] * 3})
 
 
+@pytest.mark.parametrize(('factor', 'said'), [(1 / 127.5, {'rescale_factor': 1 / 127.5}), (1, {'do_rescale': False})])
+@pytest.mark.parametrize('normal', [{}, {'image_mean': MEAN, 'image_std': STD}, {'do_normalize': False}])
+def test_the_scale_of_transformers(converted, factor, said, normal):
+    path, _ = converted()
+    write(path, normal | said, 'preprocessor_config.json')
+    found = get_record(f'local-dir:{path}').description['preprocess_cfg']
+    plain = normal.get('do_normalize') is False
+    mean = [0] * 3 if plain else normal.get('image_mean', open_clip.OPENAI_DATASET_MEAN)
+    std = [1] * 3 if plain else normal.get('image_std', open_clip.OPENAI_DATASET_STD)
+    images = torch.rand(5, 3) * 255
+    wanted = (images * factor - torch.tensor(mean)) / torch.tensor(std)
+    ours = (images / 255 - torch.tensor(found['mean'])) / torch.tensor(found['std'])
+    torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('vision', 'text'), [({'image_size': [16, 64]}, {}), ({'patch_size': [8, 8]}, {}), ({}, {'embed_cls': True})]
+)
+def test_other_grids_and_contexts_of_open_clip(folder, vision, text):
+    config = {**TINY, 'vision_cfg': TINY['vision_cfg'] | vision, 'text_cfg': TINY['text_cfg'] | text}
+    torch.manual_seed(0)
+    model = (CustomTextCLIP if text else CLIP)(**config).eval()
+    save_file(state_of(model), folder / 'open_clip_model.safetensors')
+    write(folder, {'model_cfg': config | ({'custom_text': True} if text else {})})
+    encoder = build_encoder(f'local-dir:{folder}', **WHOLE)
+    images = torch.randn(1, 3, *(vision.get('image_size') or (32, 32)))
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.visual(images)[0], model.encode_image(images), rtol=1e-4, atol=1e-4)
+
+
 def changed(config, **changes):
     config = copy.deepcopy(config)
     for keys, value in changes.items():
@@ -266,9 +296,20 @@ def test_folders_that_are_none(folder, tmp_path):
         f'local-dir:{folder}/open_clip_config.json': 'that is a file',
         'hf_hub:a/b': 'unknown clip_type.*hf-hub:ORG/NAME or local-dir:PATH',
         'hf-hub:name': 'write hf-hub:ORG/NAME',
+        'hf-hub:org/a--b': 'that is no name of a repository',
+        'hf-hub:org/name@../x': 'write hf-hub:ORG/NAME',
+        'local-dir:~nobody_of_that_name/x': 'cannot be read',
+        f'local-dir:{"x" * 5000}': 'cannot be read',
     }.items():
         with pytest.raises(UserError, match=message):
             get_record(name)
+    for config, message in (
+        ({'model_cfg': None}, 'no model config of open_clip'), ({'model_cfg': TINY, 'preprocess_cfg': [1]}, 'an object')
+    ):  # fmt: skip
+        write(folder, config)
+        with pytest.raises(ConfigError, match=message):
+            get_record(f'local-dir:{folder}')
+    write(folder, {'model_cfg': TINY})
     (folder / 'open_clip_model.safetensors').rename(folder / 'epoch_3.safetensors')
     with pytest.raises(MissingFileError, match=r'no weights .*open_clip_model.safetensors.*it has epoch_3.safetensors'):
         build_encoder(f'local-dir:{folder}')
@@ -322,3 +363,11 @@ def test_a_repository_without_a_model(hub):
     hub.files['/org/name/resolve/main/README.md'] = b'nothing here'
     with pytest.raises(MissingFileError, match='hf-hub:org/name holds no config of a CLIP'):
         get_record('hf-hub:org/name')
+
+
+def test_a_model_that_comes_into_a_repository_later_is_found(hub, folder):
+    hub.files['/org/name/resolve/main/README.md'] = b'nothing here'
+    with pytest.raises(MissingFileError, match='holds no config of a CLIP'):
+        get_record('hf-hub:org/name')
+    serve(hub, folder, 'org/name')
+    assert get_record('hf-hub:org/name').description['model_cfg'] == TINY

@@ -1,5 +1,7 @@
 """Folders that go to a hub of the tests' own, and come back from it."""
 
+import shutil
+
 import huggingface_hub.constants
 import pytest
 import torch
@@ -68,7 +70,7 @@ def test_what_is_no_upsampler(model):
     [
         ('---\nlicense: \'\'\n---\n', 'names no licence'),
         ('# No head\n', 'names no licence'),
-        ('---\nlicense: [\n---\n', 'is no YAML'),
+        ('---\nlicense: [\n---\n', 'is none of a model card'),
         (None, 'wanted are weights .* and README.md'),
     ],
 )
@@ -79,12 +81,29 @@ def test_a_card_that_is_not_ready(hub, model, card, message):
     assert not hub.requests
 
 
+def without(model, name, content=None):
+    """A copy of a folder without a file, or with other content in it."""
+    copy = shutil.copytree(model, model.parent / f'without_{name}')
+    (copy / name).unlink()
+    if content is not None:
+        (copy / name).write_bytes(content)
+    return copy
+
+
+def test_a_branch_that_no_name_can_hold(hub, model):
+    with pytest.raises(UserError, match="--revision is 'bad branch!'"):
+        main(['push', str(model), 'org/name', '--revision', 'bad branch!'])
+    assert not hub.repositories
+
+
 def test_folders_that_are_not_uploaded(hub, model):
     (model.parent / 'empty').mkdir()
     for folder, message in (
-        (model.parent / 'empty', 'it has nothing.*WORK_DIR/model_STEP'),
+        (model.parent / 'empty', 'not empty: none.*WORK_DIR/model_STEP'),
         (model.parent, 'Do you mean .*/model_6'),
         (model.parent / 'nowhere', 'there is no folder'),
+        (without(model, 'upsampler_config.json'), 'their config'),
+        (without(model, 'upsampler.safetensors', b''), 'holds no model'),
     ):
         with pytest.raises(UserError, match=message):
             main(['push', str(folder), 'org/name'])
