@@ -100,7 +100,8 @@ def check_folder(folder: Path) -> None:
         hint = f' Do you mean {folder / inside[-1]}?' if inside else ' A training writes one as WORK_DIR/model_STEP.'
         raise MissingFileError(
             f'{folder} holds no model: wanted are weights ({WEIGHTS[0]}, {UPSAMPLER} ...), their config '
-            f'({", ".join((*CONFIGS, UPSAMPLER_CONFIG))}) and README.md; files that are not empty: {shorten(files, 6) or "none"}.{hint}'
+            f'({", ".join((*CONFIGS, UPSAMPLER_CONFIG))}) and README.md; files that are not empty: '
+            f'{shorten(files, 6) or "none"}.{hint}'
         )
     try:
         card = ModelCard.load(readme)

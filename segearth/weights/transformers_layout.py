@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-
 from segearth.errors import ConfigError
 
 TEXT = {
@@ -71,6 +69,8 @@ def from_transformers(
     if not _is_number(factor):
         raise ConfigError(f'{name}: rescale_factor of the images is {factor!r}; expected a number above 0')
     if abs(255 * factor - 1) > 1e-6:  # (f x - mean) / std of x up to 255, in the terms of x / 255
+        from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD  # late: takes seconds
+
         given = how['mean'] or OPENAI_DATASET_MEAN, how['std'] or OPENAI_DATASET_STD
         if not all(isinstance(values, list | tuple) and all(map(_is_real, values)) for values in given):
             raise ConfigError(f'{name}: image_mean and image_std are {given}; expected three numbers each')
