@@ -33,6 +33,7 @@ class InferenceSettings:
     background_index: int = 0  # label of those pixels
     crop_size: Any = 224  # (height, width) of a window in pixels, or one number for both; 0 takes whole images at once
     stride: Any = 112  # (height, width) between windows in pixels, or one number for both
+    smooth_windows: bool = False  # windows that overlap count less towards their rim, not all the same
     cls_token_weight: float = -0.3  # lambda, weight of Global Bias Alleviation; 0 switches it off
     window_batch_size: int | str = AUTO  # windows encoded and scored at once
     exact_reference: bool = False  # score by the plain path, all channels at full size: slow, for comparison
@@ -46,6 +47,9 @@ class InferenceSettings:
                 raise ConfigError(f'{_both_names(name)} is {getattr(self, name)!r}; allowed: a finite number')
         if not 0 <= self.prob_threshold <= 1:
             raise ConfigError(f'{_both_names("prob_threshold")} is {self.prob_threshold}; allowed: 0 to 1')
+        for name in ('smooth_windows', 'exact_reference'):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f'{name} is {getattr(self, name)!r}; allowed: true or false')
         if not _is_number(self.background_index, Integral):
             given = self.background_index
             raise ConfigError(f'{_both_names("background_index")} is {given!r}; allowed: a class, from 0')

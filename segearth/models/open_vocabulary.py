@@ -158,7 +158,8 @@ class OpenVocabularySegmenter(nn.Module):
         sides = [min(crop, side) for crop, side in zip(settings.crop_size, images.shape[-2:], strict=True)]
         reuse = KernelReuse(Fraction(settings.stride[0], sides[0]))
         score_any = partial(score_padded, score=partial(self.score_windows, score=score, reuse=reuse), multiple=patch)
-        return slide(images, score_any, settings.crop_size, settings.stride, self.window_batch_size(sides, num_scores))
+        batch_size = self.window_batch_size(sides, num_scores)
+        return slide(images, score_any, settings.crop_size, settings.stride, batch_size, settings.smooth_windows)
 
     def score_windows(
         self, windows: Tensor, score: Score | None = None, is_per_patch: bool = False, reuse: KernelReuse | None = None

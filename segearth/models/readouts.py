@@ -75,7 +75,7 @@ class Pass:
     def mean_attention(self, purpose: str) -> Tensor:
         """The mean of the query-key attentions of blocks."""
         numbers = self.layers[purpose]
-        return sum(self.attention(number) for number in numbers) / len(numbers)
+        return torch.stack([self.attention(number) for number in numbers]).mean(dim=0)
 
     def patches(self, number: int) -> Tensor:
         """Patch tokens (B, h*w, width) that a block gives."""
@@ -109,7 +109,8 @@ def rotation_attention(seen: Pass) -> Tensor:
     Global Bias Alleviation takes off. Chosen here: the softmax, equal weights of the middle blocks, and that the
     weights of a row sum to 1.
     """
-    affinity, weight = 0.0, 0.0
+    count = seen.inputs[-1].shape[1] - 1
+    affinity, weight = seen.inputs[-1].new_zeros(len(seen.inputs[-1]), count, count), 0.0
     for quarters in range(4):
         inputs = seen.inputs if quarters == 0 else seen.turned(quarters)
         share = 1.0 if quarters == 0 else TURNED_WEIGHT
