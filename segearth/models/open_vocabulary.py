@@ -248,3 +248,7 @@ def _check_background(settings: InferenceSettings, num_classes: int) -> None:
     if not 0 <= settings.background_index < num_classes:
         given = settings.background_index
         raise ConfigError(f'bg_idx (background_index) is {given}; allowed: 0 to {num_classes - 1}')
+    thresholds = settings.prob_threshold
+    if isinstance(thresholds, tuple) and len(thresholds) != num_classes:
+        counts = f'{len(thresholds)} numbers for {num_classes} classes'
+        raise ConfigError(f'prob_thd (prob_threshold) has {counts}; give one for all, or one a class')
