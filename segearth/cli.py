@@ -71,13 +71,20 @@ def add_segmenter_options(options: argparse._ActionsContainer) -> None:
     options.add_argument('--attention', dest='model_type', help='of the dense read-out, default SegEarth')
     options.add_argument('--lambda', dest='cls_token_lambda', type=float, help='Global Bias Alleviation; default: '
                          'what suits the encoder, -0.3 or 0')  # fmt: skip
-    options.add_argument('--threshold', dest='prob_thd', type=float, help='less probable pixels become background')
+    options.add_argument('--threshold', dest='prob_thd', type=read_thresholds, metavar='NUMBER[,...]',
+                         help='less probable pixels become background; one number, or one a class')  # fmt: skip
     options.add_argument('--background', dest='bg_idx', type=int, help='number of the background class, from 0')
     options.add_argument('--no-upsampling', dest='feature_up', action='store_false', default=None, help='no SimFeatUp')
     options.add_argument('--window-batch', dest='window_batch_size', type=int, help='windows encoded at once; default: '
                          'as many as the free memory holds')  # fmt: skip
     options.add_argument('--device', help='cpu, cuda, cuda:1 ...')
     options.add_argument('--precision', choices=('auto', 'fp32', 'bf16', 'fp16'))
+
+
+def read_thresholds(text: str) -> float | tuple[float, ...]:
+    """'0.3' as a number, '0.1,0.3' as one a class. A ValueError says that it is neither."""
+    numbers = tuple(float(part) for part in text.split(','))
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:

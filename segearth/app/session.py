@@ -116,7 +116,7 @@ class Session:
                 picture = decide_stretch(scene)(bands, valid)
             models = [SegmenterModel(variant) for variant in variants]
             box = (0, 0, *valid.shape)
-            grid = WindowGrid(valid.shape, models[0].crop_size, models[0].stride)
+            grid = WindowGrid(valid.shape, models[0].crop_size, models[0].stride, models[0].is_smooth)
             total, done = len(models) * grid.num_windows([box]), 0
 
             def advance(windows: int) -> None:

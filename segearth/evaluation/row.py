@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def build_row(
     upsamplers = {kind: name for name, kind in UPSAMPLERS.items()}
     scales = (step.get('scale') for step in dataset.get('pipeline') or () if step.get('type') == 'Resize')
     scale = next(filter(None, scales), None)
+    threshold = settings.get('prob_thd')
     summary = {
         'CLIP': settings.get('clip_type'),
         'VIT': encoder_size(settings),
@@ -94,7 +96,7 @@ def build_row(
         'Classes': Path(settings.get('name_path') or '').name or None,
         'Upsampler': 'none' if upsampler is None else upsamplers.get(type(upsampler), type(upsampler).__name__),
         'Lambda': settings.get('cls_token_lambda'),
-        'Threshold': settings.get('prob_thd'),
+        'Threshold': threshold if threshold is None or isinstance(threshold, Real) else str(threshold),
         'Logit scale': settings.get('logit_scale'),
         'Background': settings.get('bg_idx'),
         'Read-out blocks': settings.get('ssa_last_n_layers'),

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from segearth.errors import ConfigError
 from segearth.evaluation.metric import count_pixels, figures_of
-from segearth.inference.scoring import EncodedWindows, classify, global_bias
+from segearth.inference.scoring import EncodedWindows, classify, global_bias, is_below
 from segearth.io.atomic import replacing
 from segearth.models.open_vocabulary import OpenVocabularySegmenter, build_segmenter, embed_vocabulary
 from segearth.models.segmentor import SegEarthSegmentation
@@ -98,7 +98,7 @@ def sweep(
             scores, labels = classify(query_scores[0], *of_words, known.logit_scale, size=size)
             best = scores.amax(dim=0, keepdim=True)
             for threshold in thresholds:
-                prediction = labels.masked_fill(best < threshold, known.background_index).squeeze(0)
+                prediction = labels.masked_fill(is_below(threshold, best, labels), known.background_index).squeeze(0)
                 totals[entry.path, weight, threshold] += count_pixels(prediction, label, entry.num_classes)
     lines = []
     for (path, weight, threshold), counts in totals.items():

@@ -10,6 +10,7 @@ their channels (simfeatup/scoring.py). The plain path, all channels at full size
 Source: SegEarth-OV (arXiv 2410.01768) sections 3.2 and 3.3; SegEarth-OV-2 (arXiv 2508.18067).
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -93,7 +94,7 @@ def classify(
     query_to_class: Tensor,
     num_classes: int,
     logit_scale: float,
-    prob_threshold: float = 0.0,
+    prob_threshold: float | Sequence[float] = 0.0,
     background_index: int = 0,
     size: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -101,7 +102,7 @@ def classify(
 
     Their classes are ``query_to_class`` (Q,); a class has the softmax probability of its best word. The logits are
     resized bilinearly to (H0, W0) where a size is given, in strips of rows. Pixels whose largest class score is lower
-    than the threshold get the label of the background.
+    than the threshold, or that of their class where K are given, get the label of the background.
     """
     num_queries, height, width = query_logits.shape
     out_height, out_width = size or (height, width)
@@ -115,8 +116,13 @@ def classify(
         for query, label in enumerate(classes):
             torch.maximum(seg_logits[label, rows], probabilities[query], out=seg_logits[label, rows])
     best, labels = seg_logits.max(dim=0, keepdim=True)
-    labels[best < prob_threshold] = background_index
+    labels[is_below(prob_threshold, best, labels)] = background_index
     return seg_logits, labels
+
+
+def is_below(threshold: float | Sequence[float], best: Tensor, labels: Tensor) -> Tensor:
+    """Where the probability of the best class is lower than the threshold, one for all or one a class (K)."""
+    return best < (best.new_tensor(threshold)[labels] if isinstance(threshold, Sequence) else threshold)
 
 
 def _resized_rows(maps: Tensor, rows: slice, size: tuple[int, int]) -> Tensor:

@@ -29,10 +29,12 @@ class InferenceSettings:
     """
 
     logit_scale: float = 50  # factor before the softmax over all words
-    prob_threshold: float = 0.0  # in [0, 1]; pixels whose best class is less probable get the background's label
+    prob_threshold: Any = 0.0  # in [0, 1]; pixels whose best class is less probable get the background's label; one
+    # number, or one a class
     background_index: int = 0  # label of those pixels
     crop_size: Any = 224  # (height, width) of a window in pixels, or one number for both; 0 takes whole images at once
     stride: Any = 112  # (height, width) between windows in pixels, or one number for both
+    smooth_windows: bool = False  # windows that overlap count less towards their rim, not all the same
     cls_token_weight: float = -0.3  # lambda, weight of Global Bias Alleviation; 0 switches it off
     window_batch_size: int | str = AUTO  # windows encoded and scored at once
     exact_reference: bool = False  # score by the plain path, all channels at full size: slow, for comparison
@@ -41,11 +43,18 @@ class InferenceSettings:
     def __post_init__(self) -> None:
         for name in ('crop_size', 'stride'):
             object.__setattr__(self, name, as_pair(getattr(self, name), name))
-        for name in ('logit_scale', 'prob_threshold', 'cls_token_weight'):
+        for name in ('logit_scale', 'cls_token_weight'):
             if not _is_number(getattr(self, name), Real):
                 raise ConfigError(f'{_both_names(name)} is {getattr(self, name)!r}; allowed: a finite number')
-        if not 0 <= self.prob_threshold <= 1:
-            raise ConfigError(f'{_both_names("prob_threshold")} is {self.prob_threshold}; allowed: 0 to 1')
+        given = self.prob_threshold
+        each = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+        if not each or not all(_is_number(value, Real) and 0 <= value <= 1 for value in each):
+            raise ConfigError(f'{_both_names("prob_threshold")} is {given!r}; allowed: 0 to 1, for all or each class')
+        if isinstance(given, Sequence):
+            object.__setattr__(self, 'prob_threshold', each)
+        for name in ('smooth_windows', 'exact_reference'):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f'{name} is {getattr(self, name)!r}; allowed: true or false')
         if not _is_number(self.background_index, Integral):
             given = self.background_index
             raise ConfigError(f'{_both_names("background_index")} is {given!r}; allowed: a class, from 0')

@@ -101,8 +101,11 @@ def slide(
     crop_size: tuple[int, int],
     stride: tuple[int, int],
     window_batch_size: int,
+    is_smooth: bool = False,
 ) -> Tensor:
     """Scores images (B, 3, H, W) window by window and averages the overlaps: (B, Q, H, W), in the scores' dtype.
+
+    Where windows overlap each has the same say, or a smooth one (:func:`window_profile`).
 
     ``score`` makes (b, Q, h, w) of (b, 3, h, w), b at most ``window_batch_size``. Windows of several images share a
     batch, because all windows of equally large images have one size. They come column by column, so that each lies
@@ -120,13 +123,25 @@ def slide(
         scores = score(windows)
         if total is None:
             total = scores.new_zeros(len(images), scores.shape[1], height, width)
+            count = total.new_zeros(height, width)
+            weights = torch.outer(*(window_profile(side, is_smooth) for side in scores.shape[-2:])).to(total)
+            for y1, x1, y2, x2 in boxes:
+                count[y1:y2, x1:x2] += weights
         for (index, (y1, x1, y2, x2)), window_scores in zip(batch, scores, strict=True):
-            total[index, :, y1:y2, x1:x2] += window_scores
+            total[index, :, y1:y2, x1:x2] += window_scores * weights if is_smooth else window_scores
     assert total is not None  # there is an image, and a window of it
-    count = total.new_zeros(height, width)
-    for y1, x1, y2, x2 in boxes:
-        count[y1:y2, x1:x2] += 1
     return total.div_(count)
+
+
+def window_profile(side: int, is_smooth: bool) -> Tensor:
+    """What the pixels of a window count along a side of so many pixels, in (0, 1]: (side,); the product of both sides.
+
+    All the same, as in the paper; or less towards the rim, as a raised cosine, since a window knows least about what
+    lies at its rim: fewer windows do then, and their seams are not seen.
+    """
+    if not is_smooth:
+        return torch.ones(side)
+    return torch.sin(torch.pi * (torch.arange(side) + 0.5) / side).square()
 
 
 def window_batch_size(device: torch.device, sides: Sequence[int], num_queries: int, embed_dim: int) -> int:

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from segearth.errors import ConfigError
-from segearth.inference.sliding_window import Box, score_padded, window_boxes, window_starts
+from segearth.inference.sliding_window import Box, score_padded, window_boxes, window_profile, window_starts
 from segearth.models.checkpoints import tensors_digest
 from segearth.models.open_vocabulary import OpenVocabularySegmenter
 
 BLOCK_SIDE = 2048  # pixels, rounded to strides: 8 blocks of an image of Sentinel-2 a side
 NO_DATA = 255  # label of pixels without data; so a map has at most 255 classes
 WHOLE_IMAGE_WINDOW = ((224, 224), (112, 112))  # crop and stride where the model's own setting is "the whole image"
-NOT_IN_LABELS = ('crop_size', 'stride', 'window_batch_size')  # settings: the grid of windows says the first two
+NOT_IN_LABELS = ('window_batch_size', 'crop_size', 'stride', 'smooth_windows')  # settings: the grid says the last three
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class WindowGrid:
     shape: tuple[int, int]  # of the scene
     crop_size: tuple[int, int]  # of a window
     stride: tuple[int, int]  # between windows
+    is_smooth: bool = False  # whether windows count less towards their rim
 
     def __post_init__(self) -> None:
         window_boxes(*self.crop_size, self.crop_size, self.stride)  # refuses strides that leave gaps
@@ -89,6 +90,7 @@ class SegmenterModel:
         windows = WHOLE_IMAGE_WINDOW if settings.is_whole else (settings.crop_size, settings.stride)
         self.crop_size: tuple[int, int] = windows[0]
         self.stride: tuple[int, int] = windows[1]
+        self.is_smooth = settings.smooth_windows
         self.window_batch_size = segmenter.window_batch_size(self.crop_size)
         self.classify = segmenter.classify  # mean scores (Q, h, w): class probabilities (K, h, w), labels (1, h, w)
 
@@ -103,7 +105,7 @@ class SegmenterModel:
         segmenter = self._segmenter
         words = {'text_embeddings': segmenter.text_embeddings, 'query_to_class': segmenter.query_to_class}
         weights = tensors_digest({**segmenter.state_dict(), **words})  # words are no part of the state
-        names = ('attention', 'ignore_residual', 'num_readout_blocks')
+        names = ('attention', 'ignore_residual', 'num_readout_blocks', 'readout_layers')
         readout = {name: getattr(segmenter.encoder, name, None) for name in names}
         settings = {name: value for name, value in asdict(segmenter.settings).items() if name not in NOT_IN_LABELS}
         precision = str(next(segmenter.encoder.parameters()).dtype)
@@ -136,8 +138,9 @@ def label_block(
     first_wanted, end_wanted = wanted or (x1, x2)
     window_height, window_width = grid.window
     rows, columns = grid.starts(0, y1, y2), grid.starts(1, x1, x2)
-    row_counts = _counts(rows, window_height, y1, y2)
-    column_counts = torch.from_numpy(_counts(columns, window_width, x1, x2))
+    row_profile, column_profile = (window_profile(side, grid.is_smooth) for side in grid.window)
+    row_counts, column_counts = _counts(rows, row_profile, y1, y2), _counts(columns, column_profile, x1, x2)
+    weights: Tensor | None = None
     pixels = torch.from_numpy(picture).permute(2, 0, 1)
     arrays = {'labels': np.full((y2 - y1, x2 - x1), NO_DATA, np.uint8)}
     if with_scores:
@@ -158,14 +161,15 @@ def label_block(
                 scores = model.score(torch.stack([pixels[:, in_row, x : x + window_width] for x in batch]))
                 if sums is None:
                     sums = scores.new_zeros(scores.shape[1], window_height, right - left)
+                    weights = torch.outer(row_profile, column_profile).to(sums) if grid.is_smooth else None
                 for x, window_scores in zip(batch, scores, strict=True):
-                    sums[:, :, x : x + window_width] += window_scores
+                    sums[:, :, x : x + window_width] += window_scores if weights is None else window_scores * weights
             on_windows(len(batch))
         first, last = max(row, y1), min(following, y2)
         in_block = slice(first - top, last - top), slice(x1 - left, x2 - left)
         if sums is None or first >= last or not valid[in_block].any():
             continue
-        counts = torch.from_numpy(row_counts[first - y1 : last - y1, None]) * column_counts
+        counts = row_counts[first - y1 : last - y1, None] * column_counts
         mean = sums[:, first - row : last - row, x1 - left : x2 - left] / counts.to(sums)
         probabilities, labels = model.classify(mean)
         done = slice(first - y1, last - y1)
@@ -178,8 +182,10 @@ def label_block(
     return arrays
 
 
-def _counts(starts: list[int], window: int, first: int, last: int) -> np.ndarray:
-    counts = np.zeros(last - first, np.float32)
+def _counts(starts: list[int], profile: Tensor, first: int, last: int) -> Tensor:
+    """What the windows count together along an axis, for pixels first to last - 1."""
+    counts, window = torch.zeros(last - first), len(profile)
     for start in starts:
-        counts[max(start - first, 0) : max(start + window - first, 0)] += 1
+        low, high = max(start, first), min(start + window, last)
+        counts[low - first : high - first] += profile[low - start : high - start]
     return counts

@@ -165,7 +165,7 @@ def predict_to_files(
     with open_scene(source, dataset) as scene:
         areas = PixelAreas(scene.crs, scene.map_grid.transform)
         smallest = smallest_region(options.min_area, areas, scene.map_grid.shape)
-        grid = WindowGrid(scene.shape, model.crop_size, model.stride)
+        grid = WindowGrid(scene.shape, model.crop_size, model.stride, model.is_smooth)
         plan = MapPlan(
             source,
             decide_stretch(scene, options.stretch),

@@ -2,27 +2,24 @@
 
 CLIP's own query-key attention of the last blocks mixes distant patches, which suits one vector an image and ruins
 a map. The training-free methods of this field change nothing but this attention. Each is one entry of
-:data:`ATTENTIONS`: a function of the projected queries, keys and values of one block. GEM alone carries tokens of its
-own through the last six blocks, beside the ordinary ones, so it is a read-out of its own.
+:data:`ATTENTIONS`: a function of the projected queries, keys and values of one block. What looks at other blocks too
+is a read-out of its own (readouts.py).
 
 Source: the softmax sums of SCLIP (arXiv 2312.01597), ClearCLIP (arXiv 2407.12442), SegEarth-OV (arXiv 2410.01768)
 and SegEarth-OV-2 (arXiv 2508.18067); MaskCLIP (arXiv 2112.01071); NACLIP and its ablations NOnly and GAV
-(arXiv 2404.08181); GEM, "Grounding Everything" (arXiv 2312.00878), section 3: one iteration, temperature from the mean
-token norm, as SegEarth-OV-2 runs it. Followed: the formulas, checked against arrays that the original's code computed.
+(arXiv 2404.08181). Followed: the formulas, checked against arrays that the original's code computed. PEARL: the formula
+as public notes state it; no code of its authors was read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 
-from segearth.models.residual_block import OnBlock, project_attended, project_qkv, run_block
-
 GAUSSIAN_SIGMA = 1.0  # patches; NACLIP, section 3.2
-GEM_BLOCKS = 6  # the last blocks that get the self-self stream (GEM's depth of 7 counts the block before them)
+ALIGNED_SHARE = 0.08  # alpha of PEARL, weight of the centred key-key products
 
 Attention = Callable[[Tensor, Tensor, Tensor, tuple[int, int]], Tensor]
 """(query, key, value, grid_size) -> output; tensors (B, heads, 1 + h*w, head_dim), [CLS] first."""
@@ -63,6 +60,27 @@ def _gaussian_vanilla_attention(query: Tensor, key: Tensor, value: Tensor, grid_
     return F.scaled_dot_product_attention(query, key, value, attn_mask=_scaled_gaussian(query, key, grid_size))
 
 
+def _aligned_attention(query: Tensor, key: Tensor, value: Tensor, grid_size: tuple[int, int]) -> Tensor:
+    """PEARL: keys turned towards the queries, a head at a time, plus some key-key attention.
+
+    Queries and keys are centred by the mean that patches of long queries dominate (weights |q_i| / sum |q|, [CLS] 0);
+    R is the orthogonal factor of k_c^T q_c (Procrustes), and the logits are
+    ``(q (k R)^T + alpha k_c k_c^T) / sqrt(d)``.
+    """
+    lengths = F.pad(query[..., 1:, :].norm(dim=-1, keepdim=True), (0, 0, 1, 0))
+    weights = lengths / lengths.sum(dim=-2, keepdim=True).clamp_min(1e-12)
+    centred_query, centred_key = (part - (weights * part).sum(dim=-2, keepdim=True) for part in (query, key))
+    turn = nearest_rotation(centred_key.transpose(-2, -1) @ centred_query)
+    logits = query @ (key @ turn).transpose(-2, -1) + ALIGNED_SHARE * centred_key @ centred_key.transpose(-2, -1)
+    return (logits * query.shape[-1] ** -0.5).softmax(dim=-1) @ value
+
+
+def nearest_rotation(matrices: Tensor) -> Tensor:
+    """The orthogonal factor U V^T of matrices (..., D, D) = U S V^T: the orthogonal matrix nearest to them."""
+    left, _, right = torch.linalg.svd(matrices.float())
+    return (left @ right).to(matrices.dtype)
+
+
 ATTENTIONS: dict[str, Attention] = {
     'vanilla': partial(_summed_attention, pairs=('qk',)),
     'MaskCLIP': lambda query, key, value, grid_size: value,
@@ -72,50 +90,6 @@ ATTENTIONS: dict[str, Attention] = {
     'NACLIP': _neighbour_attention,
     'NOnly': lambda query, key, value, grid_size: _scaled_gaussian(query, key, grid_size).softmax(dim=-1) @ value,
     'GAV': _gaussian_vanilla_attention,
+    'PEARL': _aligned_attention,
 }
 """Variants that replace the attention of a read-out block."""
-
-
-def self_self_attention(query: Tensor, key: Tensor, value: Tensor, inverse_temperature: Tensor) -> Tensor:
-    """Averages the self-self attentions of queries, keys and values, each applied to the values.
-
-    Each projection (B, heads, N, D) first attends to itself on the unit sphere (one iteration), then its similarities,
-    times the inverse temperature (B, 1, 1, 1), weigh V.
-    """
-
-    def weights(tokens: Tensor) -> Tensor:
-        return (tokens @ tokens.transpose(-2, -1) * inverse_temperature).softmax(dim=-1)
-
-    outputs = []
-    for projection in (value, key, query):
-        tokens = F.normalize(projection, dim=-1)
-        tokens = F.normalize(weights(tokens) @ tokens, dim=-1)
-        outputs.append(weights(tokens) @ value)
-    return torch.stack(outputs).mean(dim=0)
-
-
-def gem_readout(
-    blocks: Sequence[ResidualAttentionBlock], tokens: Tensor, ignore_residual: bool, on_block: OnBlock | None = None
-) -> Tensor:
-    """Runs all blocks on tokens (B, 1 + N, width) and returns those of the self-self stream, before ``ln_post``.
-
-    With ``ignore_residual`` the stream is the last block's attention output alone; otherwise the outputs of the blocks
-    accumulate onto the tokens that it started from.
-    """
-    first = max(len(blocks) - GEM_BLOCKS, 0)
-    stream = tokens
-    for index, block in enumerate(blocks):
-        if index >= first:
-            normed = block.ln_1(tokens)
-            query, key, value = project_qkv(block, normed)
-            scale = query.shape[-1] ** -0.5
-            inverse_temperature = normed.norm(dim=-1).mean(dim=-1)[:, None, None, None] * scale
-            attended = self_self_attention(query, key, value, inverse_temperature)
-            output = project_attended(block, attended)
-            stream = output if ignore_residual else stream + output
-        if index + 1 < len(blocks):
-            tokens = run_block(block, tokens)
-            stream = tokens if index + 1 <= first else stream
-            if on_block is not None:
-                on_block(index + 1, tokens)
-    return stream

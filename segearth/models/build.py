@@ -46,7 +46,7 @@ PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float
 AUTO = 'auto'
 AUTO_PRECISION = {'cuda': 'fp16'}
 """Device type -> precision of :data:`AUTO`: fp16 on CUDA, as the original ran; fp32 everywhere else."""
-DEFAULT_READOUT = {'attention': 'SegEarth', 'ignore_residual': True, 'num_readout_blocks': 1}
+DEFAULT_READOUT = {'attention': 'SegEarth', 'ignore_residual': True, 'num_readout_blocks': 1, 'readout_layers': None}
 
 SLOW = 'Precision %s is slower than fp32 here: this processor has no instructions for it.'
 _say_slow = cache(partial(logger.warning, SLOW))  # once a process

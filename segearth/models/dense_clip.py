@@ -8,7 +8,7 @@ Source: SegEarth-OV (arXiv 2410.01768) section 3, SegEarth-OV-2 (arXiv 2508.1806
 ClearCLIP's (arXiv 2407.12442). Followed: the formulas, checked against arrays that the original's code computed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from segearth.errors import ConfigError
-from segearth.models.attention import ATTENTIONS, gem_readout
+from segearth.models.attention import ATTENTIONS
+from segearth.models.readouts import LAYERS, READOUTS, Pass, gem_readout, scale_layers
 from segearth.models.residual_block import OnBlock, add_mlp, project_attended, project_qkv, run_block
 
 # Normalisation of images in units of [0, 255], RGB; rounded as the original's configuration has it
@@ -29,7 +30,7 @@ SAME = 1e-3  # share of the range of numbers below which a normalisation is CLIP
 SCALE_OFFSET = 0.1  # patches; the DINO code adds it so that rounding cannot lose a row, and the original keeps it
 
 GEM = 'GEM'
-ATTENTION_NAMES = (*ATTENTIONS, GEM)
+ATTENTION_NAMES = (*ATTENTIONS, GEM, *READOUTS)
 
 
 class DenseTower(nn.Module):
@@ -63,7 +64,9 @@ class DenseCLIP(DenseTower):
         attention: A name of :data:`ATTENTION_NAMES`.
         ignore_residual: Read out the attention output alone; otherwise with residual and MLP.
         num_readout_blocks: The read-outs of so many last blocks are summed before ``ln_post`` (paper: 1 for
-            optical, 2 for SAR images). GEM has a read-out of its own and takes 1 only.
+            optical, 2 for SAR images). GEM and those of readouts.py take 1 only.
+        readout_layers: For those of readouts.py: purpose -> numbers of blocks, from 1, as
+            :data:`segearth.models.readouts.LAYERS`; None for the method's own, scaled to the tower's depth.
 
     Raises:
         ConfigError: Unknown attention, a number of blocks the tower does not have, or a tower that cannot be
@@ -76,6 +79,7 @@ class DenseCLIP(DenseTower):
         attention: str = 'SegEarth',
         ignore_residual: bool = True,
         num_readout_blocks: int = 1,
+        readout_layers: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         _check_tower(visual)
@@ -85,12 +89,17 @@ class DenseCLIP(DenseTower):
         if not (isinstance(num_readout_blocks, int) and 1 <= num_readout_blocks <= depth):
             given = f'{num_readout_blocks!r}; allowed: 1 to {depth}'
             raise ConfigError(f'num_readout_blocks (ssa_last_n_layers) is {given}')
-        if attention == GEM and num_readout_blocks != 1:
-            raise ConfigError(f'GEM sums no blocks: num_readout_blocks must be 1, not {num_readout_blocks}')
+        if attention not in ATTENTIONS and num_readout_blocks != 1:
+            raise ConfigError(f'{attention} sums no blocks: num_readout_blocks must be 1, not {num_readout_blocks}')
+        if attention in READOUTS and not ignore_residual:
+            raise ConfigError(f'{attention} reads out no residual: ignore_residual must be true')
+        if attention in READOUTS and depth < 2:
+            raise ConfigError(f'{attention} looks at earlier blocks; this tower has one block only')
         self.visual = visual
         self.attention = attention
         self.ignore_residual = ignore_residual
         self.num_readout_blocks = num_readout_blocks
+        self.readout_layers = _check_layers(attention, readout_layers, depth)
 
     @property
     def patch_size(self) -> tuple[int, int]:
@@ -117,6 +126,16 @@ class DenseCLIP(DenseTower):
         tokens = self.embed(images)
         if self.attention == GEM:
             readout = gem_readout(self.visual.transformer.resblocks, tokens, self.ignore_residual, on_block)
+        elif self.attention in READOUTS:
+            blocks = self.visual.transformer.resblocks
+            seen = Pass(
+                blocks,
+                self._block_inputs(tokens, on_block),
+                grid,
+                lambda quarters: self._block_inputs(self.embed(torch.rot90(images, quarters, (2, 3)))),
+                self.readout_layers,
+            )
+            readout = READOUTS[self.attention](seen)
         else:
             readout = self._readout(tokens, grid, on_block)
         return self.project(readout)
@@ -153,6 +172,14 @@ class DenseCLIP(DenseTower):
                     on_block(index + 1, tokens)
         assert total is not None  # the last block is read out at least
         return total
+
+    def _block_inputs(self, tokens: Tensor, on_block: OnBlock | None = None) -> list[Tensor]:
+        inputs = [tokens]
+        for number, block in enumerate(self.visual.transformer.resblocks[:-1], 1):
+            inputs.append(run_block(block, inputs[-1]))
+            if on_block is not None:
+                on_block(number, inputs[-1])
+        return inputs
 
     def _block_readout(self, block: ResidualAttentionBlock, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         query, key, value = project_qkv(block, block.ln_1(tokens))
@@ -199,6 +226,24 @@ def resize_positions(
     grid = patch_positions.float().reshape(1, *trained_grid, -1).permute(0, 3, 1, 2)  # NLD -> NCHW
     grid = F.interpolate(grid, mode='bicubic', align_corners=False, **how)
     return torch.cat([cls_position, grid.permute(0, 2, 3, 1).flatten(0, 2).to(table.dtype)])
+
+
+def _check_layers(
+    attention: str, given: Mapping[str, Sequence[int]] | None, depth: int
+) -> dict[str, tuple[int, ...]]:
+    layers = scale_layers(attention, depth)
+    for purpose, numbers in (given or {}).items():
+        if purpose not in layers:
+            allowed = f'it knows {", ".join(layers)}' if layers else 'it looks at the last block only'
+            raise ConfigError(f'readout_layers names {purpose!r} for {attention}; {allowed}')
+        is_one = len(LAYERS[attention][purpose]) == 1
+        if not numbers or (is_one and len(numbers) != 1) or not all(1 <= number < depth for number in numbers):
+            raise ConfigError(
+                f'readout_layers of {purpose!r} is {list(numbers)}; allowed: {"one number" if is_one else "numbers"} '
+                f'from 1 to {depth - 1}'
+            )
+        layers[purpose] = tuple(numbers)
+    return layers
 
 
 def _check_tower(visual: nn.Module) -> None:

@@ -158,7 +158,8 @@ class OpenVocabularySegmenter(nn.Module):
         sides = [min(crop, side) for crop, side in zip(settings.crop_size, images.shape[-2:], strict=True)]
         reuse = KernelReuse(Fraction(settings.stride[0], sides[0]))
         score_any = partial(score_padded, score=partial(self.score_windows, score=score, reuse=reuse), multiple=patch)
-        return slide(images, score_any, settings.crop_size, settings.stride, self.window_batch_size(sides, num_scores))
+        batch_size = self.window_batch_size(sides, num_scores)
+        return slide(images, score_any, settings.crop_size, settings.stride, batch_size, settings.smooth_windows)
 
     def score_windows(
         self, windows: Tensor, score: Score | None = None, is_per_patch: bool = False, reuse: KernelReuse | None = None
@@ -247,3 +248,7 @@ def _check_background(settings: InferenceSettings, num_classes: int) -> None:
     if not 0 <= settings.background_index < num_classes:
         given = settings.background_index
         raise ConfigError(f'bg_idx (background_index) is {given}; allowed: 0 to {num_classes - 1}')
+    thresholds = settings.prob_threshold
+    if isinstance(thresholds, tuple) and len(thresholds) != num_classes:
+        counts = f'{len(thresholds)} numbers for {num_classes} classes'
+        raise ConfigError(f'prob_thd (prob_threshold) has {counts}; give one for all, or one a class')

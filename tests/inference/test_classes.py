@@ -2,8 +2,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from segearth.errors import ConfigError
 from segearth.inference import scoring as module
 from segearth.inference.scoring import classify
+from segearth.inference.settings import InferenceSettings
 
 
 def reference(logits, query_to_class, num_classes, scale, size):
@@ -36,3 +38,17 @@ def test_pixels_below_the_threshold_become_background():
     logits = torch.tensor([[[5.0, 0.1]], [[0.0, 0.0]], [[0.0, 0.0]]])
     _, labels = classify(logits, torch.arange(3), 3, 1, prob_threshold=0.5, background_index=2)
     assert labels.flatten().tolist() == [0, 2]
+
+
+def test_a_threshold_of_each_class():
+    logits = torch.tensor([[[5.0, 0.0, 0.6]], [[0.0, 0.5, 0.0]], [[0.0, 0.0, 0.0]]])
+    _, labels = classify(logits, torch.arange(3), 3, 1, prob_threshold=(0.9, 0.3, 0.0), background_index=2)
+    assert labels.flatten().tolist() == [0, 1, 2]
+    same = classify(logits, torch.arange(3), 3, 1, prob_threshold=(0.5, 0.5, 0.5), background_index=2)[1]
+    assert torch.equal(same, classify(logits, torch.arange(3), 3, 1, 0.5, 2)[1])
+
+
+@pytest.mark.parametrize('given', [(), (0.1, 2), (0.1, 'a'), '0.1,0.2', (True, 0.1)])
+def test_thresholds_that_cannot_be_are_refused(given):
+    with pytest.raises(ConfigError, match='prob_thd.*allowed: 0 to 1, for all or each class'):
+        InferenceSettings(prob_threshold=given)

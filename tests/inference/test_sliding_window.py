@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from segearth.errors import ConfigError
-from segearth.inference.sliding_window import pad_to_multiple, score_padded, score_whole, slide, window_boxes
+from segearth.inference.sliding_window import (
+    pad_to_multiple,
+    score_padded,
+    score_whole,
+    slide,
+    window_boxes,
+    window_profile,
+)
 from simfeatup import build_upsampler
 from simfeatup.ops.cpu import stages
 from simfeatup.scoring import score
@@ -134,3 +141,25 @@ def test_windows_come_column_by_column_and_share_kernels(monkeypatch):
     computed.clear()
     assert torch.equal(slide(images, score_window, (128, 128), (64, 64), 4), scores)
     assert shared < 0.9 * sum(bottom - top for _, top, bottom in computed)
+
+
+def test_smooth_windows_count_less_towards_their_rim():
+    """Two windows with scores 0 and 1: their overlap runs smoothly from one to the other, and sums to one."""
+    images = torch.zeros(1, 3, 8, 12)
+    images[..., 8:] = 1
+
+    def first_column(windows):
+        return (windows[:, :1, :1, -1:] > 0).float().expand(-1, -1, *windows.shape[-2:])
+
+    scores = slide(images, first_column, (8, 8), (8, 4), 1, is_smooth=True)[0, 0]
+    assert torch.equal(scores[:, :4], torch.zeros(8, 4)) and torch.equal(scores[:, 8:], torch.ones(8, 4))
+    profile = window_profile(8, True)
+    torch.testing.assert_close(scores[0, 4:8], profile[:4] / (profile[:4] + profile[4:]))
+    assert (scores[0, 1:] >= scores[0, :-1]).all()
+    assert slide(images, first_column, (8, 8), (8, 4), 1)[0, 0, 0, 4] == 0.5
+
+
+def test_smooth_windows_of_a_constant_stay_constant():
+    images = torch.randn(2, 3, 20, 31)
+    ones = slide(images, lambda windows: torch.ones(len(windows), 2, 8, 8), (8, 8), (5, 7), 3, is_smooth=True)
+    torch.testing.assert_close(ones, torch.ones(2, 2, 20, 31))

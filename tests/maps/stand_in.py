@@ -14,6 +14,7 @@ class StandInModel:
     def __init__(self, crop: int = 32, stride: int = 16, window_batch_size: int = 3) -> None:
         self.crop_size = (crop, crop)
         self.stride = (stride, stride)
+        self.is_smooth = False
         self.window_batch_size = window_batch_size
         self.num_scored = 0
 

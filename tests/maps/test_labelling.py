@@ -10,9 +10,9 @@ from tests.maps.conftest import smooth_picture
 from tests.maps.stand_in import StandInModel
 
 
-def label_in_blocks(model, picture, valid, block_side):
+def label_in_blocks(model, picture, valid, block_side, is_smooth=False):
     """Labels and scores of (3, h, w), computed block by block."""
-    grid = WindowGrid(picture.shape[1:], model.crop_size, model.stride)
+    grid = WindowGrid(picture.shape[1:], model.crop_size, model.stride, is_smooth)
     labels, scores = np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.float32)
     for box in grid.blocks(block_side):
         y1, x1, y2, x2 = grid.region(box)
@@ -25,10 +25,11 @@ def label_in_blocks(model, picture, valid, block_side):
 
 @pytest.mark.parametrize('shape', [(150, 170), (20, 25), (33, 200)])
 @pytest.mark.parametrize('block_side', [16, 48, 1000])
-def test_equals_the_scene_in_one_piece(model, shape, block_side):
+@pytest.mark.parametrize('is_smooth', [False, True])
+def test_equals_the_scene_in_one_piece(model, shape, block_side, is_smooth):
     picture = smooth_picture(*shape)
-    labels, scores = label_in_blocks(model, picture, np.ones(shape, bool), block_side)
-    whole = slide(torch.from_numpy(picture)[None], model.score, model.crop_size, model.stride, 4)[0]
+    labels, scores = label_in_blocks(model, picture, np.ones(shape, bool), block_side, is_smooth)
+    whole = slide(torch.from_numpy(picture)[None], model.score, model.crop_size, model.stride, 4, is_smooth)[0]
     probabilities, expected = model.classify(whole)
     assert (labels == expected[0].numpy()).mean() >= 0.9999
     np.testing.assert_allclose(scores, probabilities.amax(0).numpy(), atol=1e-3)

@@ -171,3 +171,11 @@ def test_a_callers_default_dtype_does_not_matter(parts, images):
         assert torch.equal(OpenVocabularySegmenter(*parts, settings=SETTINGS)(images)[0], expected)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_as_many_thresholds_as_classes(parts):
+    model = OpenVocabularySegmenter(*parts)
+    with pytest.raises(ConfigError, match='2 numbers for 3 classes'):
+        model.settings = replace(model.settings, prob_threshold=(0.1, 0.2))
+    model.settings = replace(model.settings, prob_threshold=[0.1, 0.2, 0.3])
+    assert model.settings.prob_threshold == (0.1, 0.2, 0.3)
