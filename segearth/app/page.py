@@ -197,8 +197,9 @@ def _mistakes(title: str, session: Session) -> Iterator[list[str]]:
         return
     except (UserError, UpsamplerError) as error:
         message = without_paths(str(error), session.storage.folder)
-    except NobodyWaitsError as error:
-        message = str(error)
+    except NobodyWaitsError:
+        shown.append(_message(CANCELLED))
+        return
     except Exception:
         logger.exception('a defect, of which the page says only that there is one')
         message = DEFECT

@@ -50,6 +50,7 @@ UNCHANGED, UNSURE, OTHERS = 'unchanged', 'unsure', 'other changes'
 GREYS = {UNCHANGED: (225, 225, 225), UNSURE: (160, 160, 160), OTHERS: (60, 60, 60)}
 UNSURE_ROW = '(unsure)'  # of the table, which no class is called
 CHANGE = 'change'  # the attribute by which polygons are coloured
+ASSIGN = 'assign it, as in gdal_edit.py -a_srs EPSG:32632 FILE, or map scenes of one grid'
 LARGEST_RATIO = 2.0  # of the sides of the pixels of two maps that may be compared
 MOST_CLASSES = 1000  # of two maps together
 MATRIX_HEIGHT = 480  # pixels of the picture, at least
@@ -248,8 +249,7 @@ def _common(first: DatasetReader, second: DatasetReader) -> Box:
     if missing:
         raise DataError(
             f'{first.name} and {second.name} have different grids, {first.shape} and {second.shape} pixels, and '
-            f'{missing[0]} has no coordinate reference system by which they could be brought together: assign it, as '
-            'in gdal_edit.py -a_srs EPSG:32632 FILE, or map scenes of one grid'
+            f'{missing[0]} has no coordinate reference system by which they could be brought together: {ASSIGN}'
         )
     sizes = (pixel_size(dataset.crs, dataset.transform, dataset.shape) for dataset in (first, second))
     sides = [math.prod(size) ** 0.5 for size in sizes if size]
@@ -258,7 +258,7 @@ def _common(first: DatasetReader, second: DatasetReader) -> Box:
             f'{first.name} has pixels of {sides[0]:.3g} m, {second.name} of {sides[1]:.3g} m, too different to compare '
             f'pixel by pixel: map both scenes with segearth predict ... --resolution {max(sides):.3g}'
         )
-    bounds = transformed(bounds_of(second.transform, second.shape), second.crs, first.crs, first.name)
+    bounds = transformed(bounds_of(second.transform, second.shape), second.crs, first.crs, first.name, ASSIGN)
     box = pixels_within(bounds, first.transform, first.shape)
     if box[0] >= box[2] or box[1] >= box[3]:
         raise DataError(f'{first.name} and {second.name} do not overlap: give two maps of one place')

@@ -23,6 +23,8 @@ Bounds = tuple[float, float, float, float]
 
 EDGE_POINTS = 21  # along each side of bounds that are brought to another system, in which it is a curve
 ROUNDING = 1e-4  # of a pixel, by which bounds may miss the edge of one
+HALF_TURN = 180.0  # degrees
+ORDER = 'check the order, WEST,SOUTH,EAST,NORTH, and the system'
 EXAMPLE = 'give WEST,SOUTH,EAST,NORTH, as in 346000,5647000,347000,5648000, or the path of a vector file'
 
 
@@ -84,8 +86,10 @@ def pixels_of(extent: Extent, crs: CRS | None, transform: Affine, shape: tuple[i
         )
     if crs is not None and extent.crs is not None:
         bounds = transformed(bounds, CRS.from_user_input(extent.crs), crs, path)
+    elif crs is not None and crs.is_geographic and bounds[2] > HALF_TURN:
+        bounds = _this_side(bounds, transform, shape, path)
     box = pixels_within(bounds, transform, shape)
-    if box[0] >= box[2] or box[1] >= box[3]:
+    if not _has_area(box):
         place = bounds_of(transform, shape)
         if crs is not None and extent.crs is not None:
             place = transformed(place, crs, CRS.from_user_input(extent.crs), 'the scene')
@@ -94,6 +98,23 @@ def pixels_of(extent: Extent, crs: CRS | None, transform: Affine, shape: tuple[i
             f'{_shown(place)}'
         )
     return box
+
+
+def _this_side(bounds: Bounds, transform: Affine, shape: tuple[int, int], path: str) -> Bounds:
+    """Bounds in degrees whose east is more than 180, as the scene counts: as they are, or a turn less."""
+    west, south, east, north = bounds
+    shifted = west - 2 * HALF_TURN, south, east - 2 * HALF_TURN, north
+    seen = [side for side in (bounds, shifted) if _has_area(pixels_within(side, transform, shape))]
+    if len(seen) == 2:
+        raise DataError(
+            f'--extent {_shown(bounds)} lies at both edges of {path}: map {_shown((west, south, HALF_TURN, north))} '
+            f'and {_shown((-HALF_TURN, south, east - 2 * HALF_TURN, north))} one after the other'
+        )
+    return seen[0] if seen else bounds
+
+
+def _has_area(box: Box) -> bool:
+    return box[0] < box[2] and box[1] < box[3]
 
 
 def pixels_within(bounds: Bounds, transform: Affine, shape: tuple[int, int]) -> Box:
@@ -161,7 +182,7 @@ def _system(crs: Any) -> str:
         raise ConfigError(f'--extent-crs is {crs!r}, no known system ({error}); give one as in EPSG:4326') from error
 
 
-def transformed(bounds: Bounds, source: CRS, target: CRS, path: str) -> Bounds:
+def transformed(bounds: Bounds, source: CRS, target: CRS, path: str, remedy: str = ORDER) -> Bounds:
     """Bounds around bounds in the system of the file ``path``; a DataError says that there are none."""
     if source == target:
         return bounds
@@ -171,12 +192,11 @@ def transformed(bounds: Bounds, source: CRS, target: CRS, path: str) -> Bounds:
         west, south, east, north = transformer.transform_bounds(*bounds, densify_pts=EDGE_POINTS)
     except ProjError as error:
         raise DataError(
-            f'{name} cannot be brought to the system of {path} ({error}): check the order, WEST,SOUTH,EAST,NORTH'
+            f'{name} cannot be brought to the system of {path} ({error}): {remedy}'
         ) from error
     if not all(map(math.isfinite, (west, south, east, north))):
         raise DataError(
-            f'{name} lies where the system of {path} is not defined: check the order, WEST,SOUTH,EAST,NORTH, and the '
-            'system'
+            f'{name} lies where the system of {path} is not defined: {remedy}'
         )
     if west > east:  # so pyproj says that they lie on both sides of the 180th meridian
         raise DataError(

@@ -87,9 +87,11 @@ def write_polygons(
 
 
 def layer_name(scene: str) -> str:
-    """The name of a scene as that of a layer: letters, digits, ``_``, ``-`` and ``.``, and no name that is taken."""
+    """The name of a scene as that of a layer: letters, digits, ``_``, ``-`` and ``.``, the last two not first, and no
+    name that is taken.
+    """
     name = re.sub(r'[^\w.-]+', '_', scene)
-    return f'map_{name}' if name.lower().startswith(TAKEN) else name
+    return f'map_{name}' if name.lower().startswith((*TAKEN, '-', '.')) else name
 
 
 def _zonal_sums(polygons: np.ndarray, bounds: np.ndarray, scores_path: Path, areas: PixelAreas) -> np.ndarray:

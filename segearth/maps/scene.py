@@ -56,6 +56,8 @@ AUTO, NATIVE = 'auto', 'native'  # resolutions: what the encoder knows, the scen
 PIXELS = 'px'  # unit of a resolution in pixels of the scene
 NOWHERE = CRS.from_wkt('LOCAL_CS["pixels", UNIT["pixel", 1]]')  # for GDAL's warper, which wants a system
 LONGEST_SIDE = 2**31 - 1  # of a GDAL raster
+MOST_ENLARGED = 20  # times a side: more is a slip
+ENLARGED_UNASKED = 4  # times a side: a coarser scene shows nothing that the encoder knows, whatever its size
 WARPED_TILE = 512  # pixels a side, resampled at once
 BANDS_REMEDY = {
     'optical': 'say which are red, green and blue with --bands (bands=), as in 4,3,2 for Sentinel-2; radar: --sar',
@@ -262,11 +264,20 @@ def _tell_resampled(path: str, side: str, wanted: float) -> None:
                 'it is)', path, side, wanted, NATIVE)  # fmt: skip
 
 
+@cache
+def _tell_coarse(path: str, side: str, coarsest: float) -> None:
+    logger.warning('%s has pixels of %s m, far coarser than the %g m that the encoder knows: it stays as it is, and '
+                   'its map may mean little', path, side, coarsest)  # fmt: skip
+
+
 def nearest_known(native: rasterio.DatasetReader, path: str, finest: float, coarsest: float) -> float | None:
     """Metres a pixel that a scene is to be resampled to; None where it may stay, or nobody knows what it has."""
     size = pixel_size(native.crs, native.transform, native.shape)
     side = max(size) if size else None
     if side is None or finest / CLOSE <= side <= coarsest * CLOSE:
+        return None
+    if side > ENLARGED_UNASKED * coarsest:
+        _tell_coarse(path, f'{side:.3g}', coarsest)
         return None
     wanted = finest if side < finest else coarsest
     _tell_resampled(path, f'{side:.3g}', wanted)
@@ -291,10 +302,11 @@ def _resampled(native: rasterio.DatasetReader, source: SceneSource, resolution: 
         )
     factors = [number / side for side in size]  # of rows, of columns
     height, width = (max(round(side / factor), 0) for side, factor in zip(native.shape, factors, strict=True))
-    if min(height, width) < 1 or max(height, width) > LONGEST_SIDE:
+    is_slip = min(factors) * MOST_ENLARGED < 1
+    if min(height, width) < 1 or max(height, width) > LONGEST_SIDE or is_slip:
         raise ConfigError(
             f'{source.path} has pixels of {size[0]:.3g} x {size[1]:.3g}{unit}; at --resolution {resolution} it '
-            f'would be {height} x {width} pixels. Choose a value nearer to its own'
+            f'would be {height} x {width} pixels. Choose a value nearer to its own, or {NATIVE}'
         )
     has_mask_band = MaskFlags.per_dataset in native.mask_flag_enums[0]
     resampling = Resampling.bilinear if factors[0] < 1 else Resampling.average

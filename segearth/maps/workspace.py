@@ -141,12 +141,13 @@ def _is_finished(settings: Mapping[str, Any], results: Sequence[Path], possible:
         return False
     if not resume:
         raise ResultsError(f'results exist already: {", ".join(map(str, existing))}; give --overwrite or another --out')
+    if results[-1] in existing:
+        with rasterio.open(results[-1]) as dataset:
+            _compare(json.loads(dataset.tags().get(SETTINGS_TAG, '{}')), settings, results[-1])
     if set(existing) != set(results):
         odd, *_ = sorted(set(existing) ^ set(results))
         state = 'is missing' if odd in results else 'is not of it'
         raise ResultsError(f'the run to be resumed is finished, but {odd} {state}: give --overwrite')
-    with rasterio.open(results[-1]) as dataset:
-        _compare(json.loads(dataset.tags().get(SETTINGS_TAG, '{}')), settings, results[-1])
     logger.info('%s is finished already', results[-1])
     return True
 

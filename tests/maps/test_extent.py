@@ -227,3 +227,10 @@ def test_extents_that_a_scene_has_not(write_scene, scene):
                           transform=Affine(0.1, 0, 175, 0, -0.1, -15))  # fmt: skip
     with pytest.raises(DataError, match='crosses the 180th meridian'):
         part_of(degrees, '800000,7960000,850000,8000000', 'EPSG:32760')
+    globe = write_scene(smooth_picture(18, 36), 'globe.tif', crs='EPSG:4326',
+                        transform=Affine(10, 0, -180, 0, -10, 90))  # fmt: skip
+    with pytest.raises(DataError, match='at both edges.*: map 170,-20,180,-10 and -180,-20,-170,-10'):
+        part_of(globe, '170,-20,190,-10')
+    east = write_scene(smooth_picture(20, 10), 'east.tif', crs='EPSG:4326',
+                       transform=Affine(1, 0, -180, 0, -1, 0))  # fmt: skip
+    assert part_of(east, '170,-20,190,-10') == part_of(east, '-190,-20,-170,-10') == (10, 0, 20, 10)

@@ -101,7 +101,11 @@ def test_geographic_and_rotated_scenes(write_scene, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'name, layer, profile', [('north (2021); "a"', 'north_2021_a_', UTM), ('layer_styles', 'map_layer_styles', {})]
+    'name, layer, profile',
+    [
+        ('north (2021); "a"', 'north_2021_a_', UTM), ('layer_styles', 'map_layer_styles', {}),
+        ('-118_34', 'map_-118_34', {}), ('...', 'map_...', {}),
+    ],
 )
 def test_polygons_carry_scene_and_words_and_a_style(write_scene, tmp_path, name, layer, profile):
     names = ('a "quoted"', "it's <&>", 'größe 道路')

@@ -124,6 +124,16 @@ def test_what_lies_outside_of_the_known_resolutions_is_brought_to_the_nearest(wr
         assert (scene.transform.a, scene.shape) == (side, (60 * 0.5 / side, 80 * 0.5 / side))
 
 
+def test_what_is_far_coarser_than_known_stays_and_slips_are_refused(write_scene, caplog):
+    place = Affine(250, 0, 5e5, 0, -250, 5e6)
+    path = write_scene(smooth_picture(20, 30), 'coarse.tif', crs='EPSG:32632', transform=place)
+    with open_scene(SceneSource(str(path), resolution=(1.0, 10.0))) as scene:
+        assert scene.shape == (20, 30)
+    assert 'coarser than the 10 m that the encoder knows' in caplog.text
+    with pytest.raises(ConfigError, match='Choose a value nearer to its own, or native'):
+        open_scene(SceneSource(str(path), resolution=1.0)).__enter__()
+
+
 def test_known_resolutions_leave_alone_what_has_none(write_scene):
     with open_scene(SceneSource(str(write_scene(smooth_picture(60, 80))), resolution=(1.0, 2.0))) as scene:
         assert scene.shape == (60, 80)
