@@ -232,14 +232,17 @@ def _check_layers(
     attention: str, given: Mapping[str, Sequence[int]] | None, depth: int
 ) -> dict[str, tuple[int, ...]]:
     layers = scale_layers(attention, depth)
+    if not isinstance(given, Mapping | None):
+        raise ConfigError(f"readout_layers is {given!r}; expected purposes with numbers, as in {{'middle': (6, 7)}}")
     for purpose, numbers in (given or {}).items():
         if purpose not in layers:
             allowed = f'it knows {", ".join(layers)}' if layers else 'it looks at the last block only'
             raise ConfigError(f'readout_layers names {purpose!r} for {attention}; {allowed}')
         is_one = len(LAYERS[attention][purpose]) == 1
-        if not numbers or (is_one and len(numbers) != 1) or not all(1 <= number < depth for number in numbers):
+        are_numbers = isinstance(numbers, Sequence) and all(type(number) is int for number in numbers) and numbers
+        if not are_numbers or (is_one and len(numbers) != 1) or not all(1 <= number < depth for number in numbers):
             raise ConfigError(
-                f'readout_layers of {purpose!r} is {list(numbers)}; allowed: {"one number" if is_one else "numbers"} '
+                f'readout_layers of {purpose!r} is {numbers!r}; allowed: {"one number" if is_one else "numbers"} '
                 f'from 1 to {depth - 1}'
             )
         layers[purpose] = tuple(numbers)

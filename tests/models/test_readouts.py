@@ -65,7 +65,8 @@ def test_layers_may_be_named_and_what_cannot_be_is_refused(visual):
     assert not torch.allclose(default, named)
     for attention, layers in (
         ('Res', {'affinity': (1,)}), ('Res', {'middle': (4,)}), ('Res', {'middle': ()}), ('SC', {'detail': (1, 2)}),
-        ('SCLIP', {'middle': (1,)}),
+        ('SCLIP', {'middle': (1,)}), ('Res', 3), ('Res', {'middle': 2}), ('Res', {'middle': 'ab'}),
+        ('Res', {'middle': [1.5]}),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match='readout_layers'):
             DenseCLIP(visual, attention, readout_layers=layers)
