@@ -82,8 +82,11 @@ def add_segmenter_options(options: argparse._ActionsContainer) -> None:
 
 
 def read_thresholds(text: str) -> float | tuple[float, ...]:
-    """'0.3' as a number, '0.1,0.3' as one a class. A ValueError says that it is neither."""
-    numbers = tuple(float(part) for part in text.split(','))
+    """'0.3' as a number, '0.1,0.3' as one a class; what is neither is an error of the option."""
+    try:
+        numbers = tuple(float(part) for part in text.split(','))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r}; give a number, or one a class as in 0.1,0.3') from None
     return numbers[0] if len(numbers) == 1 else numbers
 
 

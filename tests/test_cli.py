@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from segearth.cli import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, run_cli
+from segearth.cli import EXIT_CLOSED_PIPE, EXIT_INTERRUPTED, add_segmenter_options, run_cli
 from tests.processes import NUM_PROCESSES, TIMEOUT, start_forked
 
 
@@ -105,3 +106,15 @@ entry()
     done = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'maps' / 'scene_classes.tif').is_file()
+
+
+@pytest.mark.parametrize(('given', 'read'), [('0.3', 0.3), ('0.1,0.3', (0.1, 0.3)), ('0.1;x', None), ('', None)])
+def test_thresholds_for_all_or_one_a_class(given, read, capsys):
+    parser = argparse.ArgumentParser()
+    add_segmenter_options(parser)
+    if read is not None:
+        assert parser.parse_args(['--threshold', given]).prob_thd == read
+        return
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--threshold', given])
+    assert 'give a number, or one a class as in 0.1,0.3' in capsys.readouterr().err
