@@ -19,11 +19,11 @@ from segearth.app.session import Answer
 from segearth.io.panels import Palette, colour_map
 from segearth.maps.areas import ClassArea
 from segearth.maps.labelling import NO_DATA
+from segearth.maps.styles import RAMP
 
 OPACITY = 60  # per cent, at first
 SCENE = {'format': 'JPEG', 'quality': 92}
 THUMBNAIL_SIDE = 160  # pixels
-SCORE_COLOURS = 'viridis'  # readable for colour-blind eyes
 EXAMPLES_OF = 'or an example of Sentinel-2'
 UNKNOWN = 'The image has no coordinate reference system, so its areas are unknown.'
 
@@ -88,7 +88,7 @@ def class_map(labels: np.ndarray, palette: Palette) -> np.ndarray:
 
 def score_maps(answer: Answer) -> list[tuple[np.ndarray, str]]:
     """One picture a class, its probability from dark (0) to bright (1), with a caption."""
-    colours = matplotlib.colormaps[SCORE_COLOURS]
+    colours = matplotlib.colormaps[RAMP]
     return [
         (colours(probability.astype(np.float32), bytes=True)[..., :3], name)
         for probability, name in zip(answer.probabilities, answer.class_names, strict=True)

@@ -35,7 +35,7 @@ from segearth.io.gdal_files import local_name, name_of_results, open_dataset
 from segearth.io.outputs import check_results, make_folder, writing
 from segearth.io.panels import colour_map, default_palette, draw_matrix, draw_panels
 from segearth.maps.areas import SQUARE_METRES_A_HECTARE, PixelAreas, pixel_size
-from segearth.maps.extent import bounds_of, pixels_within, transformed
+from segearth.maps.extent import bounds_of, has_area, pixels_within, transformed
 from segearth.maps.labelling import BLOCK_SIDE, NO_DATA
 from segearth.maps.polygons import write_polygons
 from segearth.maps.results import MapLegend, describe_classes, optimise, write_blocks, write_legend
@@ -260,7 +260,7 @@ def _common(first: DatasetReader, second: DatasetReader) -> Box:
         )
     bounds = transformed(bounds_of(second.transform, second.shape), second.crs, first.crs, first.name, ASSIGN)
     box = pixels_within(bounds, first.transform, first.shape)
-    if box[0] >= box[2] or box[1] >= box[3]:
+    if not has_area(box):
         raise DataError(f'{first.name} and {second.name} do not overlap: give two maps of one place')
     return box
 

@@ -89,7 +89,7 @@ def pixels_of(extent: Extent, crs: CRS | None, transform: Affine, shape: tuple[i
     elif crs is not None and crs.is_geographic and bounds[2] > HALF_TURN:
         bounds = _this_side(bounds, transform, shape, path)
     box = pixels_within(bounds, transform, shape)
-    if not _has_area(box):
+    if not has_area(box):
         place = bounds_of(transform, shape)
         if crs is not None and extent.crs is not None:
             place = transformed(place, crs, CRS.from_user_input(extent.crs), 'the scene')
@@ -104,7 +104,7 @@ def _this_side(bounds: Bounds, transform: Affine, shape: tuple[int, int], path: 
     """Bounds in degrees whose east is more than 180, as the scene counts: as they are, or a turn less."""
     west, south, east, north = bounds
     shifted = west - 2 * HALF_TURN, south, east - 2 * HALF_TURN, north
-    seen = [side for side in (bounds, shifted) if _has_area(pixels_within(side, transform, shape))]
+    seen = [side for side in (bounds, shifted) if has_area(pixels_within(side, transform, shape))]
     if len(seen) == 2:
         raise DataError(
             f'--extent {_shown(bounds)} lies at both edges of {path}: map {_shown((west, south, HALF_TURN, north))} '
@@ -113,7 +113,8 @@ def _this_side(bounds: Bounds, transform: Affine, shape: tuple[int, int], path: 
     return seen[0] if seen else bounds
 
 
-def _has_area(box: Box) -> bool:
+def has_area(box: Box) -> bool:
+    """Whether there is a pixel in a box."""
     return box[0] < box[2] and box[1] < box[3]
 
 
@@ -191,13 +192,9 @@ def transformed(bounds: Bounds, source: CRS, target: CRS, path: str, remedy: str
         transformer = Transformer.from_crs(as_pyproj(source), as_pyproj(target), always_xy=True)
         west, south, east, north = transformer.transform_bounds(*bounds, densify_pts=EDGE_POINTS)
     except ProjError as error:
-        raise DataError(
-            f'{name} cannot be brought to the system of {path} ({error}): {remedy}'
-        ) from error
+        raise DataError(f'{name} cannot be brought to the system of {path} ({error}): {remedy}') from error
     if not all(map(math.isfinite, (west, south, east, north))):
-        raise DataError(
-            f'{name} lies where the system of {path} is not defined: {remedy}'
-        )
+        raise DataError(f'{name} lies where the system of {path} is not defined: {remedy}')
     if west > east:  # so pyproj says that they lie on both sides of the 180th meridian
         raise DataError(
             f'{name} crosses the 180th meridian, where the system of {path} has its edge: map both sides one after the '
