@@ -51,6 +51,7 @@ PRESSED = """element.addEventListener('click', event => {
   const button = event.target.closest('button');
   if (button) trigger('click', {number: Number(button.value)});
 })"""
+HIDDEN = "() => ({__type__: 'update', visible: false})"
 IS_WORKING, IS_IDLE = (  # for the two buttons that start something, the one that ends it, and the messages
     f"""() => [{{__type__: 'update', interactive: {idle}}}, {{__type__: 'update', interactive: {idle}}},
     {{__type__: 'update', visible: {working}}}{message}]"""
@@ -162,6 +163,8 @@ def build_page(session: Session) -> gr.Blocks:
         cancel.click(stop, None, status, queue=False, show_progress='hidden', cancels=at_work)
         copied = f'async text => await copyText(text) ? {json.dumps(_message(COPIED))} : {{__type__: "update"}}'
         copy.click(show_command, inputs, [line, status], show_progress='hidden').then(None, line, status, js=copied)
+        for field in inputs:  # a line of other settings would mislead
+            field.change(None, None, line, js=HIDDEN)
         examples.click(choose, None, inputs[:2], show_progress='hidden')
         page.unload(leave)
     return page

@@ -201,6 +201,8 @@ def test_the_command_is_shown_and_copied(mapped, browser, url):
     settings = commands._parser().parse_args(arguments)
     assert (program, settings.scenes, settings.clip_type) == ('segearth', ['sentinel2_coast.tif'], 'Mini')
     assert settings.classes.split('; ')[0] == 'water,sea,lake,river'
+    mapped.fill('#words textarea', 'water\nland')
+    mapped.wait_for_selector('#command', state='hidden')
 
 
 def test_words_scores_and_comparison(mapped, url):

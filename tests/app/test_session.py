@@ -17,7 +17,7 @@ from PIL import Image
 
 from segearth import commands
 from segearth.app.fit import Fit, fit_upload
-from segearth.app.page import EXAMPLES
+from segearth.app.page import CANCELLED, EXAMPLES, _mistakes
 from segearth.app.session import NobodyWaitsError, Request, Session
 from segearth.app.uploads import Limits, check_words
 from segearth.app.view import class_map, map_view, score_maps
@@ -284,3 +284,9 @@ def test_examples_are_free_scenes_somewhere_on_the_ground(path):
         assert dataset.count == 3 and dataset.crs.to_epsg() == 3395 and dataset.res == pytest.approx((10, 10), rel=1e-3)
         assert 'Copernicus Sentinel data' in dataset.tags()['source']
     assert 'modified Copernicus Sentinel data' in path.with_name('README.md').read_text()
+
+
+def test_what_is_cancelled_is_no_mistake():
+    with _mistakes('The map was not made', None) as shown:
+        raise NobodyWaitsError('cancelled')
+    assert CANCELLED in shown[0] and 'mistake' not in shown[0]
