@@ -84,6 +84,22 @@ def coordinates(tokens: Tensor, rank: int | None = None) -> Tensor:
     return torch.linalg.qr(tokens.mT, mode='r').R.mT  # X^T = Q R, so X X^T = R^T R
 
 
+def upsample_maps(
+    upsampler: LinearUpsampler, maps: Tensor, guidance: Tensor, reuse: KernelReuse | None = None
+) -> Tensor:
+    """Maps (B, Q, h, w) of any meaning, weighed by the upsampler's kernels for the guidance (B, 3, H, W): (B, Q, H, W).
+
+    ``reuse`` are kernels of the windows before; ``A`` and ``c``, which are for features, are left out.
+    """
+    step = 1 if guidance.device.type == 'cpu' else len(guidance)
+    upsampled = []
+    for image, part in zip(guidance.split(step), maps.split(step), strict=True):
+        for stage in upsampler.stages(image.to(maps.dtype), maps.shape[2:], reuse):
+            part = stage.apply(part)
+        upsampled.append(part)
+    return torch.cat(upsampled)
+
+
 def score_reference(upsampler: nn.Module, features: Tensor, guidance: Tensor, text_embeddings: Tensor) -> Tensor:
     """The same scores by the plain path: all channels at full size in plain torch, normalised, times the texts.
 

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from segearth.errors import ConfigError
+from segearth.inference.refinement import REFINEMENTS
 from segearth.inference.sliding_window import Box, score_padded, window_boxes, window_profile, window_starts
 from segearth.models.checkpoints import tensors_digest
-from segearth.models.open_vocabulary import OpenVocabularySegmenter
+from segearth.models.open_vocabulary import REFUSED_GROUP, OpenVocabularySegmenter
 
 BLOCK_SIDE = 2048  # pixels, rounded to strides: 8 blocks of an image of Sentinel-2 a side
 NO_DATA = 255  # label of pixels without data; so a map has at most 255 classes
@@ -87,6 +88,8 @@ class SegmenterModel:
         self._segmenter = segmenter
         self.num_classes = segmenter.num_classes
         settings = segmenter.settings
+        if REFINEMENTS[settings.refine].of_group:
+            raise ConfigError(REFUSED_GROUP.format(settings.refine))
         windows = WHOLE_IMAGE_WINDOW if settings.is_whole else (settings.crop_size, settings.stride)
         self.crop_size: tuple[int, int] = windows[0]
         self.stride: tuple[int, int] = windows[1]
