@@ -168,7 +168,7 @@ class OpenVocabularySegmenter(nn.Module):
         """Scores as :meth:`score_images`, batch by batch, of images whose shapes differ from batch to batch.
 
         The refinement 'context' takes the images of all batches for one group. It encodes every window once and keeps
-        that until the window is scored: its pixels and its patch tokens, some 10 MiB for an image of 448 x 448 in
+        that until the window is scored: its pixels and its patch tokens, some 15 MiB for an image of 448 x 448 in
         windows of 224 every 112 pixels with 512 channels.
         """
         of_group = REFINEMENTS[self.settings.refine].of_group
