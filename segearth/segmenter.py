@@ -82,8 +82,8 @@ class Segmenter:
             goes without SimFeatUp), ``feature_up_cfg``, ``device``, ``precision``; of the read-out: ``attention``,
             ``ignore_residual``, ``num_readout_blocks``; of inference
             (:class:`segearth.inference.settings.InferenceSettings`): ``prob_threshold``, ``background_index``,
-            ``cls_token_weight`` (lambda), ``crop_size``, ``stride``, ``logit_scale``, ``window_batch_size``, ``refine``.
-            The original's keys (``model_type``, ``prob_thd``, ``slide_crop`` ...) mean the same.
+            ``cls_token_weight`` (lambda), ``crop_size``, ``stride``, ``logit_scale``, ``refine``,
+            ``window_batch_size``. The original's keys (``model_type``, ``prob_thd``, ``slide_crop`` ...) mean the same.
 
     Raises:
         segearth.errors.UserError: A setting or a weight file cannot be used; the message says why.

@@ -5,8 +5,9 @@ all images of the group at once, and a patch goes by a word as far as the word's
 Other images in the group give another result: a figure measured so belongs to the size of the group.
 
 Source: written from a description of ConInfer (CVPR 2026 Findings), which takes the features from a second encoder;
-here they are those that the texts score. Scale, number of patches, rounds and temperature as published; the floor is
-chosen.
+here they are those that the texts score. Scale, number of patches and rounds as published. The published temperature is
+50 whatever the encoder; that it goes with the number of channels, 50 for 1024, and the floor are chosen on validation
+scenes.
 """
 
 from collections.abc import Sequence
@@ -18,14 +19,12 @@ from torch import Tensor
 TEXT_SCALE = 100  # factor before the softmax over the words, of the posteriors that the texts alone give
 NUM_FIRST = 8  # patches of highest posterior that make a word's first mean
 NUM_ROUNDS = 10
-TEMPERATURE = 50  # by which log-likelihoods are divided
+TEMPERATURE = 50 / 1024  # times the channels: what log-likelihoods, which are sums over the channels, are divided by
 MIN_VARIANCE = 1e-6  # of a coordinate of unit features; below it patches are equal
 LOG_FLOOR = -20.0  # least logarithm of a posterior
 
 
-def refine_in_context(
-    scores: Sequence[Tensor], features: Sequence[Tensor], logit_scale: float
-) -> list[Tensor]:
+def refine_in_context(scores: Sequence[Tensor], features: Sequence[Tensor], logit_scale: float) -> list[Tensor]:
     """Scores of the patches of a group, whose softmax at the logit scale is the posterior of the words.
 
     Args:
@@ -50,19 +49,20 @@ def refine_in_context(
 def fit_posteriors(features: Tensor, log_prior: Tensor) -> Tensor:
     """Log-posteriors (N, Q) of words for unit features (N, C) and the log-posteriors (N, Q) of the texts alone.
 
-    ``z_ic ~ y_ic exp(l_ic / T)``, l the log-likelihood under the Gaussian of word c; each round puts the mean of a word
-    at ``unit(sum z f)`` and the variance, one for all words, at the mean of ``z (f - mean)^2``.
+    ``z_ic ~ y_ic exp(l_ic / T)``, l the log-likelihood under the Gaussian of word c, T 50 for 1024 channels; each round
+    puts the mean of a word at ``unit(sum z f)`` and the variance, one for all words, at the mean of ``z (f - mean)^2``.
     """
     first, patches = log_prior.topk(min(NUM_FIRST, len(log_prior)), dim=0)  # (8, Q)
     weights = first.softmax(0)  # the posteriors over their sum, also where all of them are tiny
     means = F.normalize(torch.einsum('nq,nqc->qc', weights, features[patches]), dim=1)  # (Q, C)
     variance = features.new_full((features.shape[1],), 1 / features.shape[1])
     squares = features.square().mean(0)
+    temperature = TEMPERATURE * features.shape[1]
     posterior = log_prior
     for _ in range(NUM_ROUNDS):
         # of the log-likelihood, what differs between words: neither |f|^2 nor the shared variance's determinant
         likelihood = features @ (means / variance).T - (means.square() / variance).sum(1) / 2
-        posterior = (log_prior + likelihood / TEMPERATURE).log_softmax(1)
+        posterior = (log_prior + likelihood / temperature).log_softmax(1)
         shares = posterior.exp()
         totals = shares.sum(0)  # (Q,)
         sums = shares.T @ features / totals.clamp_min(torch.finfo(totals.dtype).tiny)[:, None]

@@ -24,7 +24,7 @@ def fit_by_the_definition(features, log_prior):
     for _ in range(10):
         gaussians = [torch.distributions.Normal(mean, variance.sqrt()).log_prob(features).sum(1) for mean in means]
         likelihood = torch.stack(gaussians, 1)
-        shares = prior * ((likelihood - likelihood.amax(1, keepdim=True)) / TEMPERATURE).exp()
+        shares = prior * ((likelihood - likelihood.amax(1, keepdim=True)) / (TEMPERATURE * features.shape[1])).exp()
         shares = shares / shares.sum(1, keepdim=True)
         means = [F.normalize((share[:, None] * features).sum(0), dim=0) for share in shares.T]
         spread = [(share[:, None] * (features - mean) ** 2).sum(0) for share, mean in zip(shares.T, means, strict=True)]
