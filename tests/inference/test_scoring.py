@@ -1,7 +1,16 @@
+import pytest
 import torch
 import torch.nn.functional as F
 
-from segearth.inference.scoring import encode_windows, global_bias, score_encoded, similarity
+from segearth.inference.scoring import (
+    EncodedWindows,
+    encode_windows,
+    global_bias,
+    score_encoded,
+    similarity,
+    upsample_scores,
+)
+from simfeatup import build_upsampler
 
 
 class PatchMeans(torch.nn.Module):
@@ -44,3 +53,14 @@ def test_upsampler_gets_the_window_as_guidance_and_features_are_normalised_after
     encoded = encode_windows(PatchMeans(), windows, torch.float32)
     scores = score_encoded(encoded, text, 0.0, upsampler=lambda features, guidance: guidance)
     torch.testing.assert_close(scores, similarity(windows, text))
+
+
+@pytest.mark.parametrize('name', ['joint_bilateral', 'bilinear', None])
+def test_patch_scores_are_upsampled_as_features_are(name):
+    scores, guidance = torch.randn(2, 5, 3, 4), torch.rand(2, 3, 24, 32)
+    upsampler = name and build_upsampler(name, 5).eval()
+    upsampled = upsample_scores(EncodedWindows(torch.zeros(2, 7), torch.zeros(2, 7, 3, 4), guidance), scores, upsampler)
+    expected = F.interpolate(scores, (24, 32), mode='bilinear') if name is None else upsampler(scores, guidance)
+    torch.testing.assert_close(upsampled, expected, atol=1e-5, rtol=1e-5)
+    per_patch = EncodedWindows(torch.zeros(2, 7), torch.zeros(2, 7, 3, 4), None)
+    assert upsample_scores(per_patch, scores, upsampler) is scores
