@@ -89,14 +89,15 @@ def upsample_maps(
 ) -> Tensor:
     """Maps (B, Q, h, w) of any meaning, weighed by the upsampler's kernels for the guidance (B, 3, H, W): (B, Q, H, W).
 
-    ``reuse`` are kernels of the windows before; ``A`` and ``c``, which are for features, are left out.
+    ``reuse`` are kernels of the windows before; ``A`` and ``c``, which are for features, are left out. Kernels of
+    several groups of channels for an image, (B * G, ...), give the mean of what each of them gives.
     """
     step = 1 if guidance.device.type == 'cpu' else len(guidance)
     upsampled = []
     for image, part in zip(guidance.split(step), maps.split(step), strict=True):
         for stage in upsampler.stages(image.to(maps.dtype), maps.shape[2:], reuse):
-            part = stage.apply(part)
-        upsampled.append(part)
+            part = stage.apply(part.repeat_interleave(len(stage.kernels) // len(part), 0))
+        upsampled.append(part.unflatten(0, (len(image), -1)).mean(1))
     return torch.cat(upsampled)
 
 

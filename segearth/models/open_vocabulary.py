@@ -162,9 +162,7 @@ class OpenVocabularySegmenter(nn.Module):
             return next(self.score_batches([images], [size]))
         return self._by_windows(images, size, partial(self.score_windows, score=score), num_scores)
 
-    def score_batches(
-        self, batches: Sequence[Tensor], sizes: Sequence[tuple[int, int] | None]
-    ) -> Iterator[Tensor]:
+    def score_batches(self, batches: Sequence[Tensor], sizes: Sequence[tuple[int, int] | None]) -> Iterator[Tensor]:
         """Scores as :meth:`score_images`, batch by batch, of images whose shapes differ from batch to batch.
 
         The refinement 'context' takes the images of all batches for one group. It encodes every window once and keeps

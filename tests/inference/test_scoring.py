@@ -11,6 +11,8 @@ from segearth.inference.scoring import (
     upsample_scores,
 )
 from simfeatup import build_upsampler
+from simfeatup.scoring import upsample_maps
+from simfeatup.upsamplers.base import Bilinear
 
 
 class PatchMeans(torch.nn.Module):
@@ -59,8 +61,22 @@ def test_upsampler_gets_the_window_as_guidance_and_features_are_normalised_after
 def test_patch_scores_are_upsampled_as_features_are(name):
     scores, guidance = torch.randn(2, 5, 3, 4), torch.rand(2, 3, 24, 32)
     upsampler = name and build_upsampler(name, 5).eval()
-    upsampled = upsample_scores(EncodedWindows(torch.zeros(2, 7), torch.zeros(2, 7, 3, 4), guidance), scores, upsampler)
+    encoded = EncodedWindows(torch.zeros(2, 7), torch.zeros(2, 7, 3, 4), guidance)
+    upsampled = upsample_scores(encoded, scores, upsampler)
     expected = F.interpolate(scores, (24, 32), mode='bilinear') if name is None else upsampler(scores, guidance)
     torch.testing.assert_close(upsampled, expected, atol=1e-5, rtol=1e-5)
-    per_patch = EncodedWindows(torch.zeros(2, 7), torch.zeros(2, 7, 3, 4), None)
+    per_patch = encoded._replace(guidance=None)
     assert upsample_scores(per_patch, scores, upsampler) is scores
+
+
+def test_kernels_of_groups_of_channels_are_averaged_for_scores():
+    class InGroups(Bilinear):
+        """Each image once upsampled as it is, and once by nothing but zeros."""
+
+        def stages(self, guidance, grid, reuse=None):
+            (stage,) = super().stages(guidance, grid, reuse)
+            return [stage._replace(kernels=torch.stack([stage.kernels, 0 * stage.kernels], 1).flatten(0, 1))]
+
+    scores, guidance = torch.randn(2, 5, 3, 4), torch.rand(2, 3, 24, 32)
+    whole = upsample_maps(Bilinear(5), scores, guidance)
+    torch.testing.assert_close(upsample_maps(InGroups(5), scores, guidance), whole / 2)

@@ -100,9 +100,7 @@ def test_the_row_says_how_many_images_are_refined_together(scenes):
     assert together['Refinement'] == more['Refinement'] == 'context of 2 images at once (transductive)'
     assert alone['Settings'] != together['Settings']
     assert together['aAcc'] == more['aAcc'] != alone['aAcc']
-    plain = [
-        evaluate('cfg_mine.py', overrides={'test_dataloader.batch_size': size}).summary for size in (1, 2)
-    ]
+    plain = [evaluate('cfg_mine.py', overrides={'test_dataloader.batch_size': size}).summary for size in (1, 2)]
     assert [row['Refinement'] for row in plain] == ['none', 'none']
     assert len({row['Settings'] for row in plain}) == 1
 
