@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     if arguments and arguments[0] in PROGRAMS:
         return importlib.import_module(PROGRAMS[arguments[0]][0]).run(arguments[1:], f'segearth {arguments[0]}')
     parsed = _parser().parse_args(_with_negative_values(arguments))
-    from segearth.progress import message_format  # late: the help does without
+    from segearth.progress import MessageHandler, message_format  # late: the help does without
 
-    logging.basicConfig(format=message_format())
+    logging.basicConfig(format=message_format(), handlers=[MessageHandler()])
     for package in ('segearth', 'simfeatup'):  # other libraries tell more than anyone wants to know
         logging.getLogger(package).setLevel(logging.INFO)
     return parsed.run(parsed)
@@ -167,6 +167,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     from segearth.maps.predict import MapOptions, parts_of, predict_to_files
     from segearth.maps.results import MapFiles
     from segearth.maps.run import run_blocks
+    from segearth.maps.speed import timed
     from segearth.progress import progress_bar
     from segearth.segmenter import Segmenter
 
@@ -186,7 +187,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         context = dask_runner(partial(Segmenter, **settings), arguments.scheduler, arguments.workers)
     failures = []
     with context as runner:
-        how = {'runner': runner, 'resume': arguments.resume, 'overwrite': arguments.overwrite}
+        how = {'runner': timed(runner), 'resume': arguments.resume, 'overwrite': arguments.overwrite}
         for source, name in zip(sources, names, strict=True):
             try:
                 with progress_bar(name) as progress:
