@@ -21,7 +21,7 @@ from segearth.maps.scene import WORD_ENDINGS
 from segearth.maps.words import MARGINS, WordStudy
 
 SHOWN = 3  # classes in a cell on a terminal
-LEAST_SHOWN = 0.0005  # share of what is told there, as 0.1 %
+LEAST_SHOWN = 0.0005  # share of what is told there, as 0.1%
 MATRIX_HEIGHT = 360  # pixels of the picture, at least
 WIDEST = 60  # characters of a column of the spreadsheet
 MARGIN = 'mean margin'  # columns of numbers in [0, 1] that are no shares
@@ -118,7 +118,7 @@ def _text(value: Any, column: str = '') -> str:
         return value
     if column in (MARGIN, SCORE):
         return f'{value:.2f}'
-    return '< 0.1\xa0%' if 0 < value < LEAST_SHOWN else f'{100 * value:.1f}\xa0%'
+    return '<0.1%' if 0 < value < LEAST_SHOWN else f'{value:.1%}'
 
 
 def _workbook(sheets: Sequence[Sheet]) -> openpyxl.Workbook:
