@@ -112,11 +112,10 @@ def predict_scene(
     if unknown := options.keys() - SCENE_ARGUMENTS:
         raise ConfigError(f'unknown option {unknown.pop()!r} of a map; known: {", ".join(sorted(SCENE_ARGUMENTS))}')
     with scene_source(segmenter, scene, resolution, extent, extent_crs) as (source, dataset, scratch):
-        is_path = isinstance(scene, str | os.PathLike)
         files = predict_to_files(
             source,
             *parts_of(segmenter),
-            out or (DEFAULT_OUT if is_path else scratch),
+            out or (DEFAULT_OUT if isinstance(scene, str | os.PathLike) else scratch),
             MapOptions(**options),
             dataset=dataset,
             runner=runner,
@@ -124,9 +123,9 @@ def predict_scene(
             overwrite=overwrite,
             progress=progress,
         )
-        if is_path:
+        if isinstance(scene, str | os.PathLike):
             return files.classes
-        if dataset is not None:
+        if isinstance(scene, DatasetReader):
             return rasterio.open(files.classes) if out else _in_memory(files.classes)
         return _to_array(files.classes, scene, segmenter.class_names)
 

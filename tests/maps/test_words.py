@@ -5,6 +5,7 @@ import numpy as np
 import openpyxl
 import pytest
 import rasterio
+import rioxarray
 import torch
 from affine import Affine
 from PIL import Image
@@ -166,6 +167,7 @@ def test_data_sets_and_parts_of_scenes(make, scene, tmp_path):
     with rasterio.open(scene) as dataset:
         assert examine_words(segmenter, dataset) == examine_words(segmenter, scene)
         left, _, _, top = dataset.bounds
+    assert examine_words(segmenter, rioxarray.open_rasterio(scene)) == examine_words(segmenter, scene)
     extent = left + 20, top - 80, left + 110, top - 10  # two metres a pixel
     study = examine_words(segmenter, scene, extent=extent)
     part = label_map(segmenter, scene, tmp_path, extent=extent)
