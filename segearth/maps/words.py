@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +61,8 @@ class WordFinding:
     best: float  # where it is the best of all words
     changed: float  # that would be of another class without the word
     to: dict[str, float]  # the classes that they would go to, most first
-    alone: float | None  # of the class's pixels, those it would keep as its only word; None where it is that
+    alone: float | None  # of the class's pixels, those it would keep as its only word; None where there are none, or
+    # it is that
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,7 @@ def examine_source(
     progress: Progress = lambda done, total: None,
 ) -> WordStudy:
     """As :func:`examine_words`, with the model of a vocabulary whose words at the places ``tried`` are to be tried."""
-    if not (isinstance(windows, int) and windows >= 1):
+    if not (isinstance(windows, Integral) and windows >= 1):
         raise ConfigError(f'--windows is {windows!r}; allowed: 1 or more')
     model, tally = SegmenterModel(segmenter), Tally(vocabulary, tried, segmenter.settings)
     with open_scene(source, dataset) as scene:
@@ -274,6 +276,7 @@ def examine_source(
                 wanted = torch.from_numpy(has_data[inside])
                 if wanted.any():
                     tally.add(scores[(slice(None), *inside)][:, wanted.to(scores.device)])
+        progress(total, total)
         if not tally.pixels:
             raise DataError(f'{scene.emptiness}: words cannot be compared there')
         height, width = scene.map_grid.shape
