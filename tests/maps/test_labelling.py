@@ -52,8 +52,9 @@ def test_reports_every_window(model):
     picture, valid = smooth_picture(100, 100).transpose(1, 2, 0), np.ones((100, 100), bool)
     valid[:50] = False
     grid, told = WindowGrid((100, 100), model.crop_size, model.stride), []
-    label_block(model, picture, valid, (0, 0, 100, 100), grid, on_windows=told.append)
-    assert sum(told) == grid.num_windows([(0, 0, 100, 100)])
+    label_block(model, picture, valid, (0, 0, 100, 100), grid, on_windows=lambda *counts: told.append(counts))
+    done, scored = map(sum, zip(*told, strict=True))
+    assert done == grid.num_windows([(0, 0, 100, 100)]) and scored == model.num_scored < done
 
 
 @pytest.fixture
