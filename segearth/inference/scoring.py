@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from simfeatup.scoring import score, score_reference
+from simfeatup.scoring import Upsample, score, score_reference
 from simfeatup.upsamplers.base import KernelReuse
 
 STRIP_BYTES = 128 * 2**20  # memory of one strip of query probabilities
@@ -49,7 +49,7 @@ def score_encoded(
     encoded: EncodedWindows,
     text_embeddings: Tensor,
     cls_token_weight: float,
-    upsampler: nn.Module | None = None,
+    upsampler: Upsample | None = None,
     exact_reference: bool = False,
     rank: int | None = None,
 ) -> Tensor:

@@ -11,7 +11,7 @@ from simfeatup.scoring import coordinates, score, score_reference
 from simfeatup.upsamplers.base import LinearUpsampler
 from tests.conftest import GOLDEN
 
-LINEAR = ['jbu_one', 'jbu_stack', 'bilinear', 'joint_bilateral']
+LINEAR = ['jbu_one', 'jbu_stack', 'bilinear', 'joint_bilateral', 'naf', 'anything']
 DIM, QUERIES = 24, 5
 
 
