@@ -54,8 +54,9 @@ def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderR
     said = _read_folder(settings['model_path']) if is_folder else {}
     name = settings.get('model_name', said.get('model_name', RELEASED_UPSAMPLER['model_name']))
     if not is_own and (not isinstance(name, str) or name not in UPSAMPLERS):
-        known = f'{", ".join(UPSAMPLERS)}; or module:function of your own'
-        raise ConfigError(f'unknown upsampler {name!r} in feature_up_cfg; known: {known}')
+        place = settings['model_path'] if 'model_name' not in settings else 'feature_up_cfg'
+        own = '' if said else '; or module:function of your own'
+        raise ConfigError(f'unknown upsampler {name!r} in {place}; known: {", ".join(UPSAMPLERS)}{own}')
     allowed = (*RELEASED_UPSAMPLER, *WITHOUT_WEIGHTS.get(name, ()))
     unknown = sorted(set(settings) - set(allowed))
     if unknown:

@@ -31,8 +31,8 @@ class Anything(LinearUpsampler):
     """Softmax over 7 x 7 cells q of the logarithm of a Gaussian of each, of place and colour.
 
     ``-x'^2 / 2 sx^2 - y'^2 / 2 sy^2 - |I(p) - I_low(q)|^2 / 2 sr^2``, (x', y') the offset of pixel p from q
-    turned by an angle. The four numbers of each cell are fitted to the image by so many steps of Adam, without anything random, so
-    that the upsampled I_low differs least from I (L1). Gradients reach the features, not the image.
+    turned by an angle. The four numbers of each cell are fitted to the image by so many steps of Adam, without anything
+    random, so that the upsampled I_low differs least from I (L1). Gradients reach the features, not the image.
     """
 
     def __init__(self, dim: int, num_steps: int = NUM_STEPS, learning_rate: float = LEARNING_RATE) -> None:
