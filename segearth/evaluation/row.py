@@ -83,6 +83,8 @@ def build_row(
     settings = (model.config_defaults() if isinstance(model, SegEarthSegmentation) else {}) | dict(config.model)
     upsampler = getattr(getattr(model, 'core', model), 'upsampler', None)  # None: scores are interpolated
     upsamplers = {kind: name for name, kind in UPSAMPLERS.items()}
+    named = str((settings.get('feature_up_cfg') or {}).get('model_name'))
+    own = named if ':' in named else type(upsampler).__name__  # module:function
     scales = (step.get('scale') for step in dataset.get('pipeline') or () if step.get('type') == 'Resize')
     scale = next(filter(None, scales), None)
     threshold = settings.get('prob_thd')
@@ -95,7 +97,7 @@ def build_row(
         'Config': os.fsencode(Path(config.filename).stem).decode(errors='replace'),  # a name may be no text
         'Weights': Path(settings.get('clip_path') or '').name or None,
         'Classes': Path(settings.get('name_path') or '').name or None,
-        'Upsampler': 'none' if upsampler is None else upsamplers.get(type(upsampler), type(upsampler).__name__),
+        'Upsampler': 'none' if upsampler is None else upsamplers.get(type(upsampler), own),
         'Lambda': settings.get('cls_token_lambda'),
         'Threshold': threshold if threshold is None or isinstance(threshold, Real) else str(threshold),
         'Logit scale': settings.get('logit_scale'),

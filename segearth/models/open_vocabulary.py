@@ -28,6 +28,7 @@ from segearth.models.feature_upsampler import build_feature_upsampler
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary
 from segearth.weights.encoders import get_record
+from simfeatup.scoring import Upsample
 from simfeatup.upsamplers.base import KernelReuse
 
 BUILD_ARGUMENTS = ('clip_type', 'vit_type', 'clip_path', 'feature_up', 'feature_up_cfg', 'device', 'precision')
@@ -49,7 +50,8 @@ class OpenVocabularySegmenter(nn.Module):
         encoder: DenseCLIP or anything with its ``patch_size``, ``grid_size`` and call.
         text_embeddings: (Q, C), L2-normalised.
         query_to_class: (Q,), class index of each query.
-        upsampler: (B, C, h, w), guidance (B, 3, H, W) -> (B, C, H, W); None for interpolated scores.
+        upsampler: Features (B, C, h, w), guidance (B, 3, H, W), the normalised windows, -> (B, C, H, W): a module, or
+            any other callable, which runs without gradients; None for interpolated scores.
         settings: How features become labels. May be replaced later: ``model.settings = replace(model.settings, ...)``.
         class_names: K names; None for numbered ones.
 
@@ -67,7 +69,7 @@ class OpenVocabularySegmenter(nn.Module):
         encoder: nn.Module,
         text_embeddings: Tensor,
         query_to_class: Tensor,
-        upsampler: nn.Module | None = None,
+        upsampler: Upsample | None = None,
         settings: InferenceSettings | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
@@ -271,7 +273,8 @@ def build_segmenter(
 
     The encoder is that of :func:`segearth.models.build.build_encoder`, which says what ``clip_type``, ``vit_type``,
     ``clip_path`` and ``precision`` are; without a device it runs on CUDA where present, else the CPU. ``feature_up``
-    upsamples its features with SimFeatUp, by ``model_name`` and ``model_path`` of ``feature_up_cfg``. The settings are
+    upsamples its features, by ``model_name`` and ``model_path`` of ``feature_up_cfg``
+    (:func:`segearth.models.feature_upsampler.build_feature_upsampler`). The settings are
     fields of :class:`InferenceSettings` and arguments of the read-out (:data:`READOUT_KEYS`), under their names here or
     the original's; those not given are the encoder record's, or the classes' defaults. A
     :class:`segearth.errors.UserError` says which setting or weight file cannot be used, and why.

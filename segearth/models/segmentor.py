@@ -31,6 +31,7 @@ from segearth.models.build import DEFAULT_READOUT
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD, read_out_anew
 from segearth.models.open_vocabulary import READOUT_KEYS, OpenVocabularySegmenter, build_segmenter, split_settings
 from segearth.text.vocabulary import Vocabulary, read_vocabulary
+from simfeatup.scoring import Upsample
 
 DEFAULTS: dict[str, Any] = {'clip_type': 'CLIP', 'cls_token_lambda': 0.0}
 """What holds in the original where a config does not say, unlike elsewhere here."""
@@ -113,7 +114,7 @@ class SegEarthSegmentation(BaseSegmentor):
         encoder: nn.Module,
         text_embeddings: Tensor,
         query_to_class: Tensor,
-        upsampler: nn.Module | None = None,
+        upsampler: Upsample | None = None,
         feature_up: bool = True,
         data_preprocessor: Mapping | nn.Module | None = None,
         init_cfg: Mapping | None = None,
