@@ -110,8 +110,7 @@ def plan(config: Path, work_dir: Path, overrides: Mapping[str, Any] | None, limi
     published, folder = published_images(config.name), work_dir / config.stem
     num_images = published.count if published else USUAL_IMAGES
     try:
-        settings = load_config(str(config), overrides)
-        digest = settings_digest(settings.model, settings.test_dataloader.dataset, limit)
+        digest = settings_digest(load_config(str(config), overrides), limit)
     except (UserError, SystemExit) as error:
         return Job(config, folder, None, 0, str(error))
     return Job(config, folder, digest, min(num_images, limit or num_images))

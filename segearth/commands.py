@@ -1,4 +1,5 @@
-"""The console command ``segearth``: ``predict`` maps scenes, ``compare`` compares maps, ``app`` opens the page.
+"""The console command ``segearth``: ``predict`` maps scenes, ``compare`` compares maps, ``words`` says what words do to
+a map, ``app`` opens the page.
 
 ``eval`` and ``download-weights`` are the checkout's eval.py and tools/download_weights.py; ``push`` uploads a model;
 ``doctor`` shows what this machine has.
@@ -21,6 +22,7 @@ from segearth.cli import add_segmenter_options, run_cli, segmenter_settings
 from segearth.errors import ConfigError, DataError, UserError
 from segearth.paths import require
 
+TABLE_WIDTH = 120  # characters, where the output is no terminal
 PROGRAMS = {  # commands with a command line of their own: module, help
     'eval': ('segearth.evaluation.run', 'evaluate a config on its data set'),
     'download-weights': ('segearth.weights.program', 'fetch the weights of encoders and upsamplers'),
@@ -40,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     if arguments and arguments[0] in PROGRAMS:
         return importlib.import_module(PROGRAMS[arguments[0]][0]).run(arguments[1:], f'segearth {arguments[0]}')
     parsed = _parser().parse_args(_with_negative_values(arguments))
-    from segearth.progress import message_format  # late: the help does without
+    from segearth.progress import MessageHandler, message_format  # late: the help does without
 
-    logging.basicConfig(format=message_format())
+    logging.basicConfig(format=message_format(), handlers=[MessageHandler()])
     for package in ('segearth', 'simfeatup'):  # other libraries tell more than anyone wants to know
         logging.getLogger(package).setLevel(logging.INFO)
     return parsed.run(parsed)
@@ -65,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser('predict', help='map scenes of any size', description='Maps scenes of any size.')
     _add_predict_arguments(predict)
     predict.set_defaults(run=_predict)
+    words = commands.add_parser('words', help='what classes are confused with, and what single words change',
+                                description='Says, without labels, how words decide the map of a scene: share and '
+                                'score of each class, what it is confused with, and how the map would change without a '
+                                'word or with another.')  # fmt: skip
+    _add_words_arguments(words)
+    words.set_defaults(run=_words)
     compare = commands.add_parser('compare', help='what changed between the maps of two dates',
                                   description='Compares the maps of two dates.')  # fmt: skip
     _add_compare_arguments(compare)
@@ -80,22 +88,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('scenes', nargs='+', metavar='SCENE', help='raster files, folders, patterns, or paths of GDAL')
     parser.add_argument('--out', type=Path, required=True, help='folder of the results')
-    words = parser.add_argument_group('classes and model')
-    words.add_argument('--classes', help='classes in words, as in "building; road; water,river"')
-    words.add_argument('--classes-file', help='file with one class a line, commas between synonyms')
-    words.add_argument('--config', help='configuration of a data set, such as configs/cfg_loveda.py')
-    add_segmenter_options(words)
-    reading = parser.add_argument_group('reading')
-    reading.add_argument('--bands', help='numbers of the red, green and blue band from 1, as in 4,3,2')
-    reading.add_argument('--stretch', default='auto', metavar='percentile|none|A,B', help='numbers to picture; '
-                         'default: none for 8 bit, else percentile')  # fmt: skip
-    reading.add_argument('--sar', dest='sensor', action='store_const', const='sar', help='radar: one or two bands')
-    reading.add_argument('--extent', metavar='WEST,SOUTH,EAST,NORTH|FILE', help="map this part alone, in the scene's "
-                         'system; or the bounds of a vector file')  # fmt: skip
-    reading.add_argument('--extent-crs', metavar='EPSG:CODE', help='system of these numbers, as in EPSG:4326')
-    reading.add_argument('--ignore-alpha', action='store_true', default=None, help='map what alpha says is not there')
-    reading.add_argument('--resolution', default='auto', metavar='METRES|Npx|auto|native', help='a pixel that scenes '
-                         'are resampled to, or N of their own pixels; auto: what the encoder knows')  # fmt: skip
+    _add_class_options(parser)
+    _add_reading_options(parser)
     writing = parser.add_argument_group('results')
     writing.add_argument('--scores', action='store_true', help="also a raster of the probability of each pixel's class")
     writing.add_argument('--polygons', action='store_true', help='also polygons, as GeoPackage')
@@ -108,6 +102,40 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     cluster = parser.add_argument_group('several processes or machines (Dask)').add_mutually_exclusive_group()
     cluster.add_argument('--scheduler', metavar='tcp://HOST:PORT', help='Dask scheduler whose workers compute blocks')
     cluster.add_argument('--workers', type=int, help='number of worker processes to start on this machine')
+
+
+def _add_words_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('scene', metavar='SCENE', help='raster file, or path of GDAL')
+    parser.add_argument('--try', dest='tried', metavar='CLASS=WORD,...;...', help='words that are not in the list yet, '
+                        'each for its class, as in "water=lake,pond; road=street"')  # fmt: skip
+    parser.add_argument('--windows', type=int, help='windows to look at, in blocks that lie evenly over larger scenes; '
+                        'default: 256')  # fmt: skip
+    parser.add_argument('--out', type=Path, help='folder for the tables as a spreadsheet, and a picture')
+    parser.add_argument('--overwrite', action='store_true', help='replace these')
+    _add_class_options(parser)
+    _add_reading_options(parser)
+
+
+def _add_class_options(parser: argparse.ArgumentParser) -> None:
+    words = parser.add_argument_group('classes and model')
+    words.add_argument('--classes', help='classes in words, as in "building; road; water,river"')
+    words.add_argument('--classes-file', help='file with one class a line, commas between synonyms')
+    words.add_argument('--config', help='configuration of a data set, such as configs/cfg_loveda.py')
+    add_segmenter_options(words)
+
+
+def _add_reading_options(parser: argparse.ArgumentParser) -> None:
+    reading = parser.add_argument_group('reading')
+    reading.add_argument('--bands', help='numbers of the red, green and blue band from 1, as in 4,3,2')
+    reading.add_argument('--stretch', default='auto', metavar='percentile|none|A,B', help='numbers to picture; '
+                         'default: none for 8 bit, else percentile')  # fmt: skip
+    reading.add_argument('--sar', dest='sensor', action='store_const', const='sar', help='radar: one or two bands')
+    reading.add_argument('--extent', metavar='WEST,SOUTH,EAST,NORTH|FILE', help="map this part alone, in the scene's "
+                         'system; or the bounds of a vector file')  # fmt: skip
+    reading.add_argument('--extent-crs', metavar='EPSG:CODE', help='system of these numbers, as in EPSG:4326')
+    reading.add_argument('--ignore-alpha', action='store_true', default=None, help='map what alpha says is not there')
+    reading.add_argument('--resolution', default='auto', metavar='METRES|Npx|auto|native', help='a pixel that scenes '
+                         'are resampled to, or N of their own pixels; auto: what the encoder knows')  # fmt: skip
 
 
 def _add_compare_arguments(parser: argparse.ArgumentParser) -> None:
@@ -135,29 +163,17 @@ def _add_app_arguments(parser: argparse.ArgumentParser) -> None:
 def _predict(arguments: argparse.Namespace) -> None:
     from segearth.freed_memory import keep_freed_memory
     from segearth.io.outputs import check_results
-    from segearth.io.raster import read_band_numbers
-    from segearth.maps.extent import read_extent
     from segearth.maps.labelling import BLOCK_SIDE
     from segearth.maps.predict import MapOptions, parts_of, predict_to_files
     from segearth.maps.results import MapFiles
     from segearth.maps.run import run_blocks
-    from segearth.maps.scene import SceneSource, choose_resolution, find_scenes, open_scene
+    from segearth.maps.speed import timed
     from segearth.progress import progress_bar
     from segearth.segmenter import Segmenter
-    from segearth.weights.encoders import DEFAULT_ENCODERS, get_record
 
     settings = _segmenter_settings(arguments)
-    sensor, ignore_alpha = settings.get('sensor', 'optical'), settings.get('ignore_alpha', False)
-    bands = read_band_numbers(arguments.bands)
-    paths = find_scenes(arguments.scenes)
-    record = get_record(settings.get('clip_type') or DEFAULT_ENCODERS[sensor], settings.get('vit_type'))
-    resolution = choose_resolution(arguments.resolution, record.resolution)
-    extent = read_extent(arguments.extent, arguments.extent_crs)
-    sources = [SceneSource(path, bands, sensor, resolution, ignore_alpha, extent) for path in paths]
-    names = []
-    for source in sources:  # all of them before the first is begun: a typing error should not cost a night
-        with open_scene(source) as scene:
-            names.append(scene.name)
+    sources, names = _scenes(arguments, arguments.scenes, settings)
+    paths = [source.path for source in sources]
     check_results({path: MapFiles.of(arguments.out, name).paths for path, name in zip(paths, names, strict=True)})
     block_side = BLOCK_SIDE if arguments.block_size is None else arguments.block_size
     options = MapOptions(arguments.stretch, arguments.scores, arguments.polygons, arguments.min_area, block_side)
@@ -171,7 +187,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         context = dask_runner(partial(Segmenter, **settings), arguments.scheduler, arguments.workers)
     failures = []
     with context as runner:
-        how = {'runner': runner, 'resume': arguments.resume, 'overwrite': arguments.overwrite}
+        how = {'runner': timed(runner), 'resume': arguments.resume, 'overwrite': arguments.overwrite}
         for source, name in zip(sources, names, strict=True):
             try:
                 with progress_bar(name) as progress:
@@ -185,6 +201,62 @@ def _predict(arguments: argparse.Namespace) -> None:
     if failures:
         several = f'{len(failures)} of {len(sources)} scenes failed, see above'
         raise DataError(failures[0] if len(sources) == 1 else several)
+
+
+def _scenes(arguments: argparse.Namespace, given: Sequence[str], settings: dict[str, Any]) -> tuple[list[Any], list]:
+    """How the given scenes are read, and the names of their results.
+
+    All are looked at before the first is begun: a typing error should not cost a night.
+    """
+    from segearth.io.raster import read_band_numbers
+    from segearth.maps.extent import read_extent
+    from segearth.maps.scene import SceneSource, choose_resolution, find_scenes, open_scene
+    from segearth.weights.encoders import DEFAULT_ENCODERS, get_record
+
+    sensor, ignore_alpha = settings.get('sensor', 'optical'), settings.get('ignore_alpha', False)
+    bands = read_band_numbers(arguments.bands)
+    paths = find_scenes(given)
+    record = get_record(settings.get('clip_type') or DEFAULT_ENCODERS[sensor], settings.get('vit_type'))
+    resolution = choose_resolution(arguments.resolution, record.resolution)
+    extent = read_extent(arguments.extent, arguments.extent_crs)
+    sources = [SceneSource(path, bands, sensor, resolution, ignore_alpha, extent) for path in paths]
+    names = []
+    for source in sources:
+        with open_scene(source) as scene:
+            names.append(scene.name)
+    return sources, names
+
+
+def _words(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from segearth.freed_memory import keep_freed_memory
+    from segearth.maps.configuration import words_of
+    from segearth.maps.word_tables import check_files, shown, write_files
+    from segearth.maps.words import WINDOWS, examine_source, with_tried
+    from segearth.progress import progress_bar
+    from segearth.segmenter import Segmenter
+    from segearth.text.vocabulary import Vocabulary
+
+    settings = _segmenter_settings(arguments)
+    sources, names = _scenes(arguments, [arguments.scene], settings)
+    if len(sources) > 1:
+        raise ConfigError(f'{arguments.scene} holds {len(sources)} scenes; give one, such as {sources[0].path}')
+    vocabulary, places = with_tried(Vocabulary.from_classes(settings['classes']), arguments.tried)
+    files = check_files(sources[0].path, arguments.out, names[0], arguments.overwrite) if arguments.out else []
+    keep_freed_memory(limited=True)
+    windows = WINDOWS if arguments.windows is None else arguments.windows
+    model = Segmenter(**settings | {'classes': words_of(vocabulary)}).model
+    with progress_bar(names[0], is_passing=True) as progress:
+        study = examine_source(sources[0], model, vocabulary, places, windows, arguments.stretch, progress=progress)
+    console = Console()
+    if not console.is_terminal:
+        console.width = TABLE_WIDTH
+    for table in shown(study, names[0]):
+        console.print(table)
+    if files:
+        write_files(study, files)
+        print('\n'.join(map(str, files)))
 
 
 def _compare(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ With ``SEGEARTH_PROGRESS=lines`` in the environment progress is ``progress: 12/3
 with ``INFO: `` or ``WARNING: ``.
 """
 
+import logging
 import os
 import sys
 import time
@@ -27,6 +28,15 @@ def is_read_by_program() -> bool:
 def message_format() -> str:
     """How logging writes a message."""
     return '%(levelname)s: %(message)s' if is_read_by_program() else '%(message)s'
+
+
+class MessageHandler(logging.StreamHandler):
+    """Writes messages to what the error stream is at the moment: a bar takes it over, and lets lines pass above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a message."""
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 @contextmanager

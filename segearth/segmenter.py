@@ -21,7 +21,7 @@ from segearth.inference.settings import as_pair
 from segearth.io.panels import Palette, colour_map, draw_panels, overlay, palette_of
 from segearth.io.pictures import READERS, fit_image
 from segearth.io.raster import ImageInput, read_band_numbers
-from segearth.models.open_vocabulary import build_segmenter, embed_vocabulary
+from segearth.models.open_vocabulary import OpenVocabularySegmenter, build_segmenter, embed_vocabulary
 from segearth.text.vocabulary import Vocabulary
 from segearth.weights.encoders import DEFAULT_ENCODERS
 
@@ -82,8 +82,8 @@ class Segmenter:
             goes without SimFeatUp), ``feature_up_cfg``, ``device``, ``precision``; of the read-out: ``attention``,
             ``ignore_residual``, ``num_readout_blocks``; of inference
             (:class:`segearth.inference.settings.InferenceSettings`): ``prob_threshold``, ``background_index``,
-            ``cls_token_weight`` (lambda), ``crop_size``, ``stride``, ``logit_scale``, ``window_batch_size``. The
-            original's keys (``model_type``, ``prob_thd``, ``slide_crop`` ...) mean the same.
+            ``cls_token_weight`` (lambda), ``crop_size``, ``stride``, ``logit_scale``, ``refine``,
+            ``window_batch_size``. The original's keys (``model_type``, ``prob_thd``, ``slide_crop`` ...) mean the same.
 
     Raises:
         segearth.errors.UserError: A setting or a weight file cannot be used; the message says why.
@@ -131,6 +131,15 @@ class Segmenter:
         self.palette = _palette_for(vocabulary, palette)
         self.model.set_vocabulary(*embed_vocabulary(self._encoder, vocabulary), vocabulary.class_names)
         self.vocabulary = vocabulary
+
+    @plain_torch()
+    def model_of(self, vocabulary: Vocabulary) -> OpenVocabularySegmenter:
+        """The model with other words for its classes, beside this one; they share the encoder and the upsampler."""
+        model, words = self.model, embed_vocabulary(self._encoder, vocabulary)
+        other = OpenVocabularySegmenter(
+            model.encoder, *words, model.upsampler, model.settings, vocabulary.class_names
+        )
+        return other.to(model.mean.device)
 
     @property
     def class_names(self) -> tuple[str, ...]:

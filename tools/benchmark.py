@@ -8,7 +8,6 @@ Prints a table and writes benchmark.json and benchmark.png into --out.
 """
 
 import argparse
-import importlib
 import json
 import multiprocessing
 import os
@@ -34,24 +33,26 @@ from open_clip.model import CLIP
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from segearth.cli import build_parser, run_cli
 from segearth.device import choose_device
 from segearth.errors import ConfigError
 from segearth.freed_memory import keep_freed_memory
+from segearth.inference.scoring import encode_windows
 from segearth.inference.settings import InferenceSettings
 from segearth.inference.sliding_window import window_boxes
 from segearth.io.atomic import replacing, write_bytes
 from segearth.io.pictures import read_optical
 from segearth.models.build import resolve_precision
 from segearth.models.dense_clip import DenseCLIP
+from segearth.models.feature_upsampler import own_upsampler
 from segearth.models.open_vocabulary import OpenVocabularySegmenter
 from segearth.paths import find_file, weights_folders
 from segearth.weights.encoders import get_record
 from simfeatup import build_upsampler
 from simfeatup.ops.adaptive_conv import adaptive_conv_norm
-from simfeatup.scoring import coordinates
+from simfeatup.scoring import maps_to_upsample
 from simfeatup.upsamplers.base import LinearUpsampler
 
 WHOLE = 'not split'  # what is measured as a whole
@@ -60,7 +61,7 @@ COLOURS = {  # of the stages, told apart without colour vision too
     'post-process': '#cc79a7', WHOLE: '#555555',
 }  # fmt: skip
 PLAIN = 'jbu_one plain'  # by the plain path: slow, so measured once, without warm-up, and as a whole
-UPSAMPLERS = ('jbu_one', 'jbu_stack', 'joint_bilateral', 'bilinear')
+UPSAMPLERS = ('jbu_one', 'jbu_stack', 'joint_bilateral', 'bilinear', 'naf', 'anything')
 VARIANTS: dict[str, str | None] = {name: name for name in UPSAMPLERS} | {PLAIN: 'jbu_one', 'none': None}
 """Way of scoring -> name of its upsampler; None for scores interpolated without one."""
 DEFAULT_VARIANTS = ('jbu_one', 'bilinear', 'none', PLAIN)
@@ -139,7 +140,7 @@ def measure(name: str, options: argparse.Namespace) -> dict:
     kind = VARIANTS.get(name)
     upsampler = build_upsampler(kind, dim).eval() if kind else None
     if name not in VARIANTS:
-        upsampler = load_hook(options.hook)(dim)
+        upsampler = own_upsampler(options.hook, dim, '--hook')
     is_slow = name == PLAIN
     model = OpenVocabularySegmenter(
         tower,
@@ -204,18 +205,6 @@ def save_chart(results: Sequence[Mapping], path: Path) -> None:
         figure.savefig(part, format='png', dpi=110)
 
 
-def load_hook(hook: str | None) -> Callable[[int], nn.Module]:
-    """The function behind ``module:function``."""
-    module, _, name = (hook or '').partition(':')
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f'--hook is {hook!r}; expected module:function that can be imported ({error})') from None
-    if not callable(function):
-        raise ConfigError(f'--hook is {hook!r}; expected a function, not a {type(function).__name__}')
-    return function
-
-
 def _stages(model: OpenVocabularySegmenter, image: Tensor, timer: Callable[[Callable], float]) -> dict[str, float]:
     """Seconds of encoder, upsampling kernels, their application, the rest of scoring, and post-processing."""
     height, width = image.shape[-2:]
@@ -226,13 +215,12 @@ def _stages(model: OpenVocabularySegmenter, image: Tensor, timer: Callable[[Call
     all_of_scoring = timer(lambda: model.score_windows(window)) * count - stages['ViT']
     upsampler = model.upsampler
     if isinstance(upsampler, LinearUpsampler):
-        tokens = model.encoder(window)[1].float()
-        grid = model.encoder.grid_size(*window.shape[-2:])
-        kernels = upsampler.stages(window, grid)
-        channels = torch.cat([tokens @ model.text_embeddings.T, coordinates(tokens)], 2).transpose(1, 2)
-        channels = channels.unflatten(2, grid).contiguous()
+        words = model.text_embeddings
+        features = encode_windows(model.encoder, window, words.dtype).features
+        grid = features.shape[2:]
+        kernels, maps = upsampler.stages(window, grid), maps_to_upsample(upsampler, features, window, words)
         stages['kernels'] = timer(lambda: upsampler.stages(window, grid)) * count
-        stages['apply'] = timer(lambda: adaptive_conv_norm(channels, kernels, len(model.text_embeddings))) * count
+        stages['apply'] = timer(lambda: adaptive_conv_norm(maps, kernels, len(words) + 1)) * count
     rest = all_of_scoring - stages.get('kernels', 0) - stages.get('apply', 0)
     stages['score'] = max(rest, 0.0)
     logits = torch.randn(len(model.text_embeddings), height, width, device=image.device)

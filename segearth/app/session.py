@@ -119,7 +119,7 @@ class Session:
             grid = WindowGrid(valid.shape, models[0].crop_size, models[0].stride, models[0].is_smooth)
             total, done = len(models) * grid.num_windows([box]), 0
 
-            def advance(windows: int) -> None:
+            def advance(windows: int, _: int) -> None:
                 nonlocal done
                 done += windows
                 tell(done, total)

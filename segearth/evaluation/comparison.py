@@ -20,7 +20,7 @@ from segearth.io.atomic import replacing
 from segearth.paths import PROJECT_ROOT
 from segearth.published import FOREGROUND_IOU, GROUPS, PUBLISHED, PublishedRecord
 
-LEFT_OUT = ('Limit', 'Skipped', 'Weights')  # columns that are empty in a run as published
+LEFT_OUT = ('Limit', 'Skipped', 'Weights', 'Refinement')  # columns that are empty, 0 or none in a run as published
 PAPER_SHEET = 'paper'
 WIDTHS = {
     'Group': 10, 'Config': 26, 'Measure': 15, 'Measured': 10, 'Reported': 10, 'Difference': 11, 'Reported is': 12,
@@ -104,7 +104,7 @@ def _find_differences(row: Mapping[str, Any], record: PublishedRecord) -> list[s
         for column, value in record.settings.items()
         if not _is_same(row.get(column), value)
     ]
-    differences += [f'{column} {row[column]}' for column in LEFT_OUT if row.get(column)]
+    differences += [f'{column} {row[column]}' for column in LEFT_OUT if row.get(column) not in (None, 0, 'none')]
     published = record.images
     if published and not row.get('Limit') and row.get('Images') != published.count:
         differences.append(f'{row.get("Images")} of {published.count} images')
@@ -124,7 +124,7 @@ def _is_same(value: Any, expected: Any) -> bool:
 def _shipped_digest(name: str) -> str | None:
     try:
         config = load_config(str(PROJECT_ROOT / 'configs' / f'{name}.py'))
-        return settings_digest(config.model, config.test_dataloader.dataset)
+        return settings_digest(config)
     except UserError:
         return None
 

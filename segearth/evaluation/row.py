@@ -18,6 +18,7 @@ from torch import nn
 
 import segearth
 from segearth.errors import MissingFileError, ResultsError
+from segearth.inference.refinement import REFINEMENTS
 from segearth.io.atomic import write_bytes
 from segearth.models.segmentor import SegEarthSegmentation
 from segearth.text.vocabulary import read_class_text
@@ -82,6 +83,8 @@ def build_row(
     settings = (model.config_defaults() if isinstance(model, SegEarthSegmentation) else {}) | dict(config.model)
     upsampler = getattr(getattr(model, 'core', model), 'upsampler', None)  # None: scores are interpolated
     upsamplers = {kind: name for name, kind in UPSAMPLERS.items()}
+    named = str((settings.get('feature_up_cfg') or {}).get('model_name'))
+    own = named if ':' in named else type(upsampler).__name__  # module:function
     scales = (step.get('scale') for step in dataset.get('pipeline') or () if step.get('type') == 'Resize')
     scale = next(filter(None, scales), None)
     threshold = settings.get('prob_thd')
@@ -94,32 +97,49 @@ def build_row(
         'Config': os.fsencode(Path(config.filename).stem).decode(errors='replace'),  # a name may be no text
         'Weights': Path(settings.get('clip_path') or '').name or None,
         'Classes': Path(settings.get('name_path') or '').name or None,
-        'Upsampler': 'none' if upsampler is None else upsamplers.get(type(upsampler), type(upsampler).__name__),
+        'Upsampler': 'none' if upsampler is None else upsamplers.get(type(upsampler), own),
         'Lambda': settings.get('cls_token_lambda'),
         'Threshold': threshold if threshold is None or isinstance(threshold, Real) else str(threshold),
         'Logit scale': settings.get('logit_scale'),
         'Background': settings.get('bg_idx'),
         'Read-out blocks': settings.get('ssa_last_n_layers'),
+        'Refinement': refinement_of(config, measured.get('Images')),
         'Window': None if settings.get('slide_crop') is None else str(settings['slide_crop']),
         'Stride': None if settings.get('slide_stride') is None else str(settings['slide_stride']),
         'Resize': str(tuple(scale)) if isinstance(scale, Sequence) else scale,
         **measured,
         'Versions': package_versions(),
         'Date': time.strftime('%Y-%m-%d %H:%M:%S'),
-        'Settings': settings_digest(config.model, dataset, measured.get('Limit')),
+        'Settings': settings_digest(config, measured.get('Limit')),
     }
     classes = [(name, _rounded(100 * iou), _rounded(100 * accuracy)) for name, iou, accuracy in class_scores]
     return ResultRow(run, summary, classes)
 
 
-def settings_digest(model: Mapping[str, Any], dataset: Mapping[str, Any], limit: int | None = None) -> str:
+def refinement_of(config: Config, num_images: int | None = None) -> str:
+    """The refinement of scores in words; of groups of images with their size, which figures depend on."""
+    group = group_size(config)
+    name = config.model.get('refine') or 'none'
+    return name if group is None else f'{name} of {min(group, num_images or group)} images at once (transductive)'
+
+
+def group_size(config: Config) -> int | None:
+    """Number of images that are refined together, those of a batch; None where each is scored by itself."""
+    name = config.model.get('refine')
+    is_group = isinstance(name, str) and name in REFINEMENTS and REFINEMENTS[name].of_group is not None
+    return config.test_dataloader.get('batch_size', 1) if is_group else None
+
+
+def settings_digest(config: Config, limit: int | None = None) -> str:
     """Short hash of all that figures depend on by settings: two runs with the same one should give the same figures.
 
-    Folders do not count; the words of the class-name file do, its name does not.
+    Folders do not count; the words of the class-name file do, its name does not. The batch size does where images are
+    refined together; that several processes make other groups of them is not known here.
     """
+    model, dataset, group = config.model, config.test_dataloader.dataset, group_size(config)
     words = read_class_text(Path(model['name_path'])) if model.get('name_path') else None
     known = [{key: value for key, value in part.items() if key not in PLACES} for part in (dict(model), dict(dataset))]
-    text = json.dumps([*known, words, limit], sort_keys=True, default=str)
+    text = json.dumps([*known, words, limit, *([] if group is None else [group])], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -153,8 +153,10 @@ def score_settings(
         maps = []
         for entry in words:
             texts = entry.text_embeddings
-            scores = model.score_encoded(encoded, texts, cls_token_weight=0.0)
-            maps += [scores + global_bias(encoded.cls_token, texts, weight) for weight in weights]
+            scores = model.score_encoded(encoded, texts, cls_token_weight=0.0, refine=None)
+            for weight in weights:  # a refinement comes behind the bias, which it is not linear in
+                biased = scores + global_bias(encoded.cls_token, texts, weight)
+                maps.append(model.refine_windows(biased, encoded, texts))
         return torch.cat(maps, dim=1)
 
     return list(model.score_images(images, size, score, sum(num_scores)).split(num_scores, dim=1))

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from simfeatup.scoring import score, score_reference
-from simfeatup.upsamplers.base import KernelReuse
+from simfeatup.scoring import Upsample, score, score_reference, upsample_maps
+from simfeatup.upsamplers.base import KernelReuse, LinearUpsampler
 
 STRIP_BYTES = 128 * 2**20  # memory of one strip of query probabilities
 
@@ -49,7 +49,7 @@ def score_encoded(
     encoded: EncodedWindows,
     text_embeddings: Tensor,
     cls_token_weight: float,
-    upsampler: nn.Module | None = None,
+    upsampler: Upsample | None = None,
     exact_reference: bool = False,
     rank: int | None = None,
 ) -> Tensor:
@@ -71,6 +71,19 @@ def score_encoded(
     else:
         scores = score(upsampler, features, guidance, text_embeddings, rank, reuse)
     return scores + global_bias(cls_token, text_embeddings, cls_token_weight)
+
+
+def upsample_scores(encoded: EncodedWindows, scores: Tensor, upsampler: Upsample | None = None) -> Tensor:
+    """Scores (B, Q, h, w) of the patches of windows, brought to the windows' size (B, Q, H, W) where it is known.
+
+    An upsampler whose weights know the image alone weighs scores as it would weigh features; else bilinearly.
+    """
+    guidance = encoded.guidance
+    if guidance is None:
+        return scores
+    if isinstance(upsampler, LinearUpsampler):
+        return upsample_maps(upsampler, scores, guidance, encoded.reuse)
+    return F.interpolate(scores, size=guidance.shape[-2:], mode='bilinear', align_corners=False)
 
 
 def similarity(features: Tensor, text_embeddings: Tensor) -> Tensor:

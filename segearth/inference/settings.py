@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from segearth.errors import ConfigError, did_you_mean
+from segearth.inference.refinement import REFINEMENTS
 
 AUTO = 'auto'  # as many windows at once as the free memory holds
 ORIGINAL_KEYS = {
@@ -39,6 +40,7 @@ class InferenceSettings:
     window_batch_size: int | str = AUTO  # windows encoded and scored at once
     exact_reference: bool = False  # score by the plain path, all channels at full size: slow, for comparison
     score_rank: int | None = None  # coordinates kept for the length of upsampled features; None is exact
+    refine: str | None = None  # of the scores: 'propagation' in each window, 'context' over images given together
 
     def __post_init__(self) -> None:
         for name in ('crop_size', 'stride'):
@@ -62,6 +64,8 @@ class InferenceSettings:
             value = getattr(self, name)
             if value != other and not (_is_number(value, Integral) and value >= 1):
                 raise ConfigError(f'{name} is {value!r}; allowed: 1 or more, or {other!r}')
+        if not isinstance(self.refine, str | None) or self.refine not in REFINEMENTS:
+            raise ConfigError(f'refine is {self.refine!r}; allowed: {", ".join(map(repr, REFINEMENTS))}')
 
     @classmethod
     def from_keys(cls, keys: Mapping[str, Any], others: Sequence[str] = ()) -> InferenceSettings:

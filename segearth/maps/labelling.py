@@ -7,7 +7,7 @@ sees it is done, and are classified and forgotten then. So memory goes with the 
 block's width, not with the block's area.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral
 from typing import Any
@@ -17,14 +17,17 @@ import torch
 from torch import Tensor
 
 from segearth.errors import ConfigError
+from segearth.inference.refinement import REFINEMENTS
 from segearth.inference.sliding_window import Box, score_padded, window_boxes, window_profile, window_starts
 from segearth.models.checkpoints import tensors_digest
-from segearth.models.open_vocabulary import OpenVocabularySegmenter
+from segearth.models.open_vocabulary import REFUSED_GROUP, OpenVocabularySegmenter
 
 BLOCK_SIDE = 2048  # pixels, rounded to strides: 8 blocks of an image of Sentinel-2 a side
-NO_DATA = 255  # label of pixels without data; so a map has at most 255 classes
+NO_DATA = 255  # label of pixels without data, so a map has at most as many classes
 WHOLE_IMAGE_WINDOW = ((224, 224), (112, 112))  # crop and stride where the model's own setting is "the whole image"
 NOT_IN_LABELS = ('window_batch_size', 'crop_size', 'stride', 'smooth_windows')  # settings: the grid says the last three
+OnWindows = Callable[[int, int], None]
+"""Told (windows just done, how many of them were scored: those without data are not)."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,12 @@ class WindowGrid:
         ]
 
 
+def check_number_of_classes(count: int) -> None:
+    """Refuses, by a ConfigError, more classes than labels of 8 bits can tell apart."""
+    if count > NO_DATA:
+        raise ConfigError(f'{count} classes; a map of 8 bits has room for {NO_DATA}: split the list')
+
+
 class SegmenterModel:
     """An open-vocabulary segmenter as maps need it: it scores windows, and classifies mean scores."""
 
@@ -87,6 +96,8 @@ class SegmenterModel:
         self._segmenter = segmenter
         self.num_classes = segmenter.num_classes
         settings = segmenter.settings
+        if REFINEMENTS[settings.refine].of_group:
+            raise ConfigError(REFUSED_GROUP.format(settings.refine))
         windows = WHOLE_IMAGE_WINDOW if settings.is_whole else (settings.crop_size, settings.stride)
         self.crop_size: tuple[int, int] = windows[0]
         self.stride: tuple[int, int] = windows[1]
@@ -121,17 +132,47 @@ def label_block(
     grid: WindowGrid,
     with_scores: bool = False,
     wanted: tuple[int, int] | None = None,
-    on_windows: Callable[[int], None] = lambda count: None,
+    on_windows: OnWindows = lambda done, scored: None,
     on_probabilities: Callable[[int, int, np.ndarray], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Labels the block ``box`` of a scene, given ``picture`` (h, w, 3) uint8 and ``valid`` (h, w) of its region.
+    """Labels the block ``box`` of a scene; arguments not named here are those of :func:`mean_scores`.
 
-    Windows without any valid pixel are left out, and batches of which no window touches the ``wanted`` columns (the
-    first, and the one behind the last), beside which labels mean nothing then. ``on_windows`` is told the number of
-    windows just done; ``on_probabilities`` gets the first row and column, in pixels of the scene, and the
-    probabilities (K, h, w) of all classes there, strip by strip, which are too much to keep for a large scene. Given
-    back are ``labels`` (h, w) uint8, and if asked for ``scores`` (h, w) float16, the probability of the label's class
-    in [0, 1], NaN without data.
+    ``on_probabilities`` gets the first row and column, in pixels of the scene, and the probabilities (K, h, w) of all
+    classes there, strip by strip, which are too much to keep for a large scene. Given back are ``labels`` (h, w) uint8,
+    and if asked for ``scores`` (h, w) float16, the probability of the label's class in [0, 1], NaN without data.
+    """
+    y1, x1, y2, x2 = box
+    arrays = {'labels': np.full((y2 - y1, x2 - x1), NO_DATA, np.uint8)}
+    if with_scores:
+        arrays['scores'] = np.full((y2 - y1, x2 - x1), np.nan, np.float16)
+    for first, mean, has_data in mean_scores(model, picture, valid, box, grid, wanted, on_windows):
+        probabilities, labels = model.classify(mean)
+        done = slice(first - y1, first - y1 + len(has_data))
+        arrays['labels'][done] = np.where(has_data, labels[0].cpu().numpy().astype(np.uint8), NO_DATA)
+        if with_scores:
+            chosen = probabilities.gather(0, labels)[0].float().cpu().numpy()
+            arrays['scores'][done] = np.where(has_data, chosen, np.nan)
+        if on_probabilities is not None:
+            on_probabilities(first, x1, probabilities.float().cpu().numpy())
+    return arrays
+
+
+@torch.inference_mode()
+def mean_scores(
+    model: SegmenterModel,
+    picture: np.ndarray,
+    valid: np.ndarray,
+    box: Box,
+    grid: WindowGrid,
+    wanted: tuple[int, int] | None = None,
+    on_windows: OnWindows = lambda done, scored: None,
+) -> Iterator[tuple[int, Tensor, np.ndarray]]:
+    """Scores of the block ``box`` of a scene, given ``picture`` (h, w, 3) uint8 and ``valid`` (h, w) of its region.
+
+    Strip by strip of rows of the block: the first row, in pixels of the scene, the mean (Q, h, w) of the scores of
+    windows, and which pixels have data, (h, w). Strips without any are left out, windows too, and batches of which no
+    window touches the ``wanted`` columns (the first, and the one behind the last), beside which scores mean nothing
+    then. ``on_windows`` is told the number of windows just done, and how many of them were scored.
     """
     top, left, _, right = grid.region(box)
     y1, x1, y2, x2 = box
@@ -142,9 +183,6 @@ def label_block(
     row_counts, column_counts = _counts(rows, row_profile, y1, y2), _counts(columns, column_profile, x1, x2)
     weights: Tensor | None = None
     pixels = torch.from_numpy(picture).permute(2, 0, 1)
-    arrays = {'labels': np.full((y2 - y1, x2 - x1), NO_DATA, np.uint8)}
-    if with_scores:
-        arrays['scores'] = np.full((y2 - y1, x2 - x1), np.nan, np.float16)
 
     sums = None  # (Q, window height, region width), rows of the scene from `row` on
     before, after = [rows[0], *rows[:-1]], [*rows[1:], rows[-1] + window_height]
@@ -154,32 +192,24 @@ def label_block(
             sums = torch.cat([sums[:, step:], sums.new_zeros(len(sums), step, sums.shape[2])], dim=1)
         in_row = slice(row - top, row - top + window_height)
         useful = [x for x in columns if valid[in_row, x - left : x - left + window_width].any()]
-        on_windows(len(columns) - len(useful))
+        on_windows(len(columns) - len(useful), 0)
         for start in range(0, len(useful), model.window_batch_size):
             batch = [x - left for x in useful[start : start + model.window_batch_size]]
-            if batch[0] < end_wanted - left and first_wanted - left < batch[-1] + window_width:
+            is_wanted = batch[0] < end_wanted - left and first_wanted - left < batch[-1] + window_width
+            if is_wanted:
                 scores = model.score(torch.stack([pixels[:, in_row, x : x + window_width] for x in batch]))
                 if sums is None:
                     sums = scores.new_zeros(scores.shape[1], window_height, right - left)
                     weights = torch.outer(row_profile, column_profile).to(sums) if grid.is_smooth else None
                 for x, window_scores in zip(batch, scores, strict=True):
                     sums[:, :, x : x + window_width] += window_scores if weights is None else window_scores * weights
-            on_windows(len(batch))
+            on_windows(len(batch), len(batch) * is_wanted)
         first, last = max(row, y1), min(following, y2)
-        in_block = slice(first - top, last - top), slice(x1 - left, x2 - left)
-        if sums is None or first >= last or not valid[in_block].any():
+        has_data = valid[first - top : last - top, x1 - left : x2 - left]
+        if sums is None or first >= last or not has_data.any():
             continue
         counts = row_counts[first - y1 : last - y1, None] * column_counts
-        mean = sums[:, first - row : last - row, x1 - left : x2 - left] / counts.to(sums)
-        probabilities, labels = model.classify(mean)
-        done = slice(first - y1, last - y1)
-        arrays['labels'][done] = np.where(valid[in_block], labels[0].cpu().numpy().astype(np.uint8), NO_DATA)
-        if with_scores:
-            chosen = probabilities.gather(0, labels)[0].float().cpu().numpy()
-            arrays['scores'][done] = np.where(valid[in_block], chosen, np.nan)
-        if on_probabilities is not None:
-            on_probabilities(first, x1, probabilities.float().cpu().numpy())
-    return arrays
+        yield first, sums[:, first - row : last - row, x1 - left : x2 - left] / counts.to(sums), has_data
 
 
 def _counts(starts: list[int], profile: Tensor, first: int, last: int) -> Tensor:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from segearth.io.pictures import decide_stretch
 from segearth.maps.areas import PixelAreas
 from segearth.maps.configuration import words_of
 from segearth.maps.extent import read_extent
-from segearth.maps.labelling import BLOCK_SIDE, NO_DATA, SegmenterModel, WindowGrid
+from segearth.maps.labelling import BLOCK_SIDE, NO_DATA, SegmenterModel, WindowGrid, check_number_of_classes
 from segearth.maps.results import TILED, MapFiles, MapLegend, smallest_region, write_results
 from segearth.maps.run import MapPlan, MapRun, Progress, Runner, run_blocks
 from segearth.maps.scene import AUTO, Scene, SceneSource, choose_resolution, open_scene
@@ -108,27 +109,13 @@ def predict_scene(
     Raises:
         segearth.errors.UserError: Something cannot be used; the message says why.
     """
-    dataset, array = None, None
-    known = choose_resolution(resolution, segmenter.known_resolution)
-    part = read_extent(extent, extent_crs)
     if unknown := options.keys() - SCENE_ARGUMENTS:
         raise ConfigError(f'unknown option {unknown.pop()!r} of a map; known: {", ".join(sorted(SCENE_ARGUMENTS))}')
-    with tempfile.TemporaryDirectory(prefix='segearth-') as scratch:
-        if isinstance(scene, str | os.PathLike):
-            path, out = os.fspath(scene), out or DEFAULT_OUT
-        elif isinstance(scene, DatasetReader):
-            path, dataset = scene.name, scene
-        elif type(scene).__module__.startswith('xarray.'):
-            path, array = _to_file(scene, Path(scratch)), scene
-        else:
-            raise DataError(
-                f'a scene is a path, an open rasterio dataset or an xarray.DataArray, not a {type(scene).__name__}; '
-                'arrays and PIL images go to segearth.Segmenter(...)(image)'
-            )
+    with scene_source(segmenter, scene, resolution, extent, extent_crs) as (source, dataset, scratch):
         files = predict_to_files(
-            SceneSource(path, segmenter.bands, segmenter.sensor, known, segmenter.ignore_alpha, part),
+            source,
             *parts_of(segmenter),
-            out or scratch,
+            out or (DEFAULT_OUT if isinstance(scene, str | os.PathLike) else scratch),
             MapOptions(**options),
             dataset=dataset,
             runner=runner,
@@ -136,11 +123,39 @@ def predict_scene(
             overwrite=overwrite,
             progress=progress,
         )
-        if array is not None:
-            return _to_array(files.classes, array, segmenter.class_names)
-        if dataset is not None:
+        if isinstance(scene, str | os.PathLike):
+            return files.classes
+        if isinstance(scene, DatasetReader):
             return rasterio.open(files.classes) if out else _in_memory(files.classes)
-        return files.classes
+        return _to_array(files.classes, scene, segmenter.class_names)
+
+
+@contextmanager
+def scene_source(
+    segmenter: Any,
+    scene: str | os.PathLike | DatasetReader | xarray.DataArray,
+    resolution: float | str | None = AUTO,
+    extent: str | os.PathLike | Sequence[float] | None = None,
+    extent_crs: Any = None,
+) -> Iterator[tuple[SceneSource, DatasetReader | None, str]]:
+    """How a scene is read that :func:`predict_scene` takes, the dataset if it is one, and a folder that goes away."""
+    known = choose_resolution(resolution, segmenter.known_resolution)
+    part = read_extent(extent, extent_crs)
+    with tempfile.TemporaryDirectory(prefix='segearth-') as scratch:
+        dataset = scene if isinstance(scene, DatasetReader) else None
+        if isinstance(scene, str | os.PathLike):
+            path = os.fspath(scene)
+        elif dataset is not None:
+            path = dataset.name
+        elif type(scene).__module__.startswith('xarray.'):
+            path = _to_file(scene, Path(scratch))
+        else:
+            raise DataError(
+                f'a scene is a path, an open rasterio dataset or an xarray.DataArray, not a {type(scene).__name__}; '
+                'arrays and PIL images go to segearth.Segmenter(...)(image)'
+            )
+        reading = segmenter.bands, segmenter.sensor, known, segmenter.ignore_alpha, part
+        yield SceneSource(path, *reading), dataset, scratch
 
 
 def predict_to_files(
@@ -160,8 +175,7 @@ def predict_to_files(
     options, out = options or MapOptions(), Path(out)
     if options.polygons:
         require('maps', 'geopandas', 'pyogrio', 'shapely')
-    if len(legend.class_names) > NO_DATA:
-        raise ConfigError(f'{len(legend.class_names)} classes; a map of 8 bits has room for {NO_DATA}: split the list')
+    check_number_of_classes(len(legend.class_names))
     with open_scene(source, dataset) as scene:
         areas = PixelAreas(scene.crs, scene.map_grid.transform)
         smallest = smallest_region(options.min_area, areas, scene.map_grid.shape)

@@ -118,9 +118,7 @@ def write_results(
             dataset.write(sieve(classes, smallest, mask=classes != NO_DATA), 1)  # no data stays, and is no neighbour
     small, table = _measure(plan, labels, areas, legend)
     if not any(row.pixels for row in table):
-        alpha = ', its alpha band says; --ignore-alpha (ignore_alpha=True) reads it all the same'
-        hint = alpha if scene.is_masked_by_alpha else ''
-        logger.warning('%s holds no valid pixel%s: its map is empty', plan.source.path, hint)
+        logger.warning('%s: its map is empty', scene.emptiness)
     describe_classes(labels, legend, settings)
 
     size = pixel_size(*scene.map_grid)

@@ -12,7 +12,7 @@ import numpy as np
 
 from segearth.inference.sliding_window import Box, intersection
 from segearth.io.pictures import Stretch
-from segearth.maps.labelling import SegmenterModel, WindowGrid, label_block
+from segearth.maps.labelling import OnWindows, SegmenterModel, WindowGrid, label_block
 from segearth.maps.scene import Scene, SceneSource
 from segearth.maps.workspace import Workspace
 
@@ -70,11 +70,13 @@ class MapRun:
         grid, blocks = self.plan.grid, self.plan.blocks
         self._total = grid.num_windows(blocks)
         self._done = self._total - grid.num_windows([blocks[index] for index in self.missing])
+        self.scored = 0  # windows that were computed here, others had no data
         self.advance(0)
 
-    def advance(self, windows: int) -> None:
+    def advance(self, windows: int, scored: int = 0) -> None:
         """Adds windows that were just done and tells so."""
         self._done += windows
+        self.scored += scored
         self.progress(self._done, self._total)
 
 
@@ -94,7 +96,7 @@ def compute_block(
     index: int,
     model: SegmenterModel,
     scene: Scene,
-    on_windows: Callable[[int], None] = lambda count: None,
+    on_windows: OnWindows = lambda done, scored: None,
     on_probabilities: Callable[[int, int, np.ndarray], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """Reads and labels one block.

@@ -44,6 +44,7 @@ RESULT_ENDINGS = {  # what stands behind a scene's name in its results, which a 
     'polygons': '_polygons.gpkg',
     'classes': '_classes.tif',
 }
+WORD_ENDINGS = {'picture': '_words.png', 'table': '_words.xlsx'}  # the same of its words that were examined
 CHANGE_ENDINGS = {  # the same of two maps that were compared
     'table': '_changes.csv',
     'picture': '_changes.png',
@@ -118,6 +119,12 @@ class Scene:
     def map_grid(self) -> RasterGrid:
         """The grid of the part that is mapped."""
         return RasterGrid(self.crs, self.transform, self.shape).part(self.part)
+
+    @property
+    def emptiness(self) -> str:
+        """What to say of a scene without a pixel that has data."""
+        alpha = ', its alpha band says; --ignore-alpha (ignore_alpha=True) reads it all the same'
+        return f'{self.source.path} holds no valid pixel{alpha if self.is_masked_by_alpha else ""}'
 
     def read(self, box: Box, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Bands and valid pixels of a box as :meth:`segearth.io.gdal_files.BandReader.read` has them.
@@ -209,7 +216,8 @@ def find_scenes(names: Iterable[str | os.PathLike[str]]) -> list[str]:
 def _is_result(path: Path) -> bool:
     """A file of this program's, not a scene of the user's that happens to be called so."""
     tables = {**dict.fromkeys(RESULT_ENDINGS.values(), RESULT_ENDINGS['areas']),
-              **dict.fromkeys(CHANGE_ENDINGS.values(), CHANGE_ENDINGS['table'])}  # fmt: skip
+              **dict.fromkeys(CHANGE_ENDINGS.values(), CHANGE_ENDINGS['table']),
+              **dict.fromkeys(WORD_ENDINGS.values(), WORD_ENDINGS['table'])}  # fmt: skip
     beside = (path.name.removesuffix(ending) + table for ending, table in tables.items() if path.name.endswith(ending))
     return any(path.with_name(name).exists() for name in beside)
 

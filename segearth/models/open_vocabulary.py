@@ -6,7 +6,8 @@ similarity, Global Bias Alleviation and classes (inference/scoring.py).
 Source: SegEarth-OV-2, arXiv 2508.18067.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from segearth.device import choose_device, plain_torch
 from segearth.errors import ConfigError, DataError
-from segearth.inference.scoring import EncodedWindows, classify, encode_windows, score_encoded
+from segearth.inference.refinement import REFINEMENTS
+from segearth.inference.scoring import EncodedWindows, classify, encode_windows, score_encoded, upsample_scores
 from segearth.inference.settings import ORIGINAL_KEYS, InferenceSettings, by_our_names
 from segearth.inference.sliding_window import score_padded, score_whole, slide, window_batch_size
 from segearth.models.build import DEFAULT_READOUT, Encoder, build_encoder
@@ -26,11 +28,17 @@ from segearth.models.feature_upsampler import build_feature_upsampler
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary
 from segearth.weights.encoders import get_record
+from simfeatup.scoring import Upsample
 from simfeatup.upsamplers.base import KernelReuse
 
 BUILD_ARGUMENTS = ('clip_type', 'vit_type', 'clip_path', 'feature_up', 'feature_up_cfg', 'device', 'precision')
 READOUT_KEYS = {'model_type': 'attention', 'ssa_last_n_layers': 'num_readout_blocks'}
 """Key of the original's files -> argument of :class:`segearth.models.dense_clip.DenseCLIP`; others have one name."""
+
+REFUSED_GROUP = (
+    'refine={!r} looks at all images of a group together, which a map of a scene, or a sweep of settings, has not: use '
+    "refine='propagation'; or evaluate images by eval.py, one group a batch (test_dataloader.batch_size)"
+)
 
 Score = Callable[[EncodedWindows], Tensor]
 
@@ -42,7 +50,8 @@ class OpenVocabularySegmenter(nn.Module):
         encoder: DenseCLIP or anything with its ``patch_size``, ``grid_size`` and call.
         text_embeddings: (Q, C), L2-normalised.
         query_to_class: (Q,), class index of each query.
-        upsampler: (B, C, h, w), guidance (B, 3, H, W) -> (B, C, H, W); None for interpolated scores.
+        upsampler: Features (B, C, h, w), guidance (B, 3, H, W), the normalised windows, -> (B, C, H, W): a module, or
+            any other callable, which runs without gradients; None for interpolated scores.
         settings: How features become labels. May be replaced later: ``model.settings = replace(model.settings, ...)``.
         class_names: K names; None for numbered ones.
 
@@ -60,7 +69,7 @@ class OpenVocabularySegmenter(nn.Module):
         encoder: nn.Module,
         text_embeddings: Tensor,
         query_to_class: Tensor,
-        upsampler: nn.Module | None = None,
+        upsampler: Upsample | None = None,
         settings: InferenceSettings | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
@@ -146,18 +155,60 @@ class OpenVocabularySegmenter(nn.Module):
         """Scores (B, Q, H, W) of normalised images (B, 3, H, W), by windows or as a whole (``crop_size`` 0).
 
         Whole images without an upsampler get the size (H0, W0) of the result at once: their patch scores are
-        interpolated to it, not first to the image's size. In place of :meth:`score_encoded` another function may
-        ``score`` encoded windows, with (B, Q', H, W) linear in their scores, Q' as ``num_scores``: several vocabularies
-        or settings are scored from one encoding that way.
+        interpolated to it, not first to the image's size; but not where windows are refined, which needs pixels. In
+        place of :meth:`score_encoded` another function may ``score`` encoded windows, with (B, Q', H, W) of any kind,
+        Q' as ``num_scores``: several vocabularies or settings are scored from one encoding that way. Without one the
+        images are one group for the refinement 'context'.
         """
+        if score is None:
+            return next(self.score_batches([images], [size]))
+        return self._by_windows(images, size, partial(self.score_windows, score=score), num_scores)
+
+    def score_batches(self, batches: Sequence[Tensor], sizes: Sequence[tuple[int, int] | None]) -> Iterator[Tensor]:
+        """Scores as :meth:`score_images`, batch by batch, of images whose shapes differ from batch to batch.
+
+        The refinement 'context' takes the images of all batches for one group. It encodes every window once and keeps
+        that until the window is scored: its pixels and its patch tokens, some 15 MiB for an image of 448 x 448 in
+        windows of 224 every 112 pixels with 512 channels.
+        """
+        of_group = REFINEMENTS[self.settings.refine].of_group
+        if of_group is None:
+            for images, size in zip(batches, sizes, strict=True):
+                yield self._by_windows(images, size, self.score_windows)
+            return
+        waiting: deque[EncodedWindows] = deque()
+
+        def encode(windows: Tensor, is_per_patch: bool = False, reuse: KernelReuse | None = None) -> Tensor:
+            waiting.append(encode_windows(self.encoder, windows, self.text_embeddings.dtype, is_per_patch, reuse))
+            return windows[:, :1]  # something to be averaged in place of scores
+
+        for images, size in zip(batches, sizes, strict=True):
+            self._by_windows(images, size, encode)
+        of_texts = [self.score_encoded(encoded._replace(guidance=None), refine=None) for encoded in waiting]
+        refined = deque(of_group(of_texts, [encoded.features for encoded in waiting], self.settings.logit_scale))
+
+        def bring_to_pixels(windows: Tensor, **_: Any) -> Tensor:
+            return upsample_scores(waiting.popleft(), refined.popleft(), self.upsampler)
+
+        for images, size in zip(batches, sizes, strict=True):  # windows come in the same order again
+            yield self._by_windows(images, size, bring_to_pixels)
+
+    def _by_windows(
+        self,
+        images: Tensor,
+        size: tuple[int, int] | None,
+        score: Callable[..., Tensor],
+        num_scores: int | None = None,
+    ) -> Tensor:
+        """What ``score`` makes of normalised windows, with arguments of :meth:`score_windows`, brought together."""
         settings, patch = self.settings, self.encoder.patch_size
-        if settings.is_whole and self.upsampler is None:
-            return score_whole(images, partial(self.score_windows, score=score, is_per_patch=True), patch, size)
+        if settings.is_whole and self.upsampler is None and not REFINEMENTS[settings.refine].of_windows:
+            return score_whole(images, partial(score, is_per_patch=True), patch, size)
         if settings.is_whole:
-            return score_padded(images, partial(self.score_windows, score=score), patch)
+            return score_padded(images, score, patch)
         sides = [min(crop, side) for crop, side in zip(settings.crop_size, images.shape[-2:], strict=True)]
         reuse = KernelReuse(Fraction(settings.stride[0], sides[0]))
-        score_any = partial(score_padded, score=partial(self.score_windows, score=score, reuse=reuse), multiple=patch)
+        score_any = partial(score_padded, score=partial(score, reuse=reuse), multiple=patch)
         batch_size = self.window_batch_size(sides, num_scores)
         return slide(images, score_any, settings.crop_size, settings.stride, batch_size, settings.smooth_windows)
 
@@ -177,7 +228,20 @@ class OpenVocabularySegmenter(nn.Module):
         settings = replace(self.settings, **changes) if changes else self.settings
         words = self.text_embeddings if text_embeddings is None else text_embeddings
         way = self.upsampler, settings.exact_reference, settings.score_rank
-        return score_encoded(encoded, words, settings.cls_token_weight, *way)
+        scores = score_encoded(encoded, words, settings.cls_token_weight, *way)
+        return scores if settings.refine is None else self.refine_windows(scores, encoded, words)
+
+    def refine_windows(self, scores: Tensor, encoded: EncodedWindows, text_embeddings: Tensor) -> Tensor:
+        """Scores (B, Q, H, W) of windows, the global bias taken off, as the setting ``refine`` has them.
+
+        A ConfigError refuses what is no refinement of windows one by one.
+        """
+        refinement = REFINEMENTS[self.settings.refine]
+        if refinement.of_group:
+            raise ConfigError(REFUSED_GROUP.format(self.settings.refine))
+        if refinement.of_windows is None or encoded.guidance is None:
+            return scores
+        return refinement.of_windows(scores, encoded.guidance, text_embeddings, self.settings.logit_scale)
 
     def window_batch_size(self, sides: Sequence[int], num_scores: int | None = None) -> int:
         """Number of windows of (height, width) pixels to take at once, for ``num_scores`` scores a pixel."""
@@ -209,7 +273,8 @@ def build_segmenter(
 
     The encoder is that of :func:`segearth.models.build.build_encoder`, which says what ``clip_type``, ``vit_type``,
     ``clip_path`` and ``precision`` are; without a device it runs on CUDA where present, else the CPU. ``feature_up``
-    upsamples its features with SimFeatUp, by ``model_name`` and ``model_path`` of ``feature_up_cfg``. The settings are
+    upsamples its features, by ``model_name`` and ``model_path`` of ``feature_up_cfg``
+    (:func:`segearth.models.feature_upsampler.build_feature_upsampler`). The settings are
     fields of :class:`InferenceSettings` and arguments of the read-out (:data:`READOUT_KEYS`), under their names here or
     the original's; those not given are the encoder record's, or the classes' defaults. A
     :class:`segearth.errors.UserError` says which setting or weight file cannot be used, and why.

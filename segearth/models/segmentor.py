@@ -31,6 +31,7 @@ from segearth.models.build import DEFAULT_READOUT
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD, read_out_anew
 from segearth.models.open_vocabulary import READOUT_KEYS, OpenVocabularySegmenter, build_segmenter, split_settings
 from segearth.text.vocabulary import Vocabulary, read_vocabulary
+from simfeatup.scoring import Upsample
 
 DEFAULTS: dict[str, Any] = {'clip_type': 'CLIP', 'cls_token_lambda': 0.0}
 """What holds in the original where a config does not say, unlike elsewhere here."""
@@ -113,7 +114,7 @@ class SegEarthSegmentation(BaseSegmentor):
         encoder: nn.Module,
         text_embeddings: Tensor,
         query_to_class: Tensor,
-        upsampler: nn.Module | None = None,
+        upsampler: Upsample | None = None,
         feature_up: bool = True,
         data_preprocessor: Mapping | nn.Module | None = None,
         init_cfg: Mapping | None = None,
@@ -156,17 +157,20 @@ class SegEarthSegmentation(BaseSegmentor):
 
         Returned are the data samples, or new ones, each with ``seg_logits`` (K, H0, W0), class probabilities, and
         ``pred_sem_seg`` (1, H0, W0), labels; ``ori_shape`` in the metainfo of a sample is its (H0, W0). As in the
-        original, it is the labels alone, (B, H, W), if ``data_samples`` is None and the images are one tensor.
+        original, it is the labels alone, (B, H, W), if ``data_samples`` is None and the images are one tensor. All of
+        the images together are one group for the refinement 'context'.
         """
         results = data_samples or [SegDataSample() for _ in inputs]
         groups: dict[tuple, list[int]] = {}
         for index, (image, sample) in enumerate(zip(inputs, results, strict=True)):
             groups.setdefault((image.shape, _result_size(sample)), []).append(index)
-        for indices in groups.values():
-            alone = len(indices) == 1  # then no copy, which of a large image is large
-            images = inputs[indices[0]][None] if alone else torch.stack([inputs[index] for index in indices])
-            samples = [results[index] for index in indices]
-            self.postprocess_result(self.encode_decode(images, samples), samples)
+        batches = [  # alone: no copy, which of a large image is large
+            inputs[indices[0]][None] if len(indices) == 1 else torch.stack([inputs[index] for index in indices])
+            for indices in groups.values()
+        ]
+        scores = self.core.score_batches(batches, [size for _, size in groups])
+        for indices, seg_logits in zip(groups.values(), scores, strict=True):
+            self.postprocess_result(seg_logits, [results[index] for index in indices])
         if data_samples is None and isinstance(inputs, Tensor):
             return torch.cat([sample.pred_sem_seg.data for sample in results])
         return list(results)

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 from unicodedata import category, normalize
 
-from segearth.errors import ConfigError, cut
+from segearth.errors import ConfigError, cut, did_you_mean, shorten
 from segearth.paths import config_folders, find_file
 
 SYNONYM_SEPARATOR = ','
 CLASS_SEPARATOR = ';'  # between classes that are given as one string, on a command line
+CLASS_SIGN = '='  # between a class and words that are to be tried for it
+MAX_TOLD = 12  # classes in a message
 MAX_WORD_LENGTH = 1000  # characters of a phrase; encoders read less than half of it
 MAX_WORDS = 10_000  # of all classes together
 MAX_FILE_SIZE = 4 << 20  # bytes of a class-name file
@@ -68,6 +70,44 @@ class Vocabulary:
             raise ConfigError(f'classes must be a string, a list or a dict, not {type(classes).__name__}')
         places = [f'classes, entry {number}' for number in range(1, len(entries) + 1)]
         return _build([(where, _words(entry, where)) for where, entry in zip(places, entries, strict=True)], 'classes')
+
+    def with_tried(self, tried: str | Mapping[str, str | Sequence[str]]) -> tuple[Vocabulary, tuple[int, ...]]:
+        """Adds words that are to be tried, of "water=lake,pond; road=street" or ``{'water': ['lake', 'pond']}``.
+
+        Returns the vocabulary with them, each behind the words of its class, and their places among its queries. A
+        ConfigError refuses an unknown class, no word, and one that is there already, too long or no text.
+        """
+        if isinstance(tried, str):
+            texts = tried.split(CLASS_SEPARATOR)
+            parts = [text.partition(CLASS_SIGN) for text in (texts if texts[-1].strip() else texts[:-1])]
+            if not parts or not all(sign for _, sign, _ in parts):
+                raise ConfigError(f'--try is {cut(tried)!r}; give CLASS=WORDS, as in "water=lake,pond; road=street"')
+            pairs: list[tuple[str, Any]] = [(name, words) for name, _, words in parts]
+        else:
+            pairs = list(tried.items())
+        names = {_key(name): index for index, name in enumerate(self.class_names)}
+        owners = {_key(word): index for word, index in zip(self.queries, self.query_to_class, strict=True)}
+        words = [(index, word, False) for word, index in zip(self.queries, self.query_to_class, strict=True)]
+        for name, entry in pairs:
+            name = ' '.join(str(name).split())
+            index = names.get(_key(name))
+            if index is None:
+                hint = did_you_mean(name, self.class_names) or f' Known: {shorten(self.class_names, MAX_TOLD)}'
+                raise ConfigError(f'--try names a class {cut(name)!r}, which is none.{hint}')
+            for word in _words(entry, f'--try, class {name}'):
+                if not word:
+                    raise ConfigError(f'--try has an empty word for the class {name}; give words, commas between them')
+                if _key(word) in owners:
+                    owner = self.class_names[owners[_key(word)]]
+                    raise ConfigError(f'--try: {word!r} is a word of the class {owner} already')
+                owners[_key(word)] = index
+                words.append((index, word, True))
+        words.sort(key=lambda item: item[0])  # those to be tried behind the others
+        if len(words) > MAX_WORDS:
+            raise ConfigError(f'{len(words)} words with those of --try; at most {MAX_WORDS} are allowed')
+        places = tuple(place for place, (*_, is_tried) in enumerate(words) if is_tried)
+        indices, queries, _ = zip(*words, strict=True)
+        return Vocabulary(queries, indices, self.class_names), places
 
 
 def read_vocabulary(path: str | os.PathLike[str], num_classes: int | None = None) -> Vocabulary:

@@ -126,6 +126,8 @@ class SimFeatUpModel(FrozenEncoderModel):
         self.config |= {'encoder': self.record.name, 'features': features}
         self.usage = f'**{dict(encoder)}, feature_up_cfg=dict(model_path="hf-hub:ORG/NAME")'
         network = build_upsampler(self.config['model_name'], visual.embed_dim, **options)
+        if not network.state_dict():
+            raise ConfigError(f"model.upsampler.name: {self.config['model_name']} has no weights that could be trained")
         grid = visual.grid_size(size, size)
         self.objective = SimFeatUp(network, visual.embed_dim, visual.patch_size[0], grid, settings)
 

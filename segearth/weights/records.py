@@ -85,7 +85,7 @@ class UpsamplerRecord(WeightRecord):
     """One weight file of an upsampler; its ``group`` is a key of :data:`simfeatup.UPSAMPLERS`."""
 
     file: str
-    dim: int  # channels of the features it was trained for
+    dim: int | None = None  # channels of the features it was trained for; None for any encoder's
     encoder: str  # whose features it was trained on
 
 
@@ -103,8 +103,8 @@ def read_records(kind: str, record: type[Record]) -> tuple[Record, ...]:
 
 TOKENIZERS = read_records('tokenizers', WeightRecord)
 UPSAMPLER_WEIGHTS = read_records('upsamplers', UpsamplerRecord)
-"""HEAD in the address of jbu_one is whatever branch its repository shows first; the checksum of jbu_stack is that of a
-copy of the release."""
+"""HEAD in the address of jbu_one is whatever branch its repository shows first; "latest" in that of naf is its newest
+release, for the tag is not known here; the checksum of jbu_stack is that of a copy of the release."""
 
 
 def upsampler_record(path: str | os.PathLike[str]) -> UpsamplerRecord | None:

@@ -10,19 +10,25 @@ from typing import Any
 from torch import Tensor
 
 from simfeatup.errors import UpsamplerError
+from simfeatup.upsamplers.anything import Anything
 from simfeatup.upsamplers.base import Bilinear, Upsampler
 from simfeatup.upsamplers.baselines import IFA, Carafe, ResizeConv, Sapa
 from simfeatup.upsamplers.bilateral import JointBilateral
 from simfeatup.upsamplers.jbu import JBUOne, JBUStack
+from simfeatup.upsamplers.naf import NAF
 from simfeatup.weight_files import read_state_dict, shorten
 
 logger = logging.getLogger(__name__)
+
+NAMES_DIM = 4  # channels that all upsamplers can have, for the names of their weights
 
 UPSAMPLERS: dict[str, type[Upsampler]] = {
     'jbu_one': JBUOne,
     'jbu_stack': JBUStack,
     'bilinear': Bilinear,
     'joint_bilateral': JointBilateral,
+    'naf': NAF,
+    'anything': Anything,
     'resize_conv': ResizeConv,
     'carafe': Carafe,
     'sapa': Sapa,
@@ -81,7 +87,8 @@ def load_upsampler(name: str, dim: int, path: str | Path | None, **options: Any)
     if path is None:
         raise UpsamplerError(f'The upsampler {name!r} needs a weight file; got none.')
     path = Path(path)
-    weights = read_state_dict(path, [keys[0] for keys in _keys().values() if keys])  # a name that each kind has
+    anchors = [keys[0] for keys in _keys().values() if keys]  # a name that each kind has
+    weights = upsampler.own_names(read_state_dict(path, anchors), path)
     _check_weights(name, dim, upsampler, weights, path)
     upsampler.load_state_dict(weights)
     logger.info('%s: %s for %d channels', path, name, dim)
@@ -113,4 +120,4 @@ def _check_weights(name: str, dim: int, upsampler: Upsampler, weights: Mapping[s
 
 @cache
 def _keys() -> dict[str, list[str]]:
-    return {name: list(build_upsampler(name, 1).state_dict()) for name in UPSAMPLERS}
+    return {name: list(build_upsampler(name, NAMES_DIM).state_dict()) for name in UPSAMPLERS}

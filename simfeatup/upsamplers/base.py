@@ -6,10 +6,11 @@ nor their number of channels, so they are computed once for an image and applied
 scores of texts, coordinates in a basis, or the features themselves.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,6 +30,10 @@ class Upsampler(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
+
+    def own_names(self, weights: Mapping[str, Tensor], path: Path) -> Mapping[str, Tensor]:
+        """The weights of a file under the names that they have here, for classes that know others, too."""
+        return weights
 
     def check(self, features: Tensor, guidance: Tensor) -> None:
         """Raises UpsamplerError where the numbers of axes, channels, or images are wrong."""
@@ -93,10 +98,14 @@ def shared_rows(length: int, outputs: int, radius: int, shift: int) -> tuple[int
 class LinearUpsampler(Upsampler):
     """Base of upsamplers that weigh tokens with weights from the image alone: ``f = A u + c``."""
 
+    num_groups = 1
+    """G equal shares of the channels, each with kernels of its own; with more than one, A is the identity."""
+
     def stages(self, guidance: Tensor, grid: Sequence[int], reuse: KernelReuse | None = None) -> list[Stage]:
         """The kernels of every stage, for a normalised guidance (B, 3, H, W) and features on a grid (h, w).
 
-        With ``reuse`` what is the same in the windows before this one is taken over.
+        They are those of B * G images, the groups of an image after each other. With ``reuse`` what is the same in the
+        windows before this one is taken over.
         """
         raise NotImplementedError
 
@@ -107,9 +116,10 @@ class LinearUpsampler(Upsampler):
     def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
         """Features (B, C, h, w), not L2-normalised, and their image (B, 3, H, W), normalised, -> (B, C, H, W)."""
         self.check(features, guidance)
+        features = features.unflatten(1, (self.num_groups, -1)).flatten(0, 1)
         for stage in self.stages(guidance, features.shape[2:]):
             features = stage.apply(features)
-        return features
+        return features.unflatten(0, (-1, self.num_groups)).flatten(1, 2)
 
     def define(self, features: Tensor, guidance: Tensor) -> Tensor:
         """What :meth:`forward` computes, as its paper says it: the definition that all else is tested against."""

@@ -86,6 +86,8 @@ def test_published_figures():
         ({'model.clip_type': 'OpenCLIP'}, {}, 'CLIP OpenCLIP, published CLIP'),
         ({'model.clip_path': 'a/mine.pt'}, {}, 'Weights mine.pt'),
         ({}, {'Limit': 20, 'Images': 20}, 'Limit 20'),
+        ({'model.refine': 'propagation'}, {}, 'Refinement propagation'),
+        ({'model.refine': 'context', 'test_dataloader.batch_size': 8}, {}, 'Refinement context of 8 images at once'),
         ({}, {'Skipped': 2, 'Images': 1667}, 'Skipped 2'),
         ({}, {'Images': 3}, '3 of 1669 images'),
         ({'model.ignore_residual': False}, {}, 'other settings than configs/cfg_loveda.py'),

@@ -204,8 +204,7 @@ def test_a_work_folder_that_cannot_be_made(project):
 
 def test_settings_tell_runs_apart(project):
     def digest(limit=None, **overrides):
-        settings = load_config('cfg_scenes.py', overrides)
-        return settings_digest(settings.model, settings.test_dataloader.dataset, limit)
+        return settings_digest(load_config('cfg_scenes.py', overrides), limit)
 
     assert digest() == digest(**{'test_dataloader.dataset.data_root': '/elsewhere'})
     others = {digest(), digest(limit=2), digest(**{'model.bg_idx': 1})}

@@ -1,7 +1,18 @@
+import pytest
 import torch
 import torch.nn.functional as F
 
-from segearth.inference.scoring import encode_windows, global_bias, score_encoded, similarity
+from segearth.inference.scoring import (
+    EncodedWindows,
+    encode_windows,
+    global_bias,
+    score_encoded,
+    similarity,
+    upsample_scores,
+)
+from simfeatup import build_upsampler
+from simfeatup.scoring import upsample_maps
+from simfeatup.upsamplers.base import Bilinear
 
 
 class PatchMeans(torch.nn.Module):
@@ -44,3 +55,28 @@ def test_upsampler_gets_the_window_as_guidance_and_features_are_normalised_after
     encoded = encode_windows(PatchMeans(), windows, torch.float32)
     scores = score_encoded(encoded, text, 0.0, upsampler=lambda features, guidance: guidance)
     torch.testing.assert_close(scores, similarity(windows, text))
+
+
+@pytest.mark.parametrize('name', ['joint_bilateral', 'bilinear', None])
+def test_patch_scores_are_upsampled_as_features_are(name):
+    scores, guidance = torch.randn(2, 5, 3, 4), torch.rand(2, 3, 24, 32)
+    upsampler = name and build_upsampler(name, 5).eval()
+    encoded = EncodedWindows(torch.zeros(2, 7), torch.zeros(2, 7, 3, 4), guidance)
+    upsampled = upsample_scores(encoded, scores, upsampler)
+    expected = F.interpolate(scores, (24, 32), mode='bilinear') if name is None else upsampler(scores, guidance)
+    torch.testing.assert_close(upsampled, expected, atol=1e-5, rtol=1e-5)
+    per_patch = encoded._replace(guidance=None)
+    assert upsample_scores(per_patch, scores, upsampler) is scores
+
+
+def test_kernels_of_groups_of_channels_are_averaged_for_scores():
+    class InGroups(Bilinear):
+        """Each image once upsampled as it is, and once by nothing but zeros."""
+
+        def stages(self, guidance, grid, reuse=None):
+            (stage,) = super().stages(guidance, grid, reuse)
+            return [stage._replace(kernels=torch.stack([stage.kernels, 0 * stage.kernels], 1).flatten(0, 1))]
+
+    scores, guidance = torch.randn(2, 5, 3, 4), torch.rand(2, 3, 24, 32)
+    whole = upsample_maps(Bilinear(5), scores, guidance)
+    torch.testing.assert_close(upsample_maps(InGroups(5), scores, guidance), whole / 2)

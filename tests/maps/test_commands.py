@@ -52,6 +52,15 @@ def test_maps_a_folder_and_goes_on_where_it_was(run, write_scene, tmp_path):
     assert run(tmp_path, *WORDS, '--overwrite')[0] == 0
 
 
+def test_the_speed_is_told_beside_the_paths_on_the_output_stream(run, write_scene, capsys, caplog):
+    scene = write_scene(smooth_picture(40, 50), **UTM)
+    assert not main(['predict', str(scene), *WORDS])
+    told = [record.getMessage() for record in caplog.records if record.name == 'segearth.maps.speed']
+    assert len(told) == 1 and 'scene: 0.0005 million pixels in ' in told[0] and told[0].endswith(' pixels a second')
+    names = ('classes.qml', 'overview.png', 'areas.csv', 'classes.tif')
+    assert capsys.readouterr().out.splitlines() == [f'out/scene_{name}' for name in names]
+
+
 def test_one_bad_scene_does_not_stop_the_others(run, write_scene, tmp_path):
     write_scene(smooth_picture(40, 50), 'good.tif', **UTM)
     damaged = write_scene(smooth_picture(40, 50), 'damaged.tif', **UTM)

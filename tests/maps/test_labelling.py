@@ -52,8 +52,9 @@ def test_reports_every_window(model):
     picture, valid = smooth_picture(100, 100).transpose(1, 2, 0), np.ones((100, 100), bool)
     valid[:50] = False
     grid, told = WindowGrid((100, 100), model.crop_size, model.stride), []
-    label_block(model, picture, valid, (0, 0, 100, 100), grid, on_windows=told.append)
-    assert sum(told) == grid.num_windows([(0, 0, 100, 100)])
+    label_block(model, picture, valid, (0, 0, 100, 100), grid, on_windows=lambda *counts: told.append(counts))
+    done, scored = map(sum, zip(*told, strict=True))
+    assert done == grid.num_windows([(0, 0, 100, 100)]) and scored == model.num_scored < done
 
 
 @pytest.fixture
@@ -73,7 +74,9 @@ def segmentor():
     )
 
 
-def test_segmentor_in_blocks_equals_the_segmentor(segmentor):
+@pytest.mark.parametrize('refine', [None, 'propagation'])
+def test_segmentor_in_blocks_equals_the_segmentor(segmentor, refine):
+    segmentor.core.settings = replace(segmentor.core.settings, refine=refine)
     picture = smooth_picture(90, 120)
     labels, scores = label_in_blocks(SegmenterModel(segmentor.core), picture, np.ones((90, 120), bool), 48)
     sample = segmentor.test_step({'inputs': [torch.from_numpy(picture[::-1].copy())]})[0]
@@ -90,7 +93,9 @@ def test_description_knows_the_words_and_the_settings(segmentor):
     core.set_vocabulary(core.text_embeddings.flip(0), core.query_to_class)
     changed_words = model.describe()
     core.settings = replace(core.settings, prob_threshold=0.0)
-    assert len({str(before), str(changed_words), str(model.describe())}) == 3
+    changed_threshold = model.describe()
+    core.settings = replace(core.settings, refine='propagation')
+    assert len({str(before), str(changed_words), str(changed_threshold), str(model.describe())}) == 4
 
 
 def test_whole_image_setting_becomes_windows(segmentor):

@@ -6,8 +6,10 @@ from open_clip.model import CLIP
 
 import segearth
 from segearth.errors import ConfigError, DataError
+from segearth.inference.refinement import REFINEMENTS
 from segearth.inference.scoring import encode_windows
 from segearth.inference.settings import ORIGINAL_KEYS, InferenceSettings
+from segearth.maps.labelling import SegmenterModel
 from segearth.models.dense_clip import DenseCLIP
 from segearth.models.open_vocabulary import READOUT_KEYS, OpenVocabularySegmenter
 from segearth.models.segmentor import SegEarthSegmentation
@@ -80,6 +82,65 @@ def test_several_vocabularies_in_one_pass(parts, images):
         first = model.score_images(image)
         model.set_vocabulary(other, model.query_to_class)
         assert torch.equal(both, torch.cat([first, model.score_images(image)], 1))
+
+
+@pytest.mark.parametrize('crop', [32, (24, 40), 0])
+@pytest.mark.parametrize('with_upsampler', [True, False])
+def test_propagation_by_the_fast_and_by_the_plain_path(parts, images, with_upsampler, crop):
+    settings = replace(SETTINGS, refine='propagation', crop_size=crop)
+    model = OpenVocabularySegmenter(*parts[: 4 if with_upsampler else 3], settings=settings)
+    batch = model.normalise(images)
+    with torch.inference_mode():
+        refined = model.score_images(batch)
+        model.settings = replace(settings, exact_reference=True)
+        torch.testing.assert_close(model.score_images(batch), refined, atol=1e-5, rtol=0)
+        torch.testing.assert_close(model.score_images(batch[1:])[0], refined[1], atol=1e-5, rtol=0)
+        model.settings = replace(settings, refine=None)
+        assert not torch.allclose(model.score_images(batch, images.shape[-2:]), refined, atol=1e-3)
+
+
+@pytest.mark.parametrize('crop', [32, 0])
+@pytest.mark.parametrize('with_upsampler', [True, False])
+def test_the_context_is_all_images_given_at_once(parts, images, with_upsampler, crop):
+    settings = replace(SETTINGS, refine='context', crop_size=crop)
+    model = OpenVocabularySegmenter(*parts[: 4 if with_upsampler else 3], settings=settings)
+    calls = []
+    model.encoder.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    scores, labels = model(images, (70, 90))
+    assert sum(calls) == (2 if crop == 0 else 2 * 2 * 3)  # each window once
+    assert scores.shape == (2, 3, 70, 90) and labels.shape == (2, 1, 70, 90)
+    assert not torch.allclose(model(images[:1], (70, 90))[0], scores[:1], atol=1e-4)
+    batches = [model.normalise(part) for part in (images[:1], images[1:, :, :, :40])]
+    with torch.inference_mode():
+        first, second = model.score_batches(batches, [None, None])
+        assert first.shape[-2:] == (40, 56) and second.shape[-2:] == (40, 40)
+        assert torch.equal(next(model.score_batches(batches[:1], [None])), model.score_images(batches[0]))
+        assert not torch.allclose(first, model.score_images(batches[0]), atol=1e-4)
+
+
+def test_the_context_gives_its_posteriors_back(parts, images):
+    """With windows of a patch each nothing is interpolated or averaged."""
+    model = OpenVocabularySegmenter(*parts[:3], settings=replace(SETTINGS, refine='context', crop_size=8, stride=8))
+    batch = model.normalise(images)
+    with torch.inference_mode():
+        scores = model.score_images(batch)[:, :, 4::8, 4::8]
+        windows = batch.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+        encoded = encode_windows(model.encoder, windows, torch.float32, is_per_patch=True)
+        alone = model.score_encoded(encoded, refine=None)
+        (expected,) = REFINEMENTS['context'].of_group([alone], [encoded.features], 50)
+    torch.testing.assert_close(scores.permute(0, 2, 3, 1).flatten(0, 2), expected[..., 0, 0], atol=1e-4, rtol=1e-4)
+
+
+def test_the_context_of_single_windows_is_refused(parts, images):
+    model = OpenVocabularySegmenter(*parts, settings=replace(SETTINGS, refine='context'))
+    windows = model.normalise(images)
+    for call in (
+        lambda: model.score_windows(windows),
+        lambda: model.score_images(windows, score=model.score_encoded),
+        lambda: SegmenterModel(model),
+    ):
+        with pytest.raises(ConfigError, match="refine='propagation'"):
+            call()
 
 
 def test_the_surroundings_do_not_matter(parts, images):

@@ -10,7 +10,7 @@ from simfeatup import UpsamplerError, build_upsampler
 from simfeatup.upsamplers.base import stage_sizes
 from tests.conftest import GOLDEN
 
-DIM = 6
+DIM = 8
 SIZES = [((2, 3), (32, 48)), ((3, 2), (42, 28)), ((1, 2), (32, 64)), ((3, 2), (7, 9))]
 
 
@@ -97,7 +97,7 @@ def test_gradients_reach_every_parameter(name):
 @pytest.mark.parametrize(
     ('name', 'dim', 'options', 'message'),
     [
-        ('jbu', 4, {}, "no upsampler 'jbu'. Known: jbu_one, jbu_stack, bilinear, joint_bilateral, resize_conv"),
+        ('jbu', 4, {}, "no upsampler 'jbu'. Known: jbu_one, jbu_stack, bilinear, joint_bilateral, naf"),
         ('jbu_one', 0, {}, 'positive integer; got 0'),
         ('jbu_one', '4', {}, "positive integer; got '4'"),
         ('jbu_one', 4, {'depth': 2}, 'no option depth. Its options: radius, key_dim'),
@@ -114,7 +114,7 @@ def test_building_errors(name, dim, options, message):
 @pytest.mark.parametrize(
     ('features', 'guidance', 'message'),
     [
-        ((1, DIM + 1, 2, 2), (1, 3, 8, 8), '6 channels; got 7'),
+        ((1, DIM + 1, 2, 2), (1, 3, 8, 8), '8 channels; got 9'),
         ((2, DIM, 2, 2), (1, 3, 8, 8), 'one batch size'),
         ((1, DIM, 2, 2), (1, 1, 8, 8), 'one batch size'),
         ((DIM, 2, 2), (1, 3, 8, 8), 'one batch size'),

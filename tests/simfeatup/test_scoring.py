@@ -11,7 +11,7 @@ from simfeatup.scoring import coordinates, score, score_reference
 from simfeatup.upsamplers.base import LinearUpsampler
 from tests.conftest import GOLDEN
 
-LINEAR = ['jbu_one', 'jbu_stack', 'bilinear', 'joint_bilateral']
+LINEAR = ['jbu_one', 'jbu_stack', 'bilinear', 'joint_bilateral', 'naf', 'anything']
 DIM, QUERIES = 24, 5
 
 
@@ -55,11 +55,13 @@ def test_linear_map_gives_the_upsampler(name):
     with torch.no_grad():
         matrix, constant = upsampler.channel_map()
         stages = upsampler.stages(guidance, (3, 4))
-        u, squares = adaptive_conv_norm(features, stages, features.shape[1])
+        shares = features.unflatten(1, (upsampler.num_groups, -1)).flatten(0, 1)
+        parts, squares = adaptive_conv_norm(shares, stages, shares.shape[1])
         assert not squares.any()
+        u = parts.unflatten(0, (2, -1)).flatten(1, 2)
         rebuilt = torch.einsum('oc,bchw->bohw', matrix, u) + constant[:, None, None]
         torch.testing.assert_close(rebuilt, upsampler(features, guidance), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(adaptive_conv_norm(features[:, :2], stages, 2)[0], u[:, :2])
+        torch.testing.assert_close(adaptive_conv_norm(shares[:, :2], stages, 2)[0], parts[:, :2])
 
 
 @pytest.mark.parametrize('name', sorted(set(UPSAMPLERS) - set(LINEAR)))

@@ -46,7 +46,7 @@ def run(tmp_path, monkeypatch):
 def test_table_and_files(run, monkeypatch, capsys):
     kept = []
     monkeypatch.setattr(program, 'keep_freed_memory', lambda limited=False: kept.append(limited))
-    variants = ['none', 'joint_bilateral', 'mine']
+    variants = ['none', 'naf', 'mine']
     out = run('--size', '64', '48', '--variants', *variants, '--hook', 'own_hooks:build')
     assert kept == [True] * 3
     printed = capsys.readouterr().out
@@ -64,7 +64,7 @@ def test_table_and_files(run, monkeypatch, capsys):
         (['--size', '0'], '--size takes one or two positive numbers'),
         (['--size', '64', '64', '64'], '--size takes one or two positive numbers'),
         (['--variants', 'wrong'], 'unknown variant .wrong.; known: jbu_one'),
-        (['--variants', 'mine', '--hook', 'own_hooks'], 'expected module:function'),
+        (['--variants', 'mine', '--hook', 'own_hooks'], "--hook is 'own_hooks'; expected module:function"),
         (['--variants', 'mine', '--hook', 'own_hooks:nothing'], 'expected module:function'),
         (['--variants', 'mine', '--hook', 'nowhere:build'], 'expected module:function'),
         (['--variants', 'mine', '--hook', 'own_hooks:name'], 'expected a function, not a str'),

@@ -50,9 +50,9 @@ def test_every_combination_equals_a_run_of_its_own(scenes, capsys):
 
 
 @pytest.mark.parametrize('crop', [32, 0])
-@pytest.mark.parametrize('upsampler', ['none', 'jbu_one'])
-def test_scores_are_those_of_the_segmentor_bit_by_bit(scenes, crop, upsampler):
-    overrides = {'model.slide_crop': crop, 'model.feature_up': upsampler != 'none'}
+@pytest.mark.parametrize(('upsampler', 'refine'), [('none', None), ('jbu_one', None), ('jbu_one', 'propagation')])
+def test_scores_are_those_of_the_segmentor_bit_by_bit(scenes, crop, upsampler, refine):
+    overrides = {'model.slide_crop': crop, 'model.feature_up': upsampler != 'none', 'model.refine': refine}
     model_settings = load_config('cfg_mine.py', overrides).model
     if upsampler != 'none':
         model_settings.feature_up_cfg = {'model_name': 'bilinear'}
@@ -67,6 +67,42 @@ def test_scores_are_those_of_the_segmentor_bit_by_bit(scenes, crop, upsampler):
             model.core.settings = replace(model.core.settings, cls_token_weight=weight)
             with torch.inference_mode():
                 assert torch.equal(maps[index * len(WEIGHTS) + place], model.encode_decode(images, [sample]))
+
+
+@pytest.mark.parametrize('with_upsampler', [False, True])
+def test_figures_with_propagation_equal_runs_of_their_own(scenes, with_upsampler):
+    own = {'model.refine': 'propagation', 'model.feature_up': with_upsampler}
+    if with_upsampler:
+        own['model.feature_up_cfg.model_name'] = 'bilinear'
+    options = [f'{key}={value}' for key, value in own.items()]
+    program.main(['cfg_mine.py', '--out', 'out', '--lambda', '-0.3', '2.0', '--cfg-options', *options])
+    lines = read_csv(scenes / 'out')
+    assert len(lines) == 2
+    for line in lines:
+        row = evaluate('cfg_mine.py', overrides={**own, 'model.cls_token_lambda': float(line['lambda'])})
+        assert row.summary['Refinement'] == 'propagation'
+        assert [float(line[name]) for name in ('aAcc', 'mIoU')] == [row.summary[name] for name in ('aAcc', 'mIoU')]
+
+
+def test_groups_of_images_are_not_swept(scenes):
+    with pytest.raises(ConfigError, match="refine='context' looks at all images of a group"):
+        program.main(['cfg_mine.py', '--cfg-options', 'model.refine=context'])
+
+
+def test_the_row_says_how_many_images_are_refined_together(scenes):
+    def run(batch_size):
+        return evaluate(
+            'cfg_mine.py', overrides={'model.refine': 'context', 'test_dataloader.batch_size': batch_size}
+        ).summary
+
+    alone, together, more = run(1), run(2), run(8)
+    assert alone['Refinement'] == 'context of 1 images at once (transductive)'
+    assert together['Refinement'] == more['Refinement'] == 'context of 2 images at once (transductive)'
+    assert alone['Settings'] != together['Settings']
+    assert together['aAcc'] == more['aAcc'] != alone['aAcc']
+    plain = [evaluate('cfg_mine.py', overrides={'test_dataloader.batch_size': size}).summary for size in (1, 2)]
+    assert [row['Refinement'] for row in plain] == ['none', 'none']
+    assert len({row['Settings'] for row in plain}) == 1
 
 
 def test_all_class_words_are_embedded_by_one_encoder(scenes, monkeypatch):

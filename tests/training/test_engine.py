@@ -171,6 +171,7 @@ def test_errors(micro, tmp_path):
     [
         ({'model.size': 30}, 'nearest: 24 and 32'),
         ({'model.features': 'nothing'}, 'known: readout, last_block_input'),
+        ({'model.upsampler': {'_delete_': True, 'name': 'anything'}}, 'anything has no weights that could be trained'),
         ({'model.recipe.jitters': 2}, 'num_jitters'),
         ({'model.precision': 'fp8'}, 'known: fp32'),
         ({'train_dataloader.dataset.root': 'nowhere'}, 'image folder not found'),
