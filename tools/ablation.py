@@ -2,18 +2,20 @@
 
 python tools/ablation.py                                                  all of docs/ablation.md, hours on two cores
 python tools/ablation.py --split validation --out work_dirs/validation.md
-python tools/ablation.py --parts attention --out work_dirs/attention.md   minutes: nothing to train
+python tools/ablation.py --parts attention filters refinement             minutes: nothing to train
 python tools/ablation.py --parts sar --sar mine=work_dirs/alignearth_demo/last.pt --out work_dirs/sar.md
 
-Parts: attentions with lambda of Global Bias Alleviation swept; upsamplers on the default attention; SAR encoders on
-radar images, short trainings with one loss each and the default at full length. Trainings lie below --work-dir: those
-that are there are used, those that were cut off go on. Sections of parts that are not asked for stay as they are.
+Parts: attentions with lambda of Global Bias Alleviation swept; upsamplers, trained and not, and refinements of the
+scores, on the default attention; SAR encoders on radar images, short trainings with one loss each and the default at full length.
+Trainings lie below --work-dir: those that are there are used, those that were cut off go on. Sections of parts that are
+not asked for stay as they are.
 """
 
 import argparse
 import json
 import logging
 import multiprocessing
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -21,11 +23,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import checkout  # noqa: F401 - makes the packages beside it importable
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from studies import ablation_measures as measures
-from studies.ablation_measures import CEILING, FLOOR, Outcomes, Tally, draw_tiles, label_tile
+from studies.ablation_measures import CEILING, FLOOR, Outcomes, Tally, draw_tiles, label_tiles
 from torch import nn
 
 from segearth.cli import build_parser, run_cli
@@ -33,28 +36,39 @@ from segearth.demo.classes import CLASSES
 from segearth.demo.files import BENCHMARK_SEED, NUM_SCENES, VALIDATION_SEED
 from segearth.errors import ConfigError
 from segearth.freed_memory import keep_freed_memory
+from segearth.inference.refinement import REFINEMENTS
 from segearth.models.build import Encoder, build_encoder, weights_file
-from segearth.models.dense_clip import GEM
+from segearth.models.dense_clip import ATTENTION_NAMES
 from segearth.text.bank import embed_queries
 from segearth.training.engine import train
 from segearth.weights.encoders import get_record
 from simfeatup import build_upsampler, load_upsampler
 
 SPLITS = {'validation': VALIDATION_SEED, 'benchmark': BENCHMARK_SEED}
-ATTENTIONS = ('vanilla', 'MaskCLIP', 'ClearCLIP', 'SCLIP', 'NACLIP', GEM, 'SegEarth')
 WITHOUT_WEIGHTS = ('bilinear', 'joint_bilateral')
+NO_UPSAMPLER = 'none (interpolated scores)'
+FILTERS = (*WITHOUT_WEIGHTS, 'anything')
 WEIGHTS = 'last.safetensors'  # what a finished training leaves in its work folder
 
 Trained = dict[str, list[Path]]
 """Key of TRAININGS -> weights of its trainings."""
-Variants = dict[str, tuple[list[tuple[nn.Module, nn.Module | None]], bool]]
-"""Name -> (dense tower and upsampler of each training, whether the radar image is shown)."""
+
+
+class Variant(NamedTuple):
+    """What is measured under one name."""
+
+    runs: Sequence[tuple[nn.Module, nn.Module | None]]  # dense tower and upsampler of each training
+    is_sar: bool = False  # whether the radar image is shown
+    changes: Mapping[str, Any] = {}  # settings of inference that differ
+
+
+Variants = dict[str, Variant]
 
 INTRODUCTION = """# Ablation
 
 Written by tools/ablation.py. A scene is four images of 448 x 448; windows of 224 at stride 112; one query a class. In
-brackets: 95 %, bootstrap over scenes and trainings. What follows from the figures:
-[training.md](training.md)."""
+brackets: 95 %, bootstrap over scenes and trainings; seconds are processor time of all threads. What follows from the
+figures: [training.md](training.md)."""
 
 
 @dataclass(frozen=True)
@@ -134,46 +148,63 @@ def measure(options: argparse.Namespace, part: str, trained: Trained) -> Outcome
     texts = embed_queries(optical, CLASSES)
     scenes = range(tally.num_done, options.num_scenes)
     for scene in track(scenes, f'{part}, by scenes', console=Console(stderr=True)):
-        for views in draw_tiles([first + scene]):
-            for name, (runs, is_sar) in variants.items():
-                image, labels = views[is_sar]
-                for run, (tower, upsampler) in enumerate(runs):
-                    predicted = label_tile(tower, texts, image, upsampler, lambdas)
-                    for weight, result in zip(lambdas, predicted, strict=True):
-                        key = name if len(lambdas) == 1 else f'{name}:{weight}'
-                        tally.add(key, scene, labels, result, run)
+        views = list(zip(*draw_tiles([first + scene]), strict=True))  # optical, radar
+        for name, variant in variants.items():
+            images, labels = zip(*views[variant.is_sar], strict=True)
+            for run, (tower, upsampler) in enumerate(variant.runs):
+                begin = time.process_time()
+                predicted = label_tiles(tower, texts, images, upsampler, lambdas, **variant.changes)
+                tally.spend(name, time.process_time() - begin, len(images))
+                for weight, result in zip(lambdas, predicted, strict=True):
+                    key = name if len(lambdas) == 1 else f'{name}:{weight}'
+                    tally.add(key, scene, np.stack(labels), result, run)
         tally.finish_scene(scene)
     return tally.outcomes()
 
 
 def attention_variants(options: argparse.Namespace, optical: Encoder, trained: Trained) -> Variants:
     """The same weights read out in several ways, scores interpolated."""
-    names = {name: build_encoder('Demo', clip_path=options.clip_path, attention=name).visual for name in ATTENTIONS}
-    return {name: ([(tower, None)], False) for name, tower in names.items()}
+    names = {
+        name: build_encoder('Demo', clip_path=options.clip_path, attention=name).visual for name in ATTENTION_NAMES
+    }
+    return {name: Variant([(tower, None)]) for name, tower in names.items()}
 
 
 def upsampling_variants(options: argparse.Namespace, optical: Encoder, trained: Trained) -> Variants:
     """The default read-out with upsamplers."""
     dim = optical.visual.embed_dim
-    upsamplers: dict[str, list[nn.Module | None]] = {'none (interpolated scores)': [None]}
+    upsamplers: dict[str, list[nn.Module | None]] = {NO_UPSAMPLER: [None]}
     upsamplers |= {name: [build_upsampler(name, dim).eval()] for name in WITHOUT_WEIGHTS}
     for name, paths in trained.items():
         upsamplers[TRAININGS[name].label] = [load_upsampler(TRAININGS[name].kind, dim, path) for path in paths]
     for kind, path in named(options.upsampler, '--upsampler').items():
         upsamplers[f'{kind} ({path})'] = [load_upsampler(kind, dim, path)]
-    return {name: ([(optical.visual, each) for each in runs], False) for name, runs in upsamplers.items()}
+    return {name: Variant([(optical.visual, each) for each in runs]) for name, runs in upsamplers.items()}
+
+
+def filter_variants(options: argparse.Namespace, optical: Encoder, trained: Trained) -> Variants:
+    """The default read-out with upsamplers that have nothing to train."""
+    dim = optical.visual.embed_dim
+    upsamplers = {NO_UPSAMPLER: None} | {name: build_upsampler(name, dim).eval() for name in FILTERS}
+    return {name: Variant([(optical.visual, each)]) for name, each in upsamplers.items()}
+
+
+def refinement_variants(options: argparse.Namespace, optical: Encoder, trained: Trained) -> Variants:
+    """Refinements of the default read-out's scores; the four images of a scene are what 'context' sees at once."""
+    runs = [(optical.visual, build_upsampler('joint_bilateral', optical.visual.embed_dim).eval())]
+    return {name or measures.NO_REFINEMENT: Variant(runs, changes={'refine': name}) for name in REFINEMENTS}
 
 
 def sar_variants(options: argparse.Namespace, optical: Encoder, trained: Trained) -> Variants:
     """Encoders on the radar image, read out as the demo configs do, between floor and ceiling; scores interpolated."""
-    variants: Variants = {FLOOR: ([(optical.visual, None)], True), CEILING: ([(optical.visual, None)], False)}
+    variants = {FLOOR: Variant([(optical.visual, None)], is_sar=True), CEILING: Variant([(optical.visual, None)])}
     files = {TRAININGS[name].label: paths for name, paths in trained.items()}
     files['weights/demo/demo_sar.safetensors'] = [weights_file(get_record('DemoSAR'))]
     files |= {name: [Path(path)] for name, path in named(options.sar, '--sar').items()}
     towers = {
         name: [build_encoder('Demo', clip_path=str(path)).visual for path in paths] for name, paths in files.items()
     }
-    return variants | {name: ([(tower, None) for tower in runs], True) for name, runs in towers.items()}
+    return variants | {name: Variant([(tower, None) for tower in runs], is_sar=True) for name, runs in towers.items()}
 
 
 def weight_files(folder: Path, parts: Sequence[str], steps: Mapping[str, int], seeds: Sequence[int]) -> Trained:
@@ -237,6 +268,8 @@ class Part(NamedTuple):
 PARTS = {
     'attention': Part('Attention', measures.LAMBDAS, attention_variants, measures.report_attention),
     'upsampling': Part('Upsampling', (-0.3,), upsampling_variants, measures.report_upsampling),
+    'filters': Part('Upsampling without training', (-0.3,), filter_variants, measures.report_upsampling),
+    'refinement': Part('Refinement', (-0.3,), refinement_variants, measures.report_refinement),
     'sar': Part('SAR: losses and misregistration', (0.0,), sar_variants, measures.report_sar),
     'sar_long': Part('SAR: full length', (0.0,), sar_variants, measures.report_sar),
 }

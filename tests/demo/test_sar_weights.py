@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from studies.ablation_measures import label_tile
+from studies.ablation_measures import label_tiles
 
 from segearth.demo.classes import CLASSES
 from segearth.demo.sar import add_speckle, sar_output, simulate_sar
@@ -33,6 +33,6 @@ def test_radar_is_seen_better_than_by_the_optical_encoder():
     right = {}
     for name in ('Demo', 'DemoSAR'):
         encoder = build_encoder(name)
-        predicted = label_tile(encoder.visual, embed_queries(encoder, CLASSES), image, None, [0.0])[0]
+        predicted = label_tiles(encoder.visual, embed_queries(encoder, CLASSES), [image], None, [0.0])[0][0]
         right[name] = (predicted == labels).mean()
     assert right['DemoSAR'] > right['Demo'] + 0.2, right

@@ -25,7 +25,7 @@ def test_all_parts_are_measured_written_and_not_measured_again(tmp_path, monkeyp
     for part in program.PARTS:
         assert (tmp_path / f'page_{part}.png').stat().st_size > 1000
         assert f'(page_{part}.png)' in first
-    monkeypatch.setattr(program, 'label_tile', None)  # would fail if it were called
+    monkeypatch.setattr(program, 'label_tiles', None)  # would fail if it were called
     program.main(arguments)
     assert out.read_text() == first
 

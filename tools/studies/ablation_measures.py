@@ -10,8 +10,9 @@ Source of the interval: Efron and Tibshirani, An Introduction to the Bootstrap, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,9 @@ SETTINGS = InferenceSettings(window_batch_size=9)  # windows as the configs have
 LAMBDAS = (0.0, -0.1, -0.2, -0.3, -0.5)
 NUM_RESAMPLES, LEVEL = 1000, 0.95
 BILINEAR = 'bilinear'
+NO_REFINEMENT = 'none'
+SECONDS = 'seconds an image'  # of processor time
+COST = 'seconds '  # key of what was spent on a variant, before its name
 View = tuple[np.ndarray, np.ndarray]  # image (H, W, 3) and labels (H, W) of its date, uint8
 CEILING, FLOOR = 'optical encoder on the optical partner (ceiling)', 'optical encoder on SAR (floor)'
 
@@ -48,23 +52,32 @@ def draw_tiles(seeds: Iterable[int], tile: int = TILE_SIZE, size: int = SCENE_SI
 
 
 @torch.inference_mode()
-def label_tile(
-    encoder: nn.Module, texts: Tensor, image: np.ndarray, upsampler: nn.Module | None, lambdas: Sequence[float]
+def label_tiles(
+    encoder: nn.Module,
+    texts: Tensor,
+    images: Sequence[np.ndarray],
+    upsampler: nn.Module | None,
+    lambdas: Sequence[float],
+    **changes: Any,
 ) -> list[np.ndarray]:
-    """Labels (H, W) uint8 of an image (H, W, 3) for each of some lambdas of Global Bias Alleviation, from one pass.
+    """Labels (B, H, W) uint8 of images (H, W, 3) of one size for each of some lambdas of Global Bias Alleviation.
 
-    Texts (K, C) are one L2-normalised query a class; without an upsampler scores are interpolated.
+    Texts (K, C) are one L2-normalised query a class; without an upsampler scores are interpolated. All lambdas come
+    from one encoding, and of one lambda all settings can be changed.
     """
     model = OpenVocabularySegmenter(encoder, texts, torch.arange(len(texts)), upsampler, SETTINGS)
+    batch = normalise(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+    if len(lambdas) == 1:
+        model.settings = replace(SETTINGS, cls_token_weight=lambdas[0], **changes)
+        return [model.score_images(batch).argmax(1).numpy().astype(np.uint8)]
 
     def score(encoded: EncodedWindows) -> Tensor:
         """Scores without the global bias, then that bias: (B, 2K, H, W); averaging windows keeps both linear."""
         scores = model.score_encoded(encoded, cls_token_weight=0.0)
         return torch.cat([scores, global_bias(encoded.cls_token, texts, 1.0).expand_as(scores)], 1)
 
-    images = normalise(torch.from_numpy(image).permute(2, 0, 1)[None])
-    plain, bias = model.score_images(images, score=score, num_scores=2 * len(texts))[0].split(len(texts))
-    return [(plain + weight * bias).argmax(0).numpy().astype(np.uint8) for weight in lambdas]
+    plain, bias = model.score_images(batch, score=score, num_scores=2 * len(texts)).split(len(texts), dim=1)
+    return [(plain + weight * bias).argmax(1).numpy().astype(np.uint8) for weight in lambdas]
 
 
 def class_ious(counts: np.ndarray) -> np.ndarray:
@@ -76,9 +89,10 @@ def class_ious(counts: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Outcome:
-    """Confusions of one variant in R trainings, per scene: (R, S, K, K)."""
+    """Confusions of one variant in R trainings, per scene: (R, S, K, K), and processor seconds an image."""
 
     counts: np.ndarray
+    seconds: float = float('nan')
 
     @property
     def runs(self) -> np.ndarray:
@@ -129,15 +143,23 @@ class Tally:
     def __init__(self, num_scenes: int, path: Path | None = None, identity: str = '') -> None:
         self.num_scenes, self.path, self.identity = num_scenes, path, identity
         self.counts: dict[str, np.ndarray] = {}  # RUN/NAME -> (S, K, K)
+        self.costs: dict[str, np.ndarray] = {}  # seconds NAME -> (processor seconds, images)
         self.num_done = 0
         if path is not None and path.is_file():
             with np.load(path) as content:
                 if str(content['identity']) == identity:
                     self.num_done = int(content['num_done'])
-                    self.counts = {name: content[name] for name in content.files if '/' in name}
+                    self.costs = {name: content[name] for name in content.files if name.startswith(COST)}
+                    others = {'identity', 'num_done', *self.costs}
+                    self.counts = {name: content[name] for name in content.files if name not in others}
+
+    def spend(self, name: str, seconds: float, num_images: int) -> None:
+        """Counts processor time; of names with a lambda, as in NAME:-0.3, the part before."""
+        key = COST + name
+        self.costs[key] = self.costs.get(key, np.zeros(2)) + (seconds, num_images)
 
     def add(self, name: str, scene: int, labels: np.ndarray, predicted: np.ndarray, run: int = 0) -> None:
-        """Counts one tile of one training."""
+        """Counts tiles of one training."""
         count = len(CLASSES)
         pairs = np.bincount(labels.ravel().astype(np.int64) * count + predicted.ravel(), minlength=count**2)
         empty = np.zeros((self.num_scenes, count, count), np.int64)
@@ -148,18 +170,22 @@ class Tally:
         self.num_done = scene + 1
         if self.path is not None:
             with replacing(self.path) as part, open(part, 'wb') as file:
-                np.savez_compressed(file, identity=self.identity, num_done=self.num_done, **self.counts)
+                np.savez_compressed(file, identity=self.identity, num_done=self.num_done, **self.counts, **self.costs)
 
     def outcomes(self) -> dict[str, Outcome]:
         """Name -> outcome, in the order of appearance."""
         runs: dict[str, list[np.ndarray]] = {}
         for key, counts in self.counts.items():
             runs.setdefault(key.partition('/')[2], []).append(counts)
-        return {name: Outcome(np.stack(counts)) for name, counts in runs.items()}
+        return {name: Outcome(np.stack(counts), self._seconds(name)) for name, counts in runs.items()}
+
+    def _seconds(self, name: str) -> float:
+        spent, images = self.costs.get(COST + name, self.costs.get(COST + name.rpartition(':')[0], (np.nan, 1)))
+        return float(spent / images)
 
 
 def report_attention(outcomes: Outcomes, picture: Path) -> str:
-    """Attentions by lambda, outcomes by NAME:LAMBDA: mean IoU, its interval, and the lead of the best lambda over 0."""
+    """Attentions by lambda, outcomes by NAME:LAMBDA: mean IoU, its interval, the lead of the best lambda over 0."""
     curves: dict[str, dict[float, Outcome]] = {}
     for key, outcome in outcomes.items():
         name, _, value = key.rpartition(':')
@@ -170,17 +196,23 @@ def report_attention(outcomes: Outcomes, picture: Path) -> str:
     for name, row in curves.items():
         axes.plot(list(row), [outcome.miou for outcome in row.values()], marker='o', markersize=3, label=name)
         best = max(row.values(), key=lambda outcome: outcome.miou)
-        rows.append([name, *map(with_interval, row.values()), _lead(best, row[0.0])])
+        rows.append([name, *map(with_interval, row.values()), _lead(best, row[0.0]), f'{best.seconds:.2f}'])
     axes.set(xlabel='lambda of Global Bias Alleviation', ylabel='mIoU in %')
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, ncols=2)
     _save(figure, picture)
-    return table([['attention', *(f'lambda {value:g}' for value in row), 'best lambda over 0'], *rows])
+    return table([['attention', *(f'lambda {value:g}' for value in row), 'best lambda over 0', SECONDS], *rows])
 
 
 def report_upsampling(outcomes: Outcomes, picture: Path) -> str:
     """Upsamplers: mean IoU, lead over bilinear, every training, every class."""
     leads = {name: _lead(outcome, outcomes[BILINEAR]) for name, outcome in outcomes.items()}
     return _report(['upsampler', 'mIoU', 'over bilinear'], outcomes, leads | {BILINEAR: ''}, picture)
+
+
+def report_refinement(outcomes: Outcomes, picture: Path) -> str:
+    """Refinements of the scores: mean IoU, lead over none, every class."""
+    leads = {name: _lead(outcome, outcomes[NO_REFINEMENT]) for name, outcome in outcomes.items()}
+    return _report(['refinement', 'mIoU', 'over none'], outcomes, leads | {NO_REFINEMENT: ''}, picture)
 
 
 def report_sar(outcomes: Outcomes, picture: Path) -> str:
@@ -210,14 +242,14 @@ def _report(titles: Sequence[str], outcomes: Outcomes, third: Mapping[str, str],
     """Draws each variant's mean IoU with its interval and trainings; returns the table."""
     figure = Figure(figsize=(7, 0.9 + 0.3 * len(outcomes)), layout='constrained')
     axes, places = figure.subplots(), np.arange(len(outcomes))[::-1]
-    rows = [[*titles, 'each training', *CLASSES]]
+    rows = [[*titles, 'each training', SECONDS, *CLASSES]]
     for place, (name, outcome) in zip(places, outcomes.items(), strict=True):
         axes.plot(outcome.interval(), [place, place], color='tab:blue', linewidth=2)
         axes.plot(outcome.runs, [place] * len(outcome.runs), 'o', color='tab:blue', alpha=0.5, markersize=4)
         axes.plot(outcome.miou, place, '|', color='black', markersize=12)
         runs = ', '.join(f'{value:.1f}' for value in outcome.runs) if len(outcome.runs) > 1 else ''
         classes = ['-' if np.isnan(value) else f'{value:.0f}' for value in outcome.ious]
-        rows.append([name, with_interval(outcome), third[name], runs, *classes])
+        rows.append([name, with_interval(outcome), third[name], runs, f'{outcome.seconds:.2f}', *classes])
     axes.set_yticks(places, list(outcomes), fontsize=7)
     axes.set(xlabel='mIoU in %: interval of 95 %, each training, mean')
     axes.grid(axis='x', alpha=0.3)
