@@ -6,9 +6,9 @@ python tools/ablation.py --parts attention filters refinement             minute
 python tools/ablation.py --parts sar --sar mine=work_dirs/alignearth_demo/last.pt --out work_dirs/sar.md
 
 Parts: attentions with lambda of Global Bias Alleviation swept; upsamplers, trained and not, and refinements of the
-scores, on the default attention; SAR encoders on radar images, short trainings with one loss each and the default at full length.
-Trainings lie below --work-dir: those that are there are used, those that were cut off go on. Sections of parts that are
-not asked for stay as they are.
+scores, on the default attention; SAR encoders on radar images, short trainings with one loss each and the default at
+full length. Trainings lie below --work-dir: those that are there are used, those that were cut off go on. Sections of
+parts that are not asked for stay as they are.
 """
 
 import argparse

@@ -1,11 +1,13 @@
-"""Tables of the paper's parts on real tiles with labels: attention, upsampling, lambda of Global Bias Alleviation.
+"""Tables of the method's parts on real tiles with labels: attention, upsampling, lambda, refinement of the scores.
 
 python tools/measure_real.py configs/cfg_real_{water,loveda,potsdam,vaihingen}.py --page docs/real.md
 
 Each config's settings hold but for what a table varies. Intervals are of 95 % over pieces of 256 x 256 pixels, which
-one tile gives several of: they say how far the pieces agree, not how far the place stands for others.
+one tile gives several of: they say how far the pieces agree, not how far the place stands for others. Seconds are
+processor time an image. The refinement 'context' sees all images of a config at once.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from segearth.evaluation.configuration import add_config_options, build_checked_
 from segearth.evaluation.run import clean_messages
 from segearth.evaluation.settings_sweep import read_images
 from segearth.freed_memory import keep_freed_memory
+from segearth.inference.refinement import REFINEMENTS
 from segearth.io.atomic import write_bytes
 from segearth.models.dense_clip import ATTENTION_NAMES
 
@@ -29,7 +32,7 @@ LAMBDAS = (0.0, -0.1, -0.2, -0.3, -0.5)
 STRIDES = (64, 85, 96, 128)  # pixels, of Mini's windows of 128: 4, 2.3, 1.8 windows and 1 a pixel
 UPSAMPLERS: dict[str, dict[str, Any]] = {
     'none, scores interpolated': {'model.feature_up': False},
-    **{name: {'model.feature_up_cfg.model_name': name} for name in ('bilinear', 'joint_bilateral')},
+    **{name: {'model.feature_up_cfg.model_name': name} for name in ('bilinear', 'joint_bilateral', 'anything')},
     'jbu_one, trained for Mini': {
         'model.feature_up_cfg.model_name': 'jbu_one',
         'model.feature_up_cfg.model_path': 'mini/mini_jbu_one.safetensors',
@@ -42,6 +45,7 @@ TABLES: dict[str, dict[str, dict[str, Any]]] = {
     'Attention of the last block': {name: {'model.model_type': name} for name in ATTENTION_NAMES},
     'Upsampling': UPSAMPLERS,
     'Lambda of Global Bias Alleviation': {f'{value:g}': {'model.cls_token_lambda': value} for value in LAMBDAS},
+    'Refined scores': {name or 'none': {'model.refine': name} for name in REFINEMENTS},
     'Windows of 128': {
         f'{"smooth" if is_smooth else "plain"}, stride {stride}': {
             'model.slide_stride': stride, 'model.smooth_windows': is_smooth,
@@ -59,9 +63,11 @@ def measure(config: str, changes: Mapping[str, Any]) -> tuple[Outcome, Sequence[
     dataset = build_checked_dataset(settings, None)
     segmentor = MODELS.build(settings.model)
     count = segmentor.core.num_classes
-    pieces = []
-    for image, size, label in read_images(settings, dataset, segmentor):
-        _, labels = segmentor.core.classify(segmentor.core.score_images(image[None], size)[0], size)
+    pieces, begin = [], time.process_time()
+    images, sizes, truths = zip(*read_images(settings, dataset, segmentor), strict=True)
+    scores = segmentor.core.score_batches([image[None] for image in images], sizes)
+    for query_scores, size, label in zip(scores, sizes, truths, strict=True):
+        _, labels = segmentor.core.classify(query_scores[0], size)
         truth, found = label.cpu().numpy(), labels[0].cpu().numpy()
         for y in range(0, size[0], PIECE):
             for x in range(0, size[1], PIECE):
@@ -69,13 +75,14 @@ def measure(config: str, changes: Mapping[str, Any]) -> tuple[Outcome, Sequence[
                 known = truth[here] < count
                 pairs = truth[here][known].astype(np.int64) * count + found[here][known]
                 pieces.append(np.bincount(pairs, minlength=count**2).reshape(count, count))
-    return Outcome(np.stack(pieces)[None]), dataset.metainfo['classes']
+    seconds = (time.process_time() - begin) / len(images)
+    return Outcome(np.stack(pieces)[None], seconds), dataset.metainfo['classes']
 
 
 def describe(outcome: Outcome, names: Sequence[str]) -> str:
-    """The mean IoU over the classes that labels or maps have, with its interval, and the IoU of each class."""
+    """The mean IoU over the classes that labels or maps have, with its interval; the IoU of each class; seconds."""
     each = ', '.join(f'{name} {value:.0f}' for name, value in zip(names, outcome.ious, strict=True) if value == value)
-    return f'{with_interval(outcome)}: {each}'
+    return f'{with_interval(outcome)}: {each}; {outcome.seconds:.1f} s'
 
 
 def most_frequent(outcome: Outcome) -> float:

@@ -9,8 +9,8 @@ from studies.ablation_measures import Outcome
 def test_a_line_has_the_mean_its_interval_and_the_classes_that_occur():
     counts = np.zeros((1, 4, 3, 3), np.int64)
     counts[..., 0, 0], counts[..., 0, 1], counts[..., 1, 1] = 30, 10, 40
-    outcome = Outcome(counts)
-    assert measure_real.describe(outcome, ('land', 'water', 'snow')) == '77.5 (77.5 to 77.5): land 75, water 80'
+    outcome = Outcome(counts, 1.25)
+    assert measure_real.describe(outcome, ('land', 'water', 'snow')) == '77.5 (77.5 to 77.5): land 75, water 80; 1.2 s'
     assert measure_real.most_frequent(outcome) == pytest.approx(100 * (0 + 0.5) / 2)
 
 
