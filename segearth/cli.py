@@ -75,8 +75,8 @@ def add_segmenter_options(options: argparse._ActionsContainer) -> None:
                          help='less probable pixels become background; one number, or one a class')  # fmt: skip
     options.add_argument('--background', dest='bg_idx', type=int, help='number of the background class, from 0')
     options.add_argument('--no-upsampling', dest='feature_up', action='store_false', default=None, help='no SimFeatUp')
-    options.add_argument('--fast', action='store_true', default=None, help='three times as fast or more, for about '
-                         'half a point of mean IoU: fewer windows, fewer digits; a line says which')  # fmt: skip
+    options.add_argument('--fast', action='store_true', default=None, help='scenes three times as fast, for '
+                         'less than a point of mean IoU: fewer windows, fewer digits; a line says which')  # fmt: skip
     options.add_argument('--window-batch', dest='window_batch_size', type=int, help='windows encoded at once; default: '
                          'as many as the free memory holds')  # fmt: skip
     options.add_argument('--device', help='cpu, cuda, cuda:1 ...')
