@@ -32,7 +32,7 @@ def fast_settings(record: EncoderRecord, patch_size: Sequence[int], given: Mappi
     own = InferenceSettings(**record.settings).crop_size
     crop = as_pair(given.get('crop_size', own), 'crop_size')
     counts = [max(round(STRIDE * side / patch), 1) for side, patch in zip(crop, patch_size, strict=True)]
-    stride = [min(count * patch, side) for count, patch, side in zip(counts, patch_size, crop, strict=True)]
+    stride = tuple(min(count * patch, side) for count, patch, side in zip(counts, patch_size, crop, strict=True))
     preset = {'crop_size': crop, 'stride': stride, 'smooth_windows': True, 'score_rank': SCORE_RANK}
     return {name: value for name, value in preset.items() if name not in given}
 
