@@ -21,7 +21,7 @@ import checkout  # noqa: F401 - makes the packages beside it importable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from benchmark import _random_encoder
+from benchmark import random_encoder
 from matplotlib.figure import Figure
 from measure_real import measure
 from mmseg.registry import MODELS
@@ -197,7 +197,7 @@ def build(subject: Subject, changes: Mapping[str, Any]) -> OpenVocabularySegment
     if given.pop('fast', False):
         precision = fast_precision(precision, torch.device('cpu'))
         given = fast_settings(get_record(subject.name), (subject.patch, subject.patch), {})
-    tower = _random_encoder(subject.name, resolve_precision(precision, 'cpu'))
+    tower = random_encoder(subject.name, resolve_precision(precision, 'cpu'))
     words = F.normalize(torch.randn(9, tower.embed_dim), dim=-1)
     upsampler: nn.Module | None = build_upsampler(kind, tower.embed_dim).eval() if with_upsampler else None
     return OpenVocabularySegmenter(tower, words, torch.arange(len(words)), upsampler, split_settings(given)[1])
@@ -222,27 +222,26 @@ def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
 def write_page(known: Mapping[str, Any]) -> None:
     """Puts the table between the marks of docs/performance.md, and draws the curve."""
     times = known['times']
-    points: dict[str, dict[str, tuple[float, float]]] = {}
+    points = {}
     for subject in SUBJECTS:
-        for way, rate in times[subject.name].items():
-            found = mean_ious(known, subject, way)
-            points.setdefault(subject.name, {})[way] = (rate, fmean(found) if found else 0.0)
-    demo, mini, vit = (subject.name for subject in SUBJECTS)
+        found = {way: mean_ious(known, subject, way) for way in WAYS}
+        rates = times.get(subject.name, {})
+        points[subject.name] = {way: (rates[way], fmean(each)) for way, each in found.items() if each and way in rates}
+    vit = SUBJECTS[-1].name
     names = ', '.join(Path(config).stem.removeprefix('cfg_real_') for config in REAL)
     rows = [['', 'generated: mIoU', 'Demo: Mpx/s', f'real tiles: mIoU ({names})', 'Mini: Mpx/s', 'ViT-B/16: Mpx/s']]
     for way in WAYS:
-        if way not in times[demo]:
-            continue
         cells = [way]
         for subject in SUBJECTS[:2]:
-            mean, each = points[subject.name][way][1], mean_ious(known, subject, way) or []
-            parts = f' ({", ".join(f"{value:.1f}" for value in each)})' if len(each) > 1 else ''
-            if not parts and each:
-                _, low, high = known['accuracy'][Path(DEMO).stem][way]
-                parts = f' ({low:.1f} to {high:.1f})'
+            each = mean_ious(known, subject, way)
+            if each is None:
+                cells += ['-', speed(times.get(subject.name, {}), way)]
+                continue
+            _, low, high = known['accuracy'][Path(subject.configs[0]).stem][way]
+            parts = ', '.join(f'{value:.1f}' for value in each) if len(each) > 1 else f'{low:.1f} to {high:.1f}'
             star = '**' if way in front(points[subject.name]) else ''
-            cells += [f'{star}{mean:.1f}{star}{parts}', speed(times[subject.name], way)]
-        rows.append([*cells, speed(times[vit], way)])
+            cells += [f'{star}{fmean(each):.1f}{star} ({parts})', speed(times.get(subject.name, {}), way)]
+        rows.append([*cells, speed(times.get(vit, {}), way)])
     text = PAGE.read_text(encoding='utf-8')
     before, rest = text.split(MARKS[0])
     _, after = rest.split(MARKS[1])
@@ -252,7 +251,8 @@ def write_page(known: Mapping[str, Any]) -> None:
 
 def speed(rates: Mapping[str, float], way: str) -> str:
     """Millions of pixels a second, and how many times those of the default; a dash where it was not measured."""
-    return f'{rates[way] / 1e6:.3f} ({rates[way] / rates["default"]:.1f} x)' if way in rates else '-'
+    is_known = {way, 'default'} <= set(rates)
+    return f'{rates[way] / 1e6:.3f} ({rates[way] / rates["default"]:.1f} x)' if is_known else '-'
 
 
 def draw(points: Mapping[str, Mapping[str, tuple[float, float]]], path: Path) -> None:

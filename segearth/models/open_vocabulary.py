@@ -22,7 +22,7 @@ from segearth.inference.settings import ORIGINAL_KEYS, InferenceSettings, by_our
 from segearth.inference.sliding_window import score_padded, score_whole, slide, window_batch_size
 from segearth.models.build import DEFAULT_READOUT, Encoder, build_encoder
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
-from segearth.models.fast import check_fast, fast_precision, fast_settings, say_fast
+from segearth.models.fast import check_fast, fast_precision, fast_settings, fast_upsampler, say_fast
 from segearth.models.feature_upsampler import build_feature_upsampler
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary
@@ -231,6 +231,7 @@ def build_segmenter(
     upsampler = None
     if feature_up:
         upsampler = build_feature_upsampler(feature_up_cfg, encoder.record, encoder.visual.embed_dim)
+        upsampler = fast_upsampler(upsampler, feature_up_cfg) if fast else upsampler
     model = OpenVocabularySegmenter(
         encoder.visual, *embed_vocabulary(encoder, vocabulary), upsampler, inference, vocabulary.class_names
     )

@@ -26,6 +26,7 @@ from segearth.weights.encoders import ENCODERS
 
 CPU = torch.device('cpu')
 MINI = {'crop_size': (128, 128), 'stride': (104, 104), 'smooth_windows': True, 'score_rank': 16}
+UPSAMPLER = {'model_name': 'joint_bilateral', 'radius': 3, 'sigma_spatial': 0.8 * 5 / 3}
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_it_equals_the_settings_that_it_stands_for(build, caplog):
     with caplog.at_level(logging.INFO, 'segearth'):
         fast = build('Mini', fast=True)
     assert 'fast: windows of 128 x 128 pixels at stride 104 x 104, smooth, score_rank 16, encoder in' in caplog.text
-    spelled = build('Mini', precision=precision, **MINI)
+    spelled = build('Mini', precision=precision, feature_up_cfg=UPSAMPLER, **MINI)
     assert fast.settings == spelled.settings
     assert fast.encoder.dtype == spelled.encoder.dtype == resolve_precision(precision, 'cpu')
     image = torch.randint(0, 256, (1, 3, 150, 280), dtype=torch.uint8)
@@ -138,6 +139,21 @@ def test_a_map_by_blocks_is_the_map_in_one_piece(build):
 def test_a_resumed_map_must_be_as_fast(build):
     told = [SegmenterModel(build(fast=fast)).describe() for fast in (False, True)]
     assert told[0]['score_rank'] is None and told[1]['score_rank'] == 16
+    assert [each['upsampler']['layer.radius'] for each in told] == [5, 3]
+    others = [build(feature_up_cfg={'model_name': 'joint_bilateral', 'sigma_range': 0.3}), build(feature_up=False)]
+    others = [SegmenterModel(each).describe()['upsampler'] for each in others]
+    assert others[1] == {} and others[0] != told[0]['upsampler'] and others[0]['kind'] == 'JointBilateral'
+
+
+def test_options_of_the_upsampler_that_are_given_win(build):
+    def layer(**options):
+        made = build(fast=True, feature_up_cfg={'model_name': 'joint_bilateral', **options}).upsampler.layer
+        return made.radius, made.sigma_range
+
+    assert layer(radius=4)[0] == 4 and layer(sigma_spatial=0.5)[0] == 5
+    assert layer(sigma_range=0.3) == (3, 0.3)
+    bilinear = build(fast=True, feature_up_cfg={'model_name': 'bilinear'}).upsampler
+    assert type(bilinear).__name__ == 'Bilinear' and build(fast=True, feature_up=False).upsampler is None
 
 
 def test_the_command_maps_fast(tiny_clip, write, tmp_path, caplog):

@@ -87,7 +87,7 @@ def test_table_and_curve(tmp_path, monkeypatch):
 
 def test_an_encoder_of_random_weights_is_as_fast(monkeypatch, tiny_clip_model):
     tower = DenseCLIP(copy.deepcopy(tiny_clip_model.visual))
-    monkeypatch.setattr(program, '_random_encoder', lambda name, dtype: tower.to(dtype))
+    monkeypatch.setattr(program, 'random_encoder', lambda name, dtype: tower.to(dtype))
     made = program.build(VIT, program.WAYS['fast'].changes(VIT))
     assert made.settings == InferenceSettings(**fast_settings(get_record(VIT.name), (16, 16), {}))
     assert made.encoder.dtype == resolve_precision(fast_precision('auto', torch.device('cpu')), 'cpu')
