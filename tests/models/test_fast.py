@@ -10,9 +10,11 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from mmengine.config import Config
 
 from segearth.commands import _parser, _segmenter_settings, main
 from segearth.errors import ConfigError
+from segearth.evaluation.row import build_row
 from segearth.inference.settings import InferenceSettings
 from segearth.inference.sliding_window import window_boxes
 from segearth.maps.labelling import SegmenterModel, WindowGrid, label_block
@@ -168,3 +170,16 @@ def test_the_command_maps_a_config_fast():
     arguments = _parser().parse_args(['predict', 'a.tif', '--out', 'out', '--config', 'cfg_demo', '--fast'])
     settings = _segmenter_settings(arguments)
     assert settings['fast'] is True and not {'slide_crop', 'slide_stride'} & set(settings)
+
+
+def test_a_row_of_results_tells_it_apart(tiny_clip, tmp_path):
+    model = {'classes': 'road; water', 'clip_type': 'Demo', 'clip_path': str(tiny_clip)}
+    model |= {'slide_crop': 224, 'slide_stride': 112}
+    (tmp_path / 'a.py').touch()
+    rows = []
+    for changes in ({}, {'fast': True}):
+        settings = {'model': model | changes, 'test_dataloader': {'dataset': {'type': 'DemoDataset'}}}
+        config = Config(settings, filename=tmp_path / 'a.py')
+        rows.append(build_row('run', config, SegEarthSegmentation(**config.model), {}, [], {}).summary)
+    assert [(row['Window'], row['Stride']) for row in rows] == [('224', '112'), ('(224, 224)', '(176, 176)')]
+    assert rows[0]['Settings'] != rows[1]['Settings']

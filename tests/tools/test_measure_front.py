@@ -63,6 +63,7 @@ def test_a_run_measures_what_is_missing_and_goes_on(tmp_path, monkeypatch, capsy
     again = json.loads(path.read_text())
     assert len(calls) == 2 and calls[1]['model.fast'] is True
     assert again['times']['Demo']['no upsampling'] == 1 and again['times']['Demo']['fast, no upsampling'] > 1
+    program.main([*arguments, 'fast, no upsampling', '--accuracy'])
     program.main([*arguments, 'no upsampling', '--times'])
     assert len(calls) == 2 and json.loads(path.read_text())['times']['Demo']['no upsampling'] > 1
     with pytest.raises(ConfigError, match='--side, --threads and --repeats must be 1 or more'):
