@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from segearth.device import is_slow_on_cpu
 from segearth.errors import ConfigError
@@ -19,6 +18,7 @@ from segearth.inference.settings import ORIGINAL_KEYS, InferenceSettings, as_pai
 from segearth.models.build import AUTO
 from segearth.models.feature_upsampler import WITHOUT_WEIGHTS
 from segearth.weights.encoders import DEFAULT_ENCODERS, EncoderRecord, get_record
+from simfeatup.scoring import Upsample
 from simfeatup.upsamplers.bilateral import RADIUS as DEFAULT_RADIUS
 from simfeatup.upsamplers.bilateral import SIGMA_SPATIAL, JointBilateral
 
@@ -42,7 +42,7 @@ def fast_settings(record: EncoderRecord, patch_size: Sequence[int], given: Mappi
     return {name: value for name, value in preset.items() if name not in given}
 
 
-def fast_upsampler(upsampler: nn.Module | None, given: Mapping[str, Any] | None) -> nn.Module | None:
+def fast_upsampler(upsampler: Upsample | None, given: Mapping[str, Any] | None) -> Upsample | None:
     """The upsampler, or a quicker one in place of joint_bilateral; options of its window that are ``given`` win."""
     if not isinstance(upsampler, JointBilateral) or {'radius', 'sigma_spatial'} & set(given or {}):
         return upsampler
