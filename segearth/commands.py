@@ -268,6 +268,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 def _segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     from segearth.maps.configuration import read_settings, words_of
+    from segearth.models.fast import of_config
     from segearth.text.vocabulary import read_vocabulary
 
     given = [name for name in ('classes', 'classes_file', 'config') if getattr(arguments, name)]
@@ -282,7 +283,7 @@ def _segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         settings['classes'] = arguments.classes or words_of(read_vocabulary(arguments.classes_file))
     if 'classes' not in settings:
         raise ConfigError(f'{arguments.config} names no classes: add --classes or --classes-file')
-    return settings | segmenter_settings(arguments)
+    return of_config(settings | segmenter_settings(arguments))
 
 
 def _app(arguments: argparse.Namespace) -> None:

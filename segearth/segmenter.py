@@ -79,7 +79,8 @@ class Segmenter:
             empty band alpha; images are segmented everywhere in any case.
         palette: (K, 3) RGB colours, whole numbers in [0, 255]; None for familiar ones (blue water) and distinct ones.
         **settings: Of :func:`segearth.models.open_vocabulary.build_segmenter`: ``clip_path``, ``feature_up`` (False
-            goes without SimFeatUp), ``feature_up_cfg``, ``device``, ``precision``; of the read-out: ``attention``,
+            goes without SimFeatUp), ``feature_up_cfg``, ``device``, ``precision``, ``fast`` (True: scenes
+            three times as fast, for less than a point of mean IoU); of the read-out: ``attention``,
             ``ignore_residual``, ``num_readout_blocks``; of inference
             (:class:`segearth.inference.settings.InferenceSettings`): ``prob_threshold``, ``background_index``,
             ``cls_token_weight`` (lambda), ``crop_size``, ``stride``, ``logit_scale``, ``refine``,

@@ -135,7 +135,7 @@ def measure(name: str, options: argparse.Namespace) -> dict:
     keep_freed_memory(limited=True)
     device = torch.device(options.device)
     torch.manual_seed(0)
-    tower = _random_encoder(options.encoder, resolve_precision(options.precision, device)).to(device)
+    tower = random_encoder(options.encoder, resolve_precision(options.precision, device)).to(device)
     dim = tower.embed_dim
     kind = VARIANTS.get(name)
     upsampler = build_upsampler(kind, dim).eval() if kind else None
@@ -236,7 +236,8 @@ def _peak_memory(device: torch.device) -> int:
     return peak if sys.platform == 'darwin' else peak * 1024  # Linux counts KiB
 
 
-def _random_encoder(name: str, dtype: torch.dtype) -> DenseCLIP:
+def random_encoder(name: str, dtype: torch.dtype) -> DenseCLIP:
+    """A tower of random weights, by the name of an encoder record or an open_clip architecture."""
     record = get_record(name)
     if record.model_config:
         path = find_file(record.model_config, weights_folders(), f'model config of {record.name}', record.remedy)

@@ -81,6 +81,8 @@ def build_row(
     """The row of a run of a model: metrics in percent, (name, IoU, accuracy) in [0, 1], and further columns."""
     dataset = config.test_dataloader.dataset
     settings = (model.config_defaults() if isinstance(model, SegEarthSegmentation) else {}) | dict(config.model)
+    if settings.get('fast') and isinstance(model, SegEarthSegmentation):  # what the preset made of them
+        settings |= {'slide_crop': model.core.settings.crop_size, 'slide_stride': model.core.settings.stride}
     upsampler = getattr(getattr(model, 'core', model), 'upsampler', None)  # None: scores are interpolated
     upsamplers = {kind: name for name, kind in UPSAMPLERS.items()}
     named = str((settings.get('feature_up_cfg') or {}).get('model_name'))

@@ -28,6 +28,7 @@ from segearth.errors import ConfigError
 from segearth.evaluation.metric import count_pixels, figures_of
 from segearth.inference.scoring import EncodedWindows, classify, global_bias, is_below
 from segearth.io.atomic import replacing
+from segearth.models.fast import of_config
 from segearth.models.open_vocabulary import OpenVocabularySegmenter, build_segmenter, embed_vocabulary
 from segearth.models.segmentor import SegEarthSegmentation
 from segearth.text.vocabulary import read_vocabulary
@@ -125,7 +126,7 @@ def build_words(model: dict[str, Any], files: Sequence[str]) -> tuple[SegEarthSe
         raise ConfigError(f'model.type is {model["type"]}; settings can be swept of SegEarthSegmentation only')
     known = SegEarthSegmentation.config_defaults() | dict(model)
     settings = {key: value for key, value in known.items() if key not in OF_MMSEG}
-    core, encoder = build_segmenter(read_vocabulary(files[0]), **settings)
+    core, encoder = build_segmenter(read_vocabulary(files[0]), **of_config(settings))
     words = []
     for path in files:
         core.set_vocabulary(*embed_vocabulary(encoder, read_vocabulary(path)))

@@ -43,7 +43,7 @@ def propagate(scores: Tensor, guidance: Tensor, text_embeddings: Tensor, logit_s
     keep the detail that upsampling gave them.
     """
     size = scores.shape[-2:]
-    grid = [max(round(side / CELL), 1) for side in size]
+    grid = max(round(size[0] / CELL), 1), max(round(size[1] / CELL), 1)
     cells = F.adaptive_avg_pool2d(scores.float(), grid)
     grey = F.adaptive_avg_pool2d(guidance.float().mean(1, keepdim=True), grid)
     probability, best = cells.mul(logit_scale).softmax(1).max(1, keepdim=True)  # (B, 1, h, w)
@@ -60,7 +60,7 @@ def edge_weights(grey: Tensor, alikeness: Tensor, best: Tensor) -> tuple[Tensor,
     """
     differences = [grey.diff(dim=axis).abs() for axis in (2, 3)]
     count = max(sum(part[0].numel() for part in differences), 1)
-    mean = sum(part.sum((1, 2, 3), keepdim=True) for part in differences) / count
+    mean = torch.stack([part.sum((1, 2, 3), keepdim=True) for part in differences]).sum(0) / count
     weights = []
     for axis, difference in zip((2, 3), differences, strict=True):
         length = best.shape[axis] - 1

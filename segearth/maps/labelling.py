@@ -120,7 +120,19 @@ class SegmenterModel:
         readout = {name: getattr(segmenter.encoder, name, None) for name in names}
         settings = {name: value for name, value in asdict(segmenter.settings).items() if name not in NOT_IN_LABELS}
         precision = str(next(segmenter.encoder.parameters()).dtype)
-        return readout | settings | {'weights': weights, 'precision': precision}
+        upsampler = _describe_upsampler(segmenter.upsampler)
+        return readout | settings | {'weights': weights, 'precision': precision, 'upsampler': upsampler}
+
+
+def _describe_upsampler(upsampler: Any) -> dict[str, Any]:
+    """Kind and options, which are no weights, of an upsampler and its layers; nothing without one."""
+    options = {
+        f'{path}.{name}'.lstrip('.'): value
+        for path, module in (upsampler.named_modules() if upsampler is not None else ())
+        for name, value in vars(module).items()
+        if isinstance(value, int | float | str) and not name.startswith('_') and name != 'training'
+    }
+    return {'kind': type(upsampler).__name__, **options} if upsampler is not None else {}
 
 
 @torch.inference_mode()

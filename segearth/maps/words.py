@@ -7,9 +7,10 @@ classified again. Of a large scene blocks are looked at that lie evenly over it.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ from segearth.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import xarray
+
+logger = logging.getLogger(__name__)
 
 MARGINS = (0.05, 0.1, 0.2)  # between the probabilities of the two best classes of a pixel: below them it is close
 WINDOWS = 256  # looked at: a minute of ViT-B/16 on two cores
@@ -249,6 +252,10 @@ def examine_source(
     """As :func:`examine_words`, with the model of a vocabulary whose words at the places ``tried`` are to be tried."""
     if not (isinstance(windows, Integral) and windows >= 1):
         raise ConfigError(f'--windows is {windows!r}; allowed: 1 or more')
+    if segmenter.settings.refine is not None:
+        logger.warning('words are examined without refine=%r, by which the other words change the scores of each: the '
+                       'shares are those of maps without it', segmenter.settings.refine)  # fmt: skip
+        segmenter.settings = replace(segmenter.settings, refine=None)
     model, tally = SegmenterModel(segmenter), Tally(vocabulary, tried, segmenter.settings)
     with open_scene(source, dataset) as scene:
         to_picture = decide_stretch(scene, stretch)

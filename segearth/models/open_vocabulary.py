@@ -24,6 +24,7 @@ from segearth.inference.settings import ORIGINAL_KEYS, InferenceSettings, by_our
 from segearth.inference.sliding_window import score_padded, score_whole, slide, window_batch_size
 from segearth.models.build import DEFAULT_READOUT, Encoder, build_encoder
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD
+from segearth.models.fast import check_fast, fast_precision, fast_settings, fast_upsampler, say_fast
 from segearth.models.feature_upsampler import build_feature_upsampler
 from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary
@@ -31,7 +32,7 @@ from segearth.weights.encoders import get_record
 from simfeatup.scoring import Upsample
 from simfeatup.upsamplers.base import KernelReuse
 
-BUILD_ARGUMENTS = ('clip_type', 'vit_type', 'clip_path', 'feature_up', 'feature_up_cfg', 'device', 'precision')
+BUILD_ARGUMENTS = ('clip_type', 'vit_type', 'clip_path', 'feature_up', 'feature_up_cfg', 'device', 'precision', 'fast')
 READOUT_KEYS = {'model_type': 'attention', 'ssa_last_n_layers': 'num_readout_blocks'}
 """Key of the original's files -> argument of :class:`segearth.models.dense_clip.DenseCLIP`; others have one name."""
 
@@ -267,6 +268,7 @@ def build_segmenter(
     feature_up_cfg: Mapping[str, Any] | None = None,
     device: str | torch.device | None = None,
     precision: str = 'auto',
+    fast: bool = False,
     **settings: Any,
 ) -> tuple[OpenVocabularySegmenter, Encoder]:
     """Builds a segmenter from names, with weights, and the encoder, which embeds further words.
@@ -276,15 +278,25 @@ def build_segmenter(
     upsamples its features, by ``model_name`` and ``model_path`` of ``feature_up_cfg``
     (:func:`segearth.models.feature_upsampler.build_feature_upsampler`). The settings are
     fields of :class:`InferenceSettings` and arguments of the read-out (:data:`READOUT_KEYS`), under their names here or
-    the original's; those not given are the encoder record's, or the classes' defaults. A
-    :class:`segearth.errors.UserError` says which setting or weight file cannot be used, and why.
+    the original's; those not given are the encoder record's, or the classes' defaults, or with ``fast`` those of the
+    preset for speed (:mod:`segearth.models.fast`). A :class:`segearth.errors.UserError` says which setting or weight
+    file cannot be used, and why.
     """
     device = choose_device(device)
-    readout, inference = split_settings(settings, get_record(clip_type, vit_type).settings)
+    usual = get_record(clip_type, vit_type).settings
+    readout, inference = split_settings(settings, usual)
+    if check_fast(fast):
+        precision = fast_precision(precision, device)
     encoder = build_encoder(clip_type, vit_type, clip_path, device=device, precision=precision, **readout)
+    if fast:
+        given = by_our_names(settings, ORIGINAL_KEYS)
+        preset = fast_settings(encoder.record, encoder.visual.patch_size, given)
+        _, inference = split_settings(settings, {**usual, **preset})
+        say_fast(inference, encoder.visual.dtype)
     upsampler = None
     if feature_up:
         upsampler = build_feature_upsampler(feature_up_cfg, encoder.record, encoder.visual.embed_dim)
+        upsampler = fast_upsampler(upsampler, feature_up_cfg) if fast else upsampler
     model = OpenVocabularySegmenter(
         encoder.visual, *embed_vocabulary(encoder, vocabulary), upsampler, inference, vocabulary.class_names
     )

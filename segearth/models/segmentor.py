@@ -29,6 +29,7 @@ from segearth.inference.settings import ORIGINAL_KEYS, InferenceSettings
 from segearth.io.panels import palette_of
 from segearth.models.build import DEFAULT_READOUT
 from segearth.models.dense_clip import CLIP_MEAN, CLIP_STD, read_out_anew
+from segearth.models.fast import of_config
 from segearth.models.open_vocabulary import READOUT_KEYS, OpenVocabularySegmenter, build_segmenter, split_settings
 from segearth.text.vocabulary import Vocabulary, read_vocabulary
 from simfeatup.scoring import Upsample
@@ -96,7 +97,7 @@ class SegEarthSegmentation(BaseSegmentor):
             raise ConfigError('give either name_path, a class-name file, or classes, the classes in words')
         vocabulary = Vocabulary.from_classes(classes) if classes is not None else read_vocabulary(str(name_path))
         defaults = {key: value for key, value in DEFAULTS.items() if ORIGINAL_KEYS.get(key) not in settings}
-        core, _ = build_segmenter(vocabulary, **(defaults | settings))
+        core, _ = build_segmenter(vocabulary, **of_config(defaults | settings))
         self._take(core, data_preprocessor, init_cfg)
 
     @classmethod

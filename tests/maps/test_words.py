@@ -178,6 +178,14 @@ def test_data_sets_and_parts_of_scenes(make, scene, tmp_path):
     assert examine_words(segmenter, scene, resolution=4.0).pixels == pytest.approx((50 * 60 - 200) / 4, rel=0.02)
 
 
+def test_words_are_examined_without_refinement(make, scene, caplog):
+    study = examine_words(make(), scene)
+    assert not caplog.records
+    refined = make(refine='propagation')
+    assert examine_words(refined, scene) == study and refined.model.settings.refine == 'propagation'
+    assert "without refine='propagation'" in caplog.text
+
+
 def test_radar(make, write_scene):
     values = smooth_picture(40, 50, 2).astype(np.float32) / 2000
     values[:, :10] = np.nan
