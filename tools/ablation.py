@@ -127,9 +127,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         picture = options.out.with_name(f'{options.out.stem}_{name}.png')
         table = part.report(outcomes, picture)
         conditions = f'{options.num_scenes} scenes of the {options.split} seeds, from {SPLITS[options.split]}'
+        if len(part.lambdas) == 1:
+            conditions += f'; lambda {part.lambdas[0]:g}{part.conditions}'
         if name in TRAINED_PARTS:
             settings, seeds = TRAINED_PARTS[name], ', '.join(map(str, options.seeds))
-            conditions += f'; lambda {part.lambdas[0]:g}; trainings of {steps[name]} steps, seeds {seeds}'
+            conditions += f'; trainings of {steps[name]} steps, seeds {seeds}'
             conditions += f'; the rest as in configs/{settings["config"]}{settings["changed"]}'
         print(f'{part.title}\n\n{table}')
         sections[part.title] = f'{conditions}.\n\n![{part.title}]({picture.name})\n\n{table}'
@@ -263,13 +265,20 @@ class Part(NamedTuple):
     lambdas: tuple[float, ...]  # weights of Global Bias Alleviation that are measured
     variants: Callable[[argparse.Namespace, Encoder, Trained], Variants]
     report: Callable[[Outcomes, Path], str]  # draws the picture and makes the table
+    conditions: str = ''  # of the measurement, that the others do not share
 
 
 PARTS = {
     'attention': Part('Attention', measures.LAMBDAS, attention_variants, measures.report_attention),
     'upsampling': Part('Upsampling', (-0.3,), upsampling_variants, measures.report_upsampling),
     'filters': Part('Upsampling without training', (-0.3,), filter_variants, measures.report_upsampling),
-    'refinement': Part('Refinement', (-0.3,), refinement_variants, measures.report_refinement),
+    'refinement': Part(
+        'Refinement',
+        (-0.3,),
+        refinement_variants,
+        measures.report_refinement,
+        '; joint_bilateral; context of the four images of a scene',
+    ),
     'sar': Part('SAR: losses and misregistration', (0.0,), sar_variants, measures.report_sar),
     'sar_long': Part('SAR: full length', (0.0,), sar_variants, measures.report_sar),
 }

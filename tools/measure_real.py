@@ -29,7 +29,6 @@ from segearth.models.dense_clip import ATTENTION_NAMES
 
 PIECE = 256  # pixels
 LAMBDAS = (0.0, -0.1, -0.2, -0.3, -0.5)
-STRIDES = (64, 85, 96, 128)  # pixels, of Mini's windows of 128: 4, 2.3, 1.8 windows and 1 a pixel
 UPSAMPLERS: dict[str, dict[str, Any]] = {
     'none, scores interpolated': {'model.feature_up': False},
     **{name: {'model.feature_up_cfg.model_name': name} for name in ('bilinear', 'joint_bilateral', 'anything')},
@@ -46,12 +45,6 @@ TABLES: dict[str, dict[str, dict[str, Any]]] = {
     'Upsampling': UPSAMPLERS,
     'Lambda of Global Bias Alleviation': {f'{value:g}': {'model.cls_token_lambda': value} for value in LAMBDAS},
     'Refined scores': {name or 'none': {'model.refine': name} for name in REFINEMENTS},
-    'Windows of 128': {
-        f'{"smooth" if is_smooth else "plain"}, stride {stride}': {
-            'model.slide_stride': stride, 'model.smooth_windows': is_smooth,
-        }
-        for stride in STRIDES for is_smooth in (False, True)
-    },
 }  # fmt: skip
 """Title of a table -> its lines: name -> what it changes of a config."""
 
