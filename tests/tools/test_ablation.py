@@ -14,6 +14,7 @@ def test_all_parts_are_measured_written_and_not_measured_again(tmp_path, monkeyp
     kept = []
     monkeypatch.setattr(program, 'keep_freed_memory', lambda limited=False: kept.append(limited))
     monkeypatch.setattr(program, 'draw_tiles', partial(draw_tiles, tile=224, size=224))
+    monkeypatch.setattr(program, 'ATTENTION_NAMES', ('SegEarth', 'ReAttn'))  # the others have tests of their own
     out = tmp_path / 'page.md'
     arguments = ['--split', 'validation', '--num-scenes', '1', '--without-training', '--out', str(out)]
     arguments += ['--work-dir', str(tmp_path / 'work')]
