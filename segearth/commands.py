@@ -242,10 +242,12 @@ def _words(arguments: argparse.Namespace) -> None:
     sources, names = _scenes(arguments, [arguments.scene], settings)
     if len(sources) > 1:
         raise ConfigError(f'{arguments.scene} holds {len(sources)} scenes; give one, such as {sources[0].path}')
+    windows = WINDOWS if arguments.windows is None else arguments.windows
+    if windows < 1:
+        raise ConfigError(f'--windows is {windows}; allowed: 1 or more')
     vocabulary, places = with_tried(Vocabulary.from_classes(settings['classes']), arguments.tried)
     files = check_files(sources[0].path, arguments.out, names[0], arguments.overwrite) if arguments.out else []
     keep_freed_memory(limited=True)
-    windows = WINDOWS if arguments.windows is None else arguments.windows
     model = Segmenter(**settings | {'classes': words_of(vocabulary)}).model
     with progress_bar(names[0], is_passing=True) as progress:
         study = examine_source(sources[0], model, vocabulary, places, windows, arguments.stretch, progress=progress)

@@ -132,13 +132,18 @@ def score_reference(upsampler: Upsample, features: Tensor, guidance: Tensor, tex
     scores = []
     with use_backend('reference'):
         for image_features, image in zip(features.split(1), guidance.split(1), strict=True):
-            upsampled = upsample(image_features.to(text_embeddings.dtype), image.to(text_embeddings.dtype))
+            try:
+                upsampled = upsample(image_features.to(text_embeddings.dtype), image.to(text_embeddings.dtype))
+            except TypeError as error:
+                raise UpsamplerError(f'The upsampler does not take (features, guidance): {error}') from error
             expected = 1, features.shape[1], *guidance.shape[2:]
             if not isinstance(upsampled, Tensor) or upsampled.shape != expected:
-                shape = tuple(getattr(upsampled, 'shape', ())) or f'a {type(upsampled).__name__}'
+                is_tensor = isinstance(upsampled, Tensor)
+                shape = tuple(upsampled.shape) if is_tensor else f'a {type(upsampled).__name__}, which is no tensor'
                 raise UpsamplerError(
                     f'The upsampler must make {expected}, (B, C, H, W), of its arguments; it made {shape}.'
                 )
+            upsampled = upsampled.to(text_embeddings)
             lengths = upsampled.norm(dim=1, keepdim=True).clamp_min(MIN_LENGTH)
             scores.append(F.conv2d(upsampled, text_embeddings[:, :, None, None]) / lengths)
     return torch.cat(scores)

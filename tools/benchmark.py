@@ -87,6 +87,8 @@ def main() -> None:
     if len(options.size) > 2 or min(*options.size, options.words, options.repeats) < 1:
         raise ConfigError('--size takes one or two positive numbers, --words and --repeats positive ones')
     unknown = [name for name in options.variants if name not in VARIANTS and not options.hook]
+    if options.hook and not set(options.variants) - set(VARIANTS):
+        raise ConfigError(f'--hook {options.hook} needs a name of its own among --variants, such as mine')
     if unknown:
         raise ConfigError(f'unknown variant {unknown[0]!r}; known: {", ".join(VARIANTS)}, or any name with --hook')
     options.size = (options.size[0], options.size[-1])

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = build_parser(__doc__)
     parser.add_argument('config', help='config, such as configs/cfg_demo.py')
     parser.add_argument('--ranks', nargs='+', type=int, default=[], metavar='R', help='coordinates kept (score_rank)')
-    parser.add_argument('--without-plain', action='store_true', help='compare with fast, exact scores')
+    parser.add_argument('--without-plain', action='store_true', help='compare with exact scores by few channels')
     parser.add_argument('--limit', type=int, help='only so many images, the first by name')
     add_config_options(parser)
     options = parser.parse_args(arguments)

@@ -153,8 +153,13 @@ def measure_times(known: dict[str, Any], options: Namespace) -> None:
     """Puts the pixels a second of each encoder and way into what is known."""
     conditions = {'side': options.side, 'threads': options.threads}
     times = known.setdefault('times', {})
-    if options.times or times.get('conditions') != conditions:
-        times.clear()
+    others = set(times) - {'conditions'}
+    if others and times['conditions'] != conditions and set(options.ways) != set(WAYS):
+        known_as = ', '.join(f'{name} {value}' for name, value in times['conditions'].items())
+        raise ConfigError(f'{options.figures} has times of {known_as}: measure all ways, or give another --figures')
+    for name in others:
+        is_kept = not options.times and times['conditions'] == conditions
+        times[name] = {way: value for way, value in times[name].items() if is_kept or way not in options.ways}
     times['conditions'] = conditions
     scene = make_scene(options.side)
     clock: Callable[[], float] = time.process_time if options.threads == 1 else time.perf_counter

@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         weights, thresholds = (list(dict.fromkeys(given)) for given in (options.weights, options.threshold))
         scores = sweep(settings, dataset, files, weights, thresholds)
     console = Console()
-    console.print(build_table(scores))
     name = time.strftime('%Y%m%d_%H%M%S')
+    console.print(build_table(scores))
     with writing(folder, 'the table above is all there is'):
         write_bytes(folder / f'{name}.csv', scores.to_csv(index=False).encode())
         save_curves(scores, folder / f'{name}.png')

@@ -83,7 +83,9 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
     _find_class_file(config, is_given='model.name_path' in (overrides or {}))
     _find_data(config.test_dataloader.dataset)
     _put_ours_in(config)
-    loader = config.test_dataloader
+    loader, size = config.test_dataloader, config.test_dataloader.get('batch_size', 1)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ConfigError(f'test_dataloader.batch_size is {size!r}; allowed: 1 image or more')
     if not loader.get('num_workers'):
         loader['num_workers'], loader['persistent_workers'] = 0, False  # torch refuses persistence of no workers
     return config

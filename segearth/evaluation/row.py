@@ -82,14 +82,15 @@ def build_row(
     dataset = config.test_dataloader.dataset
     settings = (model.config_defaults() if isinstance(model, SegEarthSegmentation) else {}) | dict(config.model)
     if settings.get('fast') and isinstance(model, SegEarthSegmentation):  # what the preset made of them
-        settings |= {'slide_crop': model.core.settings.crop_size, 'slide_stride': model.core.settings.stride}
+        pairs = {'slide_crop': model.core.settings.crop_size, 'slide_stride': model.core.settings.stride}
+        settings |= {key: pair[0] if pair[0] == pair[1] else pair for key, pair in pairs.items()}
     upsampler = getattr(getattr(model, 'core', model), 'upsampler', None)  # None: scores are interpolated
     upsamplers = {kind: name for name, kind in UPSAMPLERS.items()}
     named = str((settings.get('feature_up_cfg') or {}).get('model_name'))
     own = named if ':' in named else type(upsampler).__name__  # module:function
     scales = (step.get('scale') for step in dataset.get('pipeline') or () if step.get('type') == 'Resize')
     scale = next(filter(None, scales), None)
-    threshold = settings.get('prob_thd')
+    threshold, weight = settings.get('prob_thd'), next(model.parameters(), None)  # the first is the encoder's
     summary = {
         'CLIP': settings.get('clip_type'),
         'VIT': encoder_size(settings),
@@ -108,6 +109,8 @@ def build_row(
         'Refinement': refinement_of(config, measured.get('Images')),
         'Window': None if settings.get('slide_crop') is None else str(settings['slide_crop']),
         'Stride': None if settings.get('slide_stride') is None else str(settings['slide_stride']),
+        'Fast': bool(settings.get('fast')),
+        'Precision': None if weight is None else str(weight.dtype).removeprefix('torch.'),
         'Resize': str(tuple(scale)) if isinstance(scale, Sequence) else scale,
         **measured,
         'Versions': package_versions(),

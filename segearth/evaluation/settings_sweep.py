@@ -35,7 +35,7 @@ from segearth.text.vocabulary import read_vocabulary
 
 MAX_SETTINGS = 10_000
 FIGURES = ('aAcc', 'mIoU', 'mAcc')
-PLAIN, EXACT = 'plain path', 'fast, exact'
+PLAIN, EXACT = 'plain path', 'few channels, exact'
 OF_MMSEG = ('type', 'name_path', 'classes', 'data_preprocessor', 'init_cfg', 'pretrained', 'train_cfg', 'test_cfg')
 """Keys of a model that are the shell's alone."""
 WARNING = (
@@ -176,7 +176,8 @@ def compare_scoring(
         raise ConfigError('scoring is compared of SegEarthSegmentation with an upsampler; see model.feature_up')
     model = segmentor.core
     ways = [ScoringFigures(PLAIN, {'exact_reference': True})] if with_plain else []
-    ways += [ScoringFigures(EXACT, {}), *(ScoringFigures(f'rank {rank}', {'score_rank': rank}) for rank in ranks)]
+    ways += [ScoringFigures(EXACT, {'score_rank': None})]
+    ways += [ScoringFigures(f'rank {rank}', {'score_rank': rank}) for rank in ranks]
 
     def score(encoded: EncodedWindows) -> Tensor:
         return torch.cat([model.score_encoded(encoded, **way.changes) for way in ways], 1)
@@ -198,10 +199,15 @@ def build_table(scores: pd.DataFrame) -> Table:
     """One line a setting; the highest mIoU is printed bold."""
     table = Table('classes', 'lambda', 'threshold', *FIGURES)
     for _, line in scores.iterrows():
-        cells = [Path(line['classes']).name, f'{line["lambda"]:g}', f'{line["threshold"]:g}']
+        cells = [Path(line['classes']).name, f'{line["lambda"]:g}', _number(line['threshold'])]
         is_best = line['mIoU'] == scores['mIoU'].max()
         table.add_row(*cells, *(f'{line[name]:.2f}' for name in FIGURES), style='bold' if is_best else None)
     return table
+
+
+def _number(value: Any) -> str:
+    """A threshold, or those of all classes."""
+    return ', '.join(f'{each:g}' for each in value) if isinstance(value, Sequence) else f'{value:g}'
 
 
 def save_curves(scores: pd.DataFrame, path: Path) -> None:

@@ -17,9 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segearth.errors import DataError
 from simfeatup.scoring import Upsample, score, score_reference, upsample_maps
 from simfeatup.upsamplers.base import KernelReuse, LinearUpsampler
 
+NOT_NUMBERS = (
+    'scores are not numbers (NaN): weights, or what an upsampler of your own gives, hold such; or the precision is too '
+    'small for the encoder (precision fp32, --precision fp32)'
+)
 STRIP_BYTES = 128 * 2**20  # memory of one strip of query probabilities
 
 
@@ -115,7 +120,8 @@ def classify(
 
     Their classes are ``query_to_class`` (Q,); a class has the softmax probability of its best word. The logits are
     resized bilinearly to (H0, W0) where a size is given, in strips of rows. Pixels whose largest class score is lower
-    than the threshold, or that of their class where K are given, get the label of the background.
+    than the threshold, or that of their class where K are given, get the label of the background. A DataError refuses
+    scores that are NaN.
     """
     num_queries, height, width = query_logits.shape
     out_height, out_width = size or (height, width)
@@ -129,6 +135,8 @@ def classify(
         for query, label in enumerate(classes):
             torch.maximum(seg_logits[label, rows], probabilities[query], out=seg_logits[label, rows])
     best, labels = seg_logits.max(dim=0, keepdim=True)
+    if best.isnan().any():
+        raise DataError(NOT_NUMBERS)
     labels[is_below(prob_threshold, best, labels)] = background_index
     return seg_logits, labels
 

@@ -65,7 +65,8 @@ class InferenceSettings:
             if value != other and not (_is_number(value, Integral) and value >= 1):
                 raise ConfigError(f'{name} is {value!r}; allowed: 1 or more, or {other!r}')
         if not isinstance(self.refine, str | None) or self.refine not in REFINEMENTS:
-            raise ConfigError(f'refine is {self.refine!r}; allowed: {", ".join(map(repr, REFINEMENTS))}')
+            known = ', '.join(filter(None, REFINEMENTS))
+            raise ConfigError(f'refine is {self.refine!r}; allowed: {known}; leave it out for no refinement')
 
     @classmethod
     def from_keys(cls, keys: Mapping[str, Any], others: Sequence[str] = ()) -> InferenceSettings:

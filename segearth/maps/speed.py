@@ -44,9 +44,9 @@ def timed(runner: Runner, clock: Callable[[], float] = time.monotonic) -> Runner
             left = (total - done) * seconds / scored
             if left >= WORTH_TELLING:
                 speed = scored / seconds
-                amount = run.scene.name, f'{windows:,}', pixels / 1e6
-                logger.info('%s: %s windows for %.3g million pixels, %.3g windows or %s pixels a second: about %s',
-                            *amount, speed, rounded(speed * pixels / windows), spoken(left))  # fmt: skip
+                amount = run.scene.name, f'{total - done:,}', pixels / 1e6
+                logger.info('%s: %s windows are left of %.3g million pixels, %.3g windows or %s pixels a second: '
+                            'about %s', *amount, speed, rounded(speed * pixels / windows), spoken(left))  # fmt: skip
 
         run.progress = watch
         begun = clock()

@@ -82,12 +82,12 @@ def check_files(path: str, out: Path, name: str, overwrite: bool) -> list[Path]:
     check_results({path: files})
     if not overwrite and (existing := [str(file) for file in files if file.exists()]):
         raise ResultsError(f'results exist already: {", ".join(existing)}; give --overwrite or another --out')
+    make_folder(out)
     return files
 
 
 def write_files(study: WordStudy, files: Sequence[Path]) -> None:
     """Writes the picture and the spreadsheet; a ResultsError says that they cannot be."""
-    make_folder(files[0].parent)
     buffers = io.BytesIO(), io.BytesIO()
     draw_seconds(study).save(buffers[0], 'PNG')
     _workbook(sheets_of(study)).save(buffers[1])

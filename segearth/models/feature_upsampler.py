@@ -72,7 +72,8 @@ def build_feature_upsampler(settings: Mapping[str, Any] | None, record: EncoderR
             raise ConfigError(f'feature_up_cfg of {name}: {options} must be numbers') from None
     path = said.get('path') or _weights_path(name, settings.get('model_path'))
     if not path:
-        raise ConfigError(f'feature_up_cfg of {name} needs model_path, the file of its weights')
+        remedy = f'for released ones see "{program_command("download_weights")} --list"'
+        raise ConfigError(f'feature_up_cfg of {name} needs model_path, the file of its weights; {remedy}')
     released = None if said else upsampler_record(path)
     is_embedded = record is not None and record.model_config is not None  # an architecture of our own
     if released and released.dim and (released.dim != dim or (is_embedded and released.url is not None)):
@@ -101,16 +102,23 @@ def own_upsampler(name: str, dim: int, place: str) -> Upsample:
     module, _, function = name.partition(':')
     try:
         build = getattr(importlib.import_module(module), function, None)
-    except (ImportError, ValueError, TypeError) as error:  # the latter of names that are none
+    except Exception as error:  # a module is a program: it can fail in any way
+        is_absent = isinstance(error, ModuleNotFoundError) and error.name in (module, module.partition('.')[0])
+        remedy = ' Is the folder of the module on PYTHONPATH?' if is_absent else ''
         raise ConfigError(
-            f'{place} is {name!r}; expected module:function that can be imported ({error}). Is the folder of the '
-            'module on PYTHONPATH?'
-        ) from None
+            f'{place} is {name!r}; expected module:function that can be imported ({type(error).__name__}: {error}).'
+            f'{remedy}'
+        ) from error
     if build is None:
         raise ConfigError(f'{place} is {name!r}; expected module:function, but {module} has no {function!r}')
     if not callable(build):
         raise ConfigError(f'{place} is {name!r}; expected a function, not a {type(build).__name__}')
-    upsampler = build(dim)
+    try:
+        upsampler = build(dim)
+    except Exception as error:
+        raise ConfigError(
+            f'{place} is {name!r}; {function}({dim}), for {dim} channels, failed ({type(error).__name__}: {error})'
+        ) from error
     if not callable(upsampler):
         raise ConfigError(
             f'{place} is {name!r}; expected a function that gives a callable of features and guidance; it gave a '

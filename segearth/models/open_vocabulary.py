@@ -30,7 +30,7 @@ from segearth.text.bank import embed_queries
 from segearth.text.vocabulary import Vocabulary
 from segearth.weights.encoders import get_record
 from simfeatup.scoring import Upsample
-from simfeatup.upsamplers.base import KernelReuse
+from simfeatup.upsamplers.base import KernelReuse, LinearUpsampler
 
 BUILD_ARGUMENTS = ('clip_type', 'vit_type', 'clip_path', 'feature_up', 'feature_up_cfg', 'device', 'precision', 'fast')
 READOUT_KEYS = {'model_type': 'attention', 'ssa_last_n_layers': 'num_readout_blocks'}
@@ -39,6 +39,11 @@ READOUT_KEYS = {'model_type': 'attention', 'ssa_last_n_layers': 'num_readout_blo
 REFUSED_GROUP = (
     'refine={!r} looks at all images of a group together, which a map of a scene, or a sweep of settings, has not: use '
     "refine='propagation'; or evaluate images by eval.py, one group a batch (test_dataloader.batch_size)"
+)
+
+REFUSED_UPSAMPLER = (
+    'refine={!r} brings scores of patches to pixels by the weights of the upsampler, and {} has none that know the '
+    'image alone; use joint_bilateral, jbu_one or another of that kind, or feature_up=False'
 )
 
 Score = Callable[[EncodedWindows], Tensor]
@@ -177,6 +182,8 @@ class OpenVocabularySegmenter(nn.Module):
             for images, size in zip(batches, sizes, strict=True):
                 yield self._by_windows(images, size, self.score_windows)
             return
+        if self.upsampler is not None and not isinstance(self.upsampler, LinearUpsampler):
+            raise ConfigError(REFUSED_UPSAMPLER.format(self.settings.refine, type(self.upsampler).__name__))
         waiting: deque[EncodedWindows] = deque()
 
         def encode(windows: Tensor, is_per_patch: bool = False, reuse: KernelReuse | None = None) -> Tensor:
@@ -292,11 +299,12 @@ def build_segmenter(
         given = by_our_names(settings, ORIGINAL_KEYS)
         preset = fast_settings(encoder.record, encoder.visual.patch_size, given)
         _, inference = split_settings(settings, {**usual, **preset})
-        say_fast(inference, encoder.visual.dtype)
     upsampler = None
     if feature_up:
         upsampler = build_feature_upsampler(feature_up_cfg, encoder.record, encoder.visual.embed_dim)
         upsampler = fast_upsampler(upsampler, feature_up_cfg) if fast else upsampler
+    if fast:
+        say_fast(inference, encoder.visual.dtype, upsampler)
     model = OpenVocabularySegmenter(
         encoder.visual, *embed_vocabulary(encoder, vocabulary), upsampler, inference, vocabulary.class_names
     )

@@ -88,6 +88,7 @@ class Vocabulary:
         names = {_key(name): index for index, name in enumerate(self.class_names)}
         owners = {_key(word): index for word, index in zip(self.queries, self.query_to_class, strict=True)}
         words = [(index, word, False) for word, index in zip(self.queries, self.query_to_class, strict=True)]
+        new: set[str] = set()
         for name, entry in pairs:
             name = ' '.join(str(name).split())
             index = names.get(_key(name))
@@ -99,8 +100,11 @@ class Vocabulary:
                     raise ConfigError(f'--try has an empty word for the class {name}; give words, commas between them')
                 if _key(word) in owners:
                     owner = self.class_names[owners[_key(word)]]
+                    if _key(word) in new:
+                        raise ConfigError(f'--try has {word!r} twice, for the class {owner}; give it once')
                     raise ConfigError(f'--try: {word!r} is a word of the class {owner} already')
                 owners[_key(word)] = index
+                new.add(_key(word))
                 words.append((index, word, True))
         words.sort(key=lambda item: item[0])  # those to be tried behind the others
         if len(words) > MAX_WORDS:

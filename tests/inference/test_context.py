@@ -72,6 +72,15 @@ def test_a_group_may_be_cut_in_any_way_and_have_any_shapes():
     assert not torch.allclose(alone, whole[:1], atol=1e-4)
 
 
+def test_the_order_of_the_group_does_not_matter():
+    """Patches that the texts are sure of, whose posteriors float32 cannot tell apart."""
+    features, scores = torch.randn(4, 16, 3, 5), torch.randn(4, 3, 3, 5)
+    (there,) = refine_in_context([scores], [features], 50.0)
+    (back,) = refine_in_context([scores.flip(0)], [features.flip(0)], 50.0)
+    assert (TEXT_SCALE * scores).log_softmax(1).eq(0).sum() > NUM_FIRST
+    torch.testing.assert_close(back.flip(0), there, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize('shape', [(1, 1, 1), (1, 2, 2)])
 def test_few_or_equal_patches_and_hopeless_words(shape):
     scores = torch.tensor([1.0, 0.0, -1.0])[None, :, None, None].expand(shape[0], 3, *shape[1:])

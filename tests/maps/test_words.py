@@ -197,7 +197,7 @@ def test_what_cannot_be(make, scene, write_scene):
     for tried, message in (
         ('wter=pond', "names a class 'wter', which is none. Did you mean water"),
         ('water=Lake', "'Lake' is a word of the class water already"),
-        ('road=way; tree=way', "'way' is a word of the class road already"),
+        ('road=way; tree=way', "--try has 'way' twice, for the class road"),
         ('water', 'give CLASS=WORDS'),
         (' ; ', 'give CLASS=WORDS'),
         ('water=a,,b', 'an empty word for the class water'),

@@ -46,7 +46,8 @@ def test_it_equals_the_settings_that_it_stands_for(build, caplog):
     precision = preset.fast_precision('auto', CPU)
     with caplog.at_level(logging.INFO, 'segearth'):
         fast = build('Mini', fast=True)
-    assert 'fast: windows of 128 x 128 pixels at stride 104 x 104, smooth, score_rank 16, encoder in' in caplog.text
+    told = 'windows of 128 x 128 pixels at stride 104 x 104, smooth, joint_bilateral of radius 3, score_rank 16, '
+    assert f'fast: {told}encoder in' in caplog.text
     spelled = build('Mini', precision=precision, feature_up_cfg=UPSAMPLER, **MINI)
     assert fast.settings == spelled.settings
     assert fast.encoder.dtype == spelled.encoder.dtype == resolve_precision(precision, 'cpu')
@@ -120,7 +121,8 @@ def test_a_config_states_the_papers_windows_and_may_be_fast(tiny_clip):
     made = SegEarthSegmentation(**model, slide_crop=224, slide_stride=112).core.settings
     assert made == SegEarthSegmentation(**model).core.settings
     assert (made.crop_size, made.stride, made.smooth_windows) == ((224, 224), (176, 176), True)
-    assert SegEarthSegmentation(**model, slide_crop=224, slide_stride=149).core.settings.stride == (149, 149)
+    assert SegEarthSegmentation(**model, slide_crop=128, slide_stride=64).core.settings == made  # another encoder's
+    assert not SegEarthSegmentation(**model, smooth_windows=False).core.settings.smooth_windows
     ordinary = {'slide_crop': 224, 'slide_stride': 112}
     assert preset.of_config(ordinary) == ordinary
 
@@ -181,5 +183,6 @@ def test_a_row_of_results_tells_it_apart(tiny_clip, tmp_path):
         settings = {'model': model | changes, 'test_dataloader': {'dataset': {'type': 'DemoDataset'}}}
         config = Config(settings, filename=tmp_path / 'a.py')
         rows.append(build_row('run', config, SegEarthSegmentation(**config.model), {}, [], {}).summary)
-    assert [(row['Window'], row['Stride']) for row in rows] == [('224', '112'), ('(224, 224)', '(176, 176)')]
+    assert [(row['Window'], row['Stride']) for row in rows] == [('224', '112'), ('224', '176')]
+    assert [row['Fast'] for row in rows] == [False, True] and rows[0]['Precision'] == 'float32'
     assert rows[0]['Settings'] != rows[1]['Settings']

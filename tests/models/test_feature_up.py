@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from segearth import Segmenter
-from segearth.errors import ConfigError, MissingFileError
+from segearth.errors import ConfigError, DataError, MissingFileError
 from segearth.models.feature_upsampler import RELEASED_UPSAMPLER, build_feature_upsampler
 from segearth.weights.encoders import get_record
 from segearth.weights.records import UPSAMPLER_WEIGHTS
@@ -123,6 +123,21 @@ def small(dim):
 def nothing(dim):
     return None
 
+def half(dim):
+    return lambda features, guidance: F.interpolate(features, guidance.shape[-2:]).half()
+
+def of_one(dim):
+    return lambda features: features
+
+def array(dim):
+    return lambda features, guidance: features.numpy()
+
+def not_numbers(dim):
+    return lambda features, guidance: F.interpolate(features, guidance.shape[-2:]) * float('nan')
+
+def without_channels():
+    return Enlarge()
+
 number = 3
 """
 
@@ -136,7 +151,7 @@ def own(tmp_path, monkeypatch):
     return name
 
 
-@pytest.mark.parametrize('function', ['module', 'plain'])
+@pytest.mark.parametrize('function', ['module', 'plain', 'half'])
 def test_an_upsampler_of_the_users_own(own, tiny_clip, function):
     feature_up = {**RELEASED_UPSAMPLER, 'model_name': f'{own}:{function}'}
     arguments = {'clip_type': 'Demo', 'clip_path': str(tiny_clip), 'resize': None}
@@ -147,13 +162,22 @@ def test_an_upsampler_of_the_users_own(own, tiny_clip, function):
     scores = segmenter(image).scores
     nearest = Segmenter('water; road', **arguments, feature_up=False)
     nearest.model.upsampler = lambda features, guidance: torch.nn.functional.interpolate(features, guidance.shape[2:])
-    np.testing.assert_allclose(scores, nearest(image).scores, atol=1e-6)
+    np.testing.assert_allclose(scores, nearest(image).scores, atol=1e-2 if function == 'half' else 1e-6)
 
 
-def test_results_of_another_shape(own, tiny_clip):
-    feature_up = {'model_name': f'{own}:small'}
+@pytest.mark.parametrize(
+    ('function', 'kind', 'message'),
+    [
+        ('small', UpsamplerError, r'must make \(1, 16, 32, 32\), \(B, C, H, W\).*it made \(1, 16, 4, 4\)'),
+        ('array', UpsamplerError, 'it made a ndarray, which is no tensor'),
+        ('of_one', UpsamplerError, r'does not take \(features, guidance\)'),
+        ('not_numbers', DataError, 'scores are not numbers'),
+    ],
+)
+def test_results_that_cannot_be_scored(own, tiny_clip, function, kind, message):
+    feature_up = {'model_name': f'{own}:{function}'}
     segmenter = Segmenter('water', 'Demo', clip_path=str(tiny_clip), resize=None, feature_up_cfg=feature_up)
-    with pytest.raises(UpsamplerError, match=r'must make \(1, 16, 32, 32\), \(B, C, H, W\).*it made \(1, 16, 4, 4\)'):
+    with pytest.raises(kind, match=message):
         segmenter(np.zeros((32, 32, 3), np.uint8))
 
 
@@ -166,6 +190,7 @@ def test_results_of_another_shape(own, tiny_clip):
         ('{own}:missing', "has no 'missing'"),
         ('{own}:number', 'expected a function, not a int'),
         ('{own}:nothing', 'it gave a NoneType'),
+        ('{own}:without_channels', r'without_channels\(16\), for 16 channels, failed \(TypeError'),
     ],
 )
 def test_mistakes_in_its_name(own, name, message):

@@ -118,6 +118,13 @@ def test_the_context_is_all_images_given_at_once(parts, images, with_upsampler, 
         assert not torch.allclose(first, model.score_images(batches[0]), atol=1e-4)
 
 
+def test_the_context_needs_weights_that_know_the_image_alone(parts, images):
+    settings = replace(SETTINGS, refine='context')
+    model = OpenVocabularySegmenter(*parts[:3], upsampler=build_upsampler('resize_conv', 16).eval(), settings=settings)
+    with pytest.raises(ConfigError, match='ResizeConv has none.*feature_up=False'):
+        model(images)
+
+
 def test_the_context_gives_its_posteriors_back(parts, images):
     """With windows of a patch each nothing is interpolated or averaged."""
     model = OpenVocabularySegmenter(*parts[:3], settings=replace(SETTINGS, refine='context', crop_size=8, stride=8))

@@ -19,7 +19,8 @@ def settings(scenes):
 def test_the_fast_path_is_the_plain_one_and_ranks_are_not(settings):
     dataset = build_dataset(settings.test_dataloader.dataset, None)
     plain, exact, full, low = compare_scoring(settings, dataset, [999, 1])
-    assert [entry.name for entry in (plain, exact, full, low)] == ['plain path', 'fast, exact', 'rank 999', 'rank 1']
+    names = ['plain path', 'few channels, exact', 'rank 999', 'rank 1']
+    assert [entry.name for entry in (plain, exact, full, low)] == names
     assert plain.score_difference == 0 == plain.changed
     assert exact.score_difference < 1e-5
     assert full.score_difference < 1e-5  # more than there are tokens: nothing is left out
@@ -34,7 +35,7 @@ def test_without_the_plain_path(settings, capsys):
     printed = capsys.readouterr().out
     assert 'plain path' not in printed
     assert printed.count('rank 2') == 1
-    assert '1 images; compared with: fast, exact' in printed
+    assert '1 images; compared with: few channels, exact' in printed
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,8 @@ def test_defaults_are_the_configs_and_the_limit_counts(scenes, capsys):
     (line,) = read_csv(scenes / 'work_dirs' / 'sweep_settings' / 'cfg_mine')
     assert (line['lambda'], line['threshold']) == ('-0.3', '0.25')
     assert '1 images' in capsys.readouterr().out
+    program.main(['cfg_mine.py', '--limit', '1', '--cfg-options', 'model.prob_thd=[0.25,0.5]', '--out', 'by_class'])
+    assert '0.25, 0.5' in capsys.readouterr().out and read_csv(scenes / 'by_class')
     program.main(['cfg_mine.py', '--lambda', '0', '-0.5', '--out', 'over_lambda'])
     assert [line['lambda'] for line in read_csv(scenes / 'over_lambda')] == ['0.0', '-0.5']
 
@@ -131,6 +133,7 @@ def test_mistakes(scenes):
         (['--prob-thd', '1.5'], ConfigError, '--prob-thd 1.5'),
         (['--classes-file', 'no.txt'], MissingFileError, 'no.txt'),
         (['--limit', '0'], ConfigError, '--limit 0'),
+        (['--cfg-options', 'test_dataloader.batch_size=0'], ConfigError, 'batch_size is 0; allowed: 1 image or more'),
         (['--out', 'own.txt/x'], ResultsError, '--out own.txt/x'),
         (['--lambda', *map(str, range(200)), '--prob-thd', *(f'0.{n:03}' for n in range(99))], ConfigError, '19800'),
     ):
