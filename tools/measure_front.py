@@ -264,17 +264,20 @@ def speed(rates: Mapping[str, float], way: str) -> str:
 
 
 def draw(points: Mapping[str, Mapping[str, tuple[float, float]]], path: Path) -> None:
-    """Mean IoU against pixels a second, the front as a line."""
+    """Mean IoU against pixels a second, the front as a line; whole images, slow and worse, would squeeze the rest."""
     figure = Figure(figsize=(11, 4.6), layout='constrained')
     subjects = [subject for subject in SUBJECTS if subject.configs]
     titles = ('generated benchmark, Demo', 'real tiles (mean of four), Mini')
     for axes, subject, title in zip(figure.subplots(1, 2), subjects, titles, strict=True):
-        ways = points[subject.name]
-        line = [(ways[way][0] / 1e6, ways[way][1]) for way in front(ways)]
+        ways = {way: point for way, point in points[subject.name].items() if WAYS[way].larger is not None}
+        best = front(ways)
+        line = [(ways[way][0] / 1e6, ways[way][1]) for way in best]
         axes.plot(*zip(*line, strict=True), color='tab:orange', zorder=1, label='nothing is better in both')
         for way, (rate, miou) in ways.items():
-            axes.plot(rate / 1e6, miou, 'o', color='tab:red' if way == 'fast' else 'tab:blue', markersize=5)
-            axes.annotate(f' {way}', (rate / 1e6, miou), fontsize=7)
+            colour = 'tab:red' if way == 'fast' else 'tab:blue' if way in best else 'tab:gray'
+            axes.plot(rate / 1e6, miou, 'o', color=colour, markersize=5)
+            if way in (*best, 'default'):  # the others are in the table
+                axes.annotate(f' {way}', (rate / 1e6, miou), fontsize=7)
         axes.set(xscale='log', xlabel='millions of pixels a second', ylabel='mIoU in %', title=title)
         for kind in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
             kind(lambda value, _: f'{value:g}' if f'{value:e}'[0] in '125' else '')
