@@ -20,7 +20,7 @@ from segearth.io.atomic import replacing
 from segearth.paths import PROJECT_ROOT
 from segearth.published import FOREGROUND_IOU, GROUPS, PUBLISHED, PublishedRecord
 
-LEFT_OUT = ('Limit', 'Skipped', 'Weights', 'Refinement')  # columns that are empty, 0 or none in a run as published
+LEFT_OUT = ('Limit', 'Skipped', 'Weights', 'Refinement', 'Fast')  # empty, 0 or none in a run as published
 PAPER_SHEET = 'paper'
 WIDTHS = {
     'Group': 10, 'Config': 26, 'Measure': 15, 'Measured': 10, 'Reported': 10, 'Difference': 11, 'Reported is': 12,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import openpyxl
 import pytest
+import torch
 from mmseg.registry import DATASETS
 from PIL import Image
 
@@ -18,8 +19,10 @@ from segearth.published import FOREGROUND_IOU, PUBLISHED, group_configs, publish
 from simfeatup.upsamplers.jbu import JBUOne
 
 
-class Model:
-    upsampler = JBUOne(1)
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.upsampler = JBUOne(1)
 
 
 @functools.cache
@@ -87,6 +90,7 @@ def test_published_figures():
         ({'model.clip_path': 'a/mine.pt'}, {}, 'Weights mine.pt'),
         ({}, {'Limit': 20, 'Images': 20}, 'Limit 20'),
         ({'model.refine': 'propagation'}, {}, 'Refinement propagation'),
+        ({'model.fast': True}, {}, 'Fast True'),
         ({'model.refine': 'context', 'test_dataloader.batch_size': 8}, {}, 'Refinement context of 8 images at once'),
         ({}, {'Skipped': 2, 'Images': 1667}, 'Skipped 2'),
         ({}, {'Images': 3}, '3 of 1669 images'),
