@@ -168,10 +168,11 @@ def _predict(arguments: argparse.Namespace) -> None:
     from segearth.maps.results import MapFiles
     from segearth.maps.run import run_blocks
     from segearth.maps.speed import timed
+    from segearth.models.fast import decided_here
     from segearth.progress import progress_bar
     from segearth.segmenter import Segmenter
 
-    settings = _segmenter_settings(arguments)
+    settings = decided_here(_segmenter_settings(arguments))
     sources, names = _scenes(arguments, arguments.scenes, settings)
     paths = [source.path for source in sources]
     check_results({path: MapFiles.of(arguments.out, name).paths for path, name in zip(paths, names, strict=True)})

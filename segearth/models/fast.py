@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from segearth.device import is_slow_on_cpu
+from segearth.device import choose_device, is_slow_on_cpu
 from segearth.errors import ConfigError
 from segearth.inference.settings import ORIGINAL_KEYS, InferenceSettings, as_pair
-from segearth.models.build import AUTO
+from segearth.models.build import AUTO, PRECISIONS, resolve_precision
 from segearth.models.feature_upsampler import WITHOUT_WEIGHTS
 from segearth.weights.encoders import EncoderRecord
 from simfeatup.scoring import Upsample
@@ -55,6 +55,18 @@ def fast_precision(precision: str, device: torch.device) -> str:
     """The name of the encoder's precision: "bf16" in place of "auto" on processors that compute in it."""
     is_better = precision == AUTO and device.type == 'cpu' and not is_slow_on_cpu(torch.bfloat16)
     return 'bf16' if is_better else precision
+
+
+def decided_here(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a segmenter with the precision of ``fast`` spelled out, by this machine's processor.
+
+    For maps that several machines compute: each would decide by its own, and one map would hold both.
+    """
+    if not settings.get('fast'):
+        return dict(settings)
+    device = choose_device(settings.get('device'))
+    dtype = resolve_precision(fast_precision(settings.get('precision', AUTO), device), device)
+    return {**settings, 'precision': next(name for name, each in PRECISIONS.items() if each == dtype)}
 
 
 def check_fast(fast: Any) -> bool:

@@ -58,6 +58,15 @@ def test_it_equals_the_settings_that_it_stands_for(build, caplog):
     assert ordinary.encoder.dtype == torch.float32
 
 
+@pytest.mark.parametrize(('is_slow', 'expected'), [(True, 'fp32'), (False, 'bf16')])
+def test_machines_that_map_together_compute_in_one_precision(monkeypatch, is_slow, expected):
+    monkeypatch.setattr(preset, 'is_slow_on_cpu', lambda dtype: is_slow)
+    decided = preset.decided_here({'fast': True, 'device': 'cpu', 'classes': 'road'})
+    assert decided == {'fast': True, 'device': 'cpu', 'classes': 'road', 'precision': expected}
+    assert preset.decided_here({'fast': True, 'device': 'cpu', 'precision': 'fp16'})['precision'] == 'fp16'
+    assert preset.decided_here({'device': 'cpu'}) == {'device': 'cpu'}
+
+
 @pytest.mark.parametrize(
     ('given', 'expected'),
     [
