@@ -41,6 +41,7 @@ from segearth.models.open_vocabulary import OpenVocabularySegmenter, split_setti
 from segearth.models.residual_block import linear
 from segearth.paths import PROJECT_ROOT
 from segearth.weights.encoders import get_record
+from segearth.weights.model_folders import read_json
 from simfeatup import build_upsampler
 
 DEMO = 'configs/cfg_demo.py'
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.products:
         print(table([['float32', 'bfloat16', 'int8'], [f'{1e3 * each:.1f} ms' for each in time_products()]]))
         return
-    known = json.loads(options.figures.read_text()) if options.figures.is_file() else {}
+    known = read_json(options.figures) if options.figures.exists() else {}
     if not options.times:
         measure_accuracy(known, options)
     if not options.accuracy:

@@ -196,7 +196,7 @@ def report_attention(outcomes: Outcomes, picture: Path) -> str:
     for name, row in curves.items():
         axes.plot(list(row), [outcome.miou for outcome in row.values()], marker='o', markersize=3, label=name)
         best = max(row.values(), key=lambda outcome: outcome.miou)
-        rows.append([name, *map(with_interval, row.values()), _lead(best, row[0.0]), f'{best.seconds:.2f}'])
+        rows.append([name, *map(with_interval, row.values()), _lead(best, row[0.0]), _seconds(best)])
     axes.set(xlabel='lambda of Global Bias Alleviation', ylabel='mIoU in %')
     axes.legend(fontsize=7, ncols=2)
     _save(figure, picture)
@@ -233,6 +233,10 @@ def update_page(path: Path, introduction: str, sections: Mapping[str, str], orde
     write_bytes(path, ('\n\n'.join(parts) + '\n').encode())
 
 
+def _seconds(outcome: Outcome) -> str:
+    return '-' if np.isnan(outcome.seconds) else f'{outcome.seconds:.2f}'
+
+
 def _save(figure: Figure, path: Path) -> None:
     with replacing(path) as part:
         figure.savefig(part, format='png', dpi=100)
@@ -249,7 +253,7 @@ def _report(titles: Sequence[str], outcomes: Outcomes, third: Mapping[str, str],
         axes.plot(outcome.miou, place, '|', color='black', markersize=12)
         runs = ', '.join(f'{value:.1f}' for value in outcome.runs) if len(outcome.runs) > 1 else ''
         classes = ['-' if np.isnan(value) else f'{value:.0f}' for value in outcome.ious]
-        rows.append([name, with_interval(outcome), third[name], runs, f'{outcome.seconds:.2f}', *classes])
+        rows.append([name, with_interval(outcome), third[name], runs, _seconds(outcome), *classes])
     axes.set_yticks(places, list(outcomes), fontsize=7)
     axes.set(xlabel='mIoU in %: interval of 95 %, each training, mean')
     axes.grid(axis='x', alpha=0.3)
