@@ -38,9 +38,7 @@ def refine_in_context(scores: Sequence[Tensor], features: Sequence[Tensor], logi
     """
     logits = torch.cat([part.permute(0, 2, 3, 1).flatten(0, 2) for part in scores]).mul(TEXT_SCALE)
     tokens = torch.cat([part.permute(0, 2, 3, 1).flatten(0, 2) for part in features])
-    # in float64: near a probability of 1 float32 makes ties, which the order of the patches would decide
-    prior = logits.double().log_softmax(1)
-    refined = fit_posteriors(F.normalize(tokens, dim=1), prior).clamp_min(LOG_FLOOR) / logit_scale
+    refined = fit_posteriors(F.normalize(tokens, dim=1), logits.log_softmax(1)).clamp_min(LOG_FLOOR) / logit_scale
     counts = [len(part) * part.shape[2] * part.shape[3] for part in scores]
     return [
         rows.unflatten(0, (len(part), *part.shape[2:])).permute(0, 3, 1, 2).contiguous()
@@ -54,9 +52,12 @@ def fit_posteriors(features: Tensor, log_prior: Tensor) -> Tensor:
     ``z_ic ~ y_ic exp(l_ic / T)``, l the log-likelihood under the Gaussian of word c, T 50 for 1024 channels; each round
     puts the mean of a word at ``unit(sum z f)`` and the variance, one for all words, at the mean of ``z (f - mean)^2``.
     """
-    first, patches = log_prior.topk(min(NUM_FIRST, len(log_prior)), dim=0)  # (8, Q)
-    log_prior = log_prior.to(features)
-    weights = first.softmax(0).to(features)  # the posteriors over their sum, also where all of them are tiny
+    # by the odds: posteriors are equal where they round to 1, and the order of the patches would decide
+    words = range(log_prior.shape[1])
+    others = [log_prior[:, [other for other in words if other != word]].logsumexp(1) for word in words]
+    patches = (log_prior - torch.stack(others, 1)).topk(min(NUM_FIRST, len(log_prior)), dim=0).indices  # (8, Q)
+    # the posteriors over their sum, also where all of them are tiny
+    weights = log_prior.gather(0, patches).softmax(0)
     means = F.normalize(torch.einsum('nq,nqc->qc', weights, features[patches]), dim=1)  # (Q, C)
     variance = features.new_full((features.shape[1],), 1 / features.shape[1])
     squares = features.square().mean(0)
